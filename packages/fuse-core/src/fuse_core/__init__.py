@@ -1,0 +1,46 @@
+"""The nested batch_dict of the fuse packages: its type, its key names, and how samples become a batch and back."""
+
+from .__about__ import __version__
+from .collate import Collate, collate, pad_to_largest
+from .dataset import DatasetWrapSeqToDict
+from .indexing import number_of_samples
+from .key_names import (
+    BACKBONE_FEATURES,
+    GLOBAL_STEP,
+    LOSSES,
+    SAMPLE_ID,
+    TOTAL_LOSS,
+    log_name,
+    logits_key,
+    loss_key,
+    output_key,
+    read_key,
+)
+from .ndict import NDict
+from .ndict_view import NDictView
+from .nested_key_error import NestedKeyError, nearest_keys
+from .uncollate import uncollate
+
+__all__ = [
+    "BACKBONE_FEATURES",
+    "GLOBAL_STEP",
+    "LOSSES",
+    "SAMPLE_ID",
+    "TOTAL_LOSS",
+    "Collate",
+    "DatasetWrapSeqToDict",
+    "NDict",
+    "NDictView",
+    "NestedKeyError",
+    "__version__",
+    "collate",
+    "log_name",
+    "logits_key",
+    "loss_key",
+    "nearest_keys",
+    "number_of_samples",
+    "output_key",
+    "pad_to_largest",
+    "read_key",
+    "uncollate",
+]

@@ -1,0 +1,366 @@
+"""NDict: a dictionary with nested keys whose own storage is flat."""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from .flat_keys import check_key, flat_items, has_branch, keys_below
+from .indexing import Index, index_value
+from .ndict_view import NDictView
+from .nested_key_error import NestedKeyError, nearest_keys
+from .text import describe, tree
+
+_MISSING: Any = object()
+
+
+class NDict(dict[str, Any]):
+    """A dictionary of nested keys: `nd["a.b.c"]`, `nd["a"]["b"]["c"]` and `nd["a.b"]["c"]` are the same entry.
+
+    The dictionary itself holds the leaves under their dotted keys, so reading a leaf is a plain dict read, and `keys`,
+    `values`, `items`, `len` and iteration speak of leaves. A key that is no leaf but has leaves below it is a branch:
+    reading it gives a live view (`NDictView`), `in` is true for it, `del` and `pop` take the whole branch.
+
+    - Assigning a mapping replaces what the key held, leaf and branch; `update`, `merge` and `|` add leaf by leaf.
+      A branch exists through its leaves alone, so assigning an empty mapping removes it.
+    - A key may hold a leaf and a branch at once. Reading it gives the leaf (`get_sub_dict` gives the branch), `del`
+      and `pop` remove both, and `unflatten` raises, because a nested dict could hold only one of them.
+    - Only mappings nest. Lists and tuples are leaves, whatever they hold.
+
+    Args:
+        mapping: a mapping, nested, dotted or both, or an iterable of `(key, value)` pairs.
+        leaves: more entries, as keyword arguments.
+
+    Raises:
+        TypeError: a key is no string.
+        ValueError: a key is empty or has an empty segment, such as `"a..b"`.
+
+    Example:
+        >>> batch = NDict({"data": {"image": 1}, "data.label": 2})
+        >>> batch["model"] = {"logits": {"cls": 3}}
+        >>> batch["model.logits.cls"], batch["data"]["label"], "model.logits" in batch
+        (3, 2, True)
+        >>> batch
+        NDict({'data.image': 1, 'data.label': 2, 'model.logits.cls': 3})
+    """
+
+    __slots__ = ()
+
+    def __init__(self, mapping: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None, /, **leaves: Any) -> None:
+        super().__init__()
+        if mapping is not None:
+            self.update(mapping)
+        if leaves:
+            self.update(leaves)
+
+    # ------------------------------------------------------------------------------------------------ dict protocol
+
+    def __missing__(self, key: str) -> NDictView:
+        if has_branch(self, key):
+            return NDictView(self, key)
+        raise NestedKeyError(key, self)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        # Asking for `keys` first spares tensors the slow isinstance check of an abstract class.
+        if hasattr(value, "keys") and isinstance(value, Mapping):
+            check_key(key)
+            branch = dict(flat_items(value, f"{key}."))  # first: it may raise, or be a view of self
+            if key in self:
+                del self[key]
+            dict.update(self, branch)
+        else:
+            if not dict.__contains__(self, key):
+                check_key(key)
+            dict.__setitem__(self, key, value)
+
+    def __contains__(self, key: object) -> bool:
+        return dict.__contains__(self, key) or has_branch(self, key)
+
+    def __delitem__(self, key: str) -> None:
+        keys = keys_below(self, f"{key}.")
+        if dict.__contains__(self, key):
+            keys.append(key)
+        elif not keys:
+            raise NestedKeyError(key, self)
+        for flat_key in keys:
+            dict.__delitem__(self, flat_key)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Mapping) and not isinstance(other, NDict):
+            try:
+                other = dict(flat_items(other))
+            except (TypeError, ValueError):  # keys that no NDict can hold
+                return False
+        return dict.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        equal = self.__eq__(other)
+        return equal if equal is NotImplemented else not equal
+
+    __hash__ = None
+
+    def __or__(self, other: Any) -> Self:  # type: ignore[override]
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self.copy().__ior__(other)
+
+    def __ror__(self, other: Any) -> Self:  # type: ignore[override]
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return type(self)(other).__ior__(self)
+
+    def __ior__(self, other: Any) -> Self:  # type: ignore[override]
+        self.update(other)
+        return self
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({super().__repr__()})"
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The leaf, or else a view of the branch, or else `default`."""
+        if dict.__contains__(self, key):
+            return self[key]
+        return NDictView(self, key) if has_branch(self, key) else default
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """What `key` holds, after assigning `default` if it held nothing. A mapping is returned as a live view."""
+        if key not in self:
+            self[key] = default
+            if isinstance(default, Mapping):
+                return NDictView(self, key)
+        return self[key]
+
+    def pop(self, key: str, default: Any = _MISSING) -> Any:
+        """Remove `key`, leaf and branch, and return the leaf, or else the branch as an NDict, or else `default`."""
+        if key not in self:
+            if default is _MISSING:
+                raise NestedKeyError(key, self)
+            return default
+        value = self[key] if dict.__contains__(self, key) else self.get_sub_dict(key)
+        del self[key]
+        return value
+
+    def update(self, other: Any = (), /, **leaves: Any) -> None:
+        """Add the leaves of a mapping, nested or dotted, or of `(key, value)` pairs, overwriting equal keys only."""
+        if isinstance(other, NDict):
+            dict.update(self, other)
+        elif isinstance(other, Mapping):
+            dict.update(self, dict(flat_items(other)))
+        else:
+            for key, value in other:
+                self.update({key: value})
+        if leaves:
+            self.update(leaves)
+
+    merge = update
+
+    def copy(self) -> Self:
+        """A new NDict with the same values."""
+        return self._with_items(self)
+
+    @classmethod
+    def fromkeys(cls, keys: Iterable[str], value: Any = None) -> Self:  # type: ignore[override]
+        """An NDict that holds `value` under each of `keys`."""
+        return cls((key, value) for key in keys)
+
+    @classmethod
+    def _with_items(cls, items: Any) -> Self:
+        """An NDict of flat items whose keys are known to be valid."""
+        new = cls()
+        dict.update(new, items)
+        return new
+
+    # ------------------------------------------------------------------------------------------ nested and flat forms
+
+    def clone(self, deepcopy: bool = True) -> Self:
+        """A copy; with `deepcopy` the values are copied too."""
+        return copy.deepcopy(self) if deepcopy else self.copy()
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict with dotted keys. `unflatten` gives the nested form."""
+        return dict(self)
+
+    flatten = to_dict
+
+    def unflatten(self) -> dict[str, Any]:
+        """Plain dicts within dicts.
+
+        Raises:
+            ValueError: a key holds a leaf and a branch; the nested form could keep only one.
+
+        Example:
+            >>> NDict({"a.b": 1, "a.c.d": 2}).unflatten()
+            {'a': {'b': 1, 'c': {'d': 2}}}
+        """
+        nested: dict[str, Any] = {}
+        for key, value in self.items():
+            if has_branch(self, key):
+                raise ValueError(
+                    f"unflatten needs keys that hold a leaf or a branch, but {key!r} holds both. Rename or delete one."
+                )
+            *branches, leaf = key.split(".")
+            level = nested
+            for branch in branches:
+                level = level.setdefault(branch, {})
+            level[leaf] = value
+        return nested
+
+    def keypaths(self) -> list[str]:
+        """The dotted keys of all leaves."""
+        return list(self)
+
+    def top_level_keys(self) -> list[str]:
+        """The first segments of all keys, in order of first appearance."""
+        return list(dict.fromkeys(key.partition(".")[0] for key in self))
+
+    def get_sub_dict(self, key: str) -> Self | None:
+        """The branch below `key` as an NDict of its own, or None if there is none."""
+        prefix = f"{key}."
+        branch = {flat_key[len(prefix) :]: self[flat_key] for flat_key in keys_below(self, prefix)}
+        return self._with_items(branch) if branch else None
+
+    def get_multi(self, keys: Iterable[str] | None = None) -> Self:
+        """An NDict of the given keys, leaves or branches; of all if `keys` is None."""
+        return self.copy() if keys is None else type(self)((key, self[key]) for key in keys)
+
+    def get_closest_keys(self, key: str, n: int = 1) -> list[str]:
+        """The `n` keys, leaves or branches, most similar to `key`; `[key]` itself where it is one."""
+        return [key] if key in self else nearest_keys(key, self, n=n, cutoff=0.0)
+
+    def select(self, *keys: str) -> Self:
+        """An NDict of the leaves at or below any of `keys`.
+
+        Raises:
+            NestedKeyError: one of `keys` is neither leaf nor branch.
+        """
+        chosen = self._at_or_below(keys)
+        return self._with_items({key: self[key] for key in self if key in chosen})
+
+    def exclude(self, *keys: str) -> Self:
+        """An NDict without the leaves at or below any of `keys`; keys that are not there are no error."""
+        left_out = self._at_or_below([key for key in keys if key in self])
+        return self._with_items({key: self[key] for key in self if key not in left_out})
+
+    def _at_or_below(self, keys: Iterable[str]) -> set[str]:
+        found: set[str] = set()
+        for key in keys:
+            if key not in self:
+                raise NestedKeyError(key, self)
+            found.update(keys_below(self, f"{key}."))
+            if dict.__contains__(self, key):
+                found.add(key)
+        return found
+
+    # ------------------------------------------------------------------------------------------------------- a batch
+
+    def indices(self, index: Index) -> Self:
+        """The chosen samples of a batch.
+
+        Args:
+            index: a boolean mask or a sequence of indices (list, array or tensor), or a slice. It is applied to the
+                first axis of tensors and arrays and to lists; everything else is kept as it is.
+
+        Raises:
+            IndexError: a value's length does not fit; the message names its key.
+        """
+        return self._with_items({key: index_value(key, value, index) for key, value in self.items()})
+
+    def apply_on_all(self, apply_func: Callable[..., Any], *args: Any) -> None:
+        """Replace each leaf by `apply_func(leaf, *args)`, in place."""
+        self.update({key: apply_func(value, *args) for key, value in self.items()})
+
+    def map_tensors(self, fn: Callable[[Tensor], Any]) -> Self:
+        """A new NDict with `fn` applied to every tensor, those inside lists, tuples and other pytrees included."""
+        return self._with_items(
+            {
+                key: fn(value) if isinstance(value, Tensor) else pytree.tree_map_only(Tensor, fn, value)
+                for key, value in self.items()
+            }
+        )
+
+    def to(
+        self,
+        device: torch.device | str | int | torch.dtype | None = None,
+        dtype: torch.dtype | None = None,
+        non_blocking: bool = False,
+    ) -> Self:
+        """A new NDict with its tensors on `device` and its floating-point tensors as `dtype`. Other values are kept."""
+        if isinstance(device, torch.dtype):
+            device, dtype = None, device
+
+        def move(tensor: Tensor) -> Tensor:
+            new_dtype = dtype if tensor.is_floating_point() else None
+            return tensor.to(device=device, dtype=new_dtype, non_blocking=non_blocking)
+
+        return self.map_tensors(move)
+
+    def cpu(self) -> Self:
+        """A new NDict with its tensors on the CPU."""
+        return self.to("cpu")
+
+    def cuda(self, device: torch.device | str | int | None = None, non_blocking: bool = False) -> Self:
+        """A new NDict with its tensors on a CUDA device, the current one by default."""
+        return self.to("cuda" if device is None else device, non_blocking=non_blocking)
+
+    def detach(self) -> Self:
+        """A new NDict with its tensors detached from the graph."""
+        return self.map_tensors(Tensor.detach)
+
+    def pin_memory(self) -> Self:
+        """A new NDict with its tensors in pinned memory, for asynchronous copies to a GPU."""
+        return self.map_tensors(Tensor.pin_memory)
+
+    # -------------------------------------------------------------------------------------------------------- as text
+
+    def get_tree(self, print_values: bool = False) -> str:
+        """The nesting as indented text, a line a segment; see `print_tree`."""
+        return tree(self, print_values)
+
+    def print_tree(self, print_values: bool = False) -> None:
+        """Print the nesting, with the leaves' values if asked.
+
+        Example:
+            >>> NDict({"data.image": 1, "data.label": 2}).print_tree(print_values=True)
+            --- data
+            ------ image -> 1
+            ------ label -> 2
+        """
+        print(self.get_tree(print_values))  # noqa: T201
+
+    def describe(self) -> str:
+        """A table of the leaves: key, type, dtype, shape and device.
+
+        Example:
+            >>> print(NDict({"data.image": torch.zeros(2, 1, 8, 8), "data.sample_id": ["a", "b"]}).describe())
+            key             type    dtype    shape         device
+            data.image      Tensor  float32  (2, 1, 8, 8)  cpu
+            data.sample_id  list             (2,)
+        """
+        return describe(self)
+
+
+def _flatten(nd: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
+    return list(nd.values()), list(nd)
+
+
+def _flatten_with_keys(nd: Mapping[str, Any]) -> tuple[list[tuple[pytree.KeyEntry, Any]], list[str]]:
+    return [(pytree.MappingKey(key), value) for key, value in nd.items()], list(nd)
+
+
+def _unflatten(values: Iterable[Any], keys: Sequence[str]) -> NDict:
+    return NDict._with_items(zip(keys, values, strict=True))
+
+
+# As pytree nodes, the tensors inside are seen by torch.func, torch.export and everything built on torch's pytrees.
+# A view comes back as an NDict of its own.
+for _node in (NDict, NDictView):
+    pytree.register_pytree_node(
+        _node,
+        _flatten,
+        _unflatten,
+        serialized_type_name=f"fuse_core.{_node.__name__}",
+        flatten_with_keys_fn=_flatten_with_keys,
+    )

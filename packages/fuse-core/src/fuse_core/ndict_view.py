@@ -1,0 +1,127 @@
+"""NDictView: a branch of an NDict, read and written in place."""
+
+import copy
+from collections.abc import Iterator, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from .flat_keys import keys_below
+
+if TYPE_CHECKING:
+    from .ndict import NDict
+
+
+class NDictView(MutableMapping[str, Any]):
+    """The branch of an NDict below one key. It holds nothing itself: reads and writes go to the NDict.
+
+    Keys are relative to the branch, otherwise it behaves as an NDict does. What outlives the NDict is an NDict of its
+    own: `copy`, `clone`, `|`, pickling and `copy.copy` give that, not a view.
+
+    Example:
+        >>> from fuse_core import NDict
+        >>> batch = NDict({"data": {"image": 1, "label": 2}})
+        >>> data = batch["data"]
+        >>> data["label"] = 5
+        >>> batch["data.label"], list(data)
+        (5, ['image', 'label'])
+    """
+
+    __slots__ = ("_prefix", "_root")
+
+    def __init__(self, root: "NDict", key: str) -> None:
+        self._root = root
+        self._prefix = f"{key}."
+
+    def __getitem__(self, key: str) -> Any:
+        return self._root[self._prefix + key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._root[self._prefix + key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._root[self._prefix + key]
+
+    def __iter__(self) -> Iterator[str]:
+        prefix = self._prefix
+        return (key[len(prefix) :] for key in self._root if key.startswith(prefix))
+
+    def __len__(self) -> int:
+        return len(keys_below(self._root, self._prefix))
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._prefix + key in self._root
+
+    def __eq__(self, other: object) -> bool:
+        return self.copy() == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __or__(self, other: Any) -> "NDict":
+        result: NDict = self.copy() | other
+        return result
+
+    def __ror__(self, other: Any) -> "NDict":
+        result: NDict = other | self.copy()
+        return result
+
+    def __ior__(self, other: Any) -> "NDictView":
+        self.update(other)
+        return self
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._prefix[:-1]!r}, {self.to_dict()!r})"
+
+    def __reduce__(self) -> tuple[type["NDict"], tuple[dict[str, Any]]]:
+        return type(self._root), (self.to_dict(),)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The leaf, or else a view of the branch, or else `default`."""
+        return self._root.get(self._prefix + key, default)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """As `NDict.setdefault`."""
+        return self._root.setdefault(self._prefix + key, default)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """As `NDict.pop`."""
+        return self._root.pop(self._prefix + key, *default)
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove and return the branch's last leaf with its key.
+
+        Raises:
+            KeyError: the branch is empty.
+        """
+        keys = keys_below(self._root, self._prefix)
+        if not keys:
+            raise KeyError(f"popitem: the branch {self._prefix[:-1]!r} is empty")
+        return keys[-1][len(self._prefix) :], dict.pop(self._root, keys[-1])
+
+    def clear(self) -> None:
+        """Remove the branch's leaves."""
+        for key in keys_below(self._root, self._prefix):
+            dict.__delitem__(self._root, key)
+
+    def update(self, other: Any = (), /, **leaves: Any) -> None:
+        """As `NDict.update`: adds leaf by leaf."""
+        new = type(self._root)(other, **leaves)
+        self._root.update({self._prefix + key: value for key, value in new.items()})
+
+    merge = update
+
+    def copy(self) -> "NDict":
+        """The branch as an NDict of its own, with the same values."""
+        return self._root.get_sub_dict(self._prefix[:-1]) or type(self._root)()
+
+    def clone(self, deepcopy: bool = True) -> "NDict":
+        """The branch as an NDict of its own; with `deepcopy` the values are copied too."""
+        return copy.deepcopy(self.copy()) if deepcopy else self.copy()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The branch as a plain dict with dotted keys."""
+        return dict(self.copy())
+
+    flatten = to_dict
+
+    def unflatten(self) -> dict[str, Any]:
+        """As `NDict.unflatten`."""
+        return self.copy().unflatten()

@@ -1,0 +1,85 @@
+"""A table of the best and the current epoch, after every epoch."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
+
+
+class ModelEpochSummary(Checkpoint):
+    """Prints the logged values of the best and the current epoch, and writes them to `epoch_summary_<monitor>.txt`.
+
+    The best epoch survives resuming. Only the first process prints and writes. It is a `Checkpoint` in Lightning's
+    sense, a callback that runs after the module has logged its epoch, but it saves no weights.
+
+    Args:
+        model_dir: where the text file is written; None writes none.
+        monitor: the logged name that tells the best epoch.
+        mode: whether the best value is the smallest, `"min"`, or the largest, `"max"`.
+
+    Raises:
+        ValueError: an unknown `mode`.
+    """
+
+    def __init__(self, model_dir: str | Path | None, monitor: str, mode: str = "min") -> None:
+        super().__init__()
+        if mode not in ("min", "max"):
+            raise ValueError(f"ModelEpochSummary(mode=) is 'min' or 'max', got {mode!r}.")
+        self.model_dir = None if model_dir is None else Path(model_dir)
+        self.monitor = monitor
+        self.mode = mode
+        self.best_epoch: int | None = None
+        self.best_values: dict[str, float] = {}
+
+    @property
+    def state_key(self) -> str:
+        """Tells several summaries apart in a checkpoint."""
+        return f"{type(self).__name__}[monitor={self.monitor}, mode={self.mode}]"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best epoch so far."""
+        return {"best_epoch": self.best_epoch, "best_values": self.best_values}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        self.best_epoch = state_dict["best_epoch"]
+        self.best_values = state_dict["best_values"]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare the epoch with the best one, and print and write both."""
+        if trainer.sanity_checking:
+            return
+        values = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        if self.monitor in values and self._is_best(values[self.monitor]):
+            self.best_epoch = trainer.current_epoch
+            self.best_values = values
+        table = self.table(trainer.current_epoch, values)
+        if trainer.is_global_zero:
+            print(f"\n{table}", flush=True)  # noqa: T201
+            if self.model_dir is not None:
+                self.model_dir.mkdir(parents=True, exist_ok=True)
+                (self.model_dir / f"epoch_summary_{self.monitor}.txt").write_text(f"{table}\n")
+
+    def _is_best(self, value: float) -> bool:
+        if self.best_epoch is None:
+            return True
+        best = self.best_values[self.monitor]
+        return value < best if self.mode == "min" else value > best
+
+    def table(self, epoch: int, values: dict[str, float]) -> str:
+        """The table as text: a row per logged name, with the best and the current epoch's value."""
+        best_title = "best epoch" if self.best_epoch is None else f"best epoch ({self.best_epoch})"
+        rows = [("", best_title, f"current epoch ({epoch})")]
+        for name in sorted({*values, *self.best_values}):
+            mark = " *" if name == self.monitor else ""
+            rows.append((name + mark, _number(self.best_values.get(name)), _number(values.get(name))))
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines = [f"| {row[0]:<{widths[0]}} | {row[1]:>{widths[1]}} | {row[2]:>{widths[2]}} |" for row in rows]
+        rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+        footer = f"* the best epoch is the one with the {'smallest' if self.mode == 'min' else 'largest'}"
+        return "\n".join([lines[0], rule, *lines[1:], footer])
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.5f}"

@@ -1,0 +1,60 @@
+"""Predictions as a table."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def convert_predictions_to_dataframe(predictions: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
+    """The predictions of `Trainer.predict`, a row per sample.
+
+    A value that is one number, or not a tensor, becomes the column `<key>`; a vector becomes the columns `<key>.0`,
+    `<key>.1` and so on.
+
+    Args:
+        predictions: for each batch, a mapping of keys to tensors `[B]` or `[B, N]`, or lists with an entry per sample.
+
+    Raises:
+        ImportError: pandas is not installed.
+        ValueError: a tensor has another rank.
+
+    Example:
+        >>> batches = [{"data.sample_id": ["a", "b"], "model.output.cls": torch.tensor([[0.25, 0.75], [0.5, 0.5]])}]
+        >>> print(convert_predictions_to_dataframe(batches).to_csv(index=False))
+        data.sample_id,model.output.cls.0,model.output.cls.1
+        a,0.25,0.75
+        b,0.5,0.5
+        <BLANKLINE>
+    """
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError(
+            "convert_predictions_to_dataframe needs pandas, which is not installed: pip install pandas."
+        ) from error
+
+    return pd.concat([pd.DataFrame(_columns(batch)) for batch in predictions], ignore_index=True)
+
+
+def _columns(batch: Mapping[str, Any]) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for key, value in batch.items():
+        if not isinstance(value, Tensor):
+            columns[key] = list(value)
+            continue
+        array = value.detach().to("cpu", torch.float32 if value.is_floating_point() else None).numpy()
+        if array.ndim == 1:
+            columns[key] = array
+        elif array.ndim == 2:
+            columns.update({f"{key}.{i}": array[:, i] for i in range(array.shape[1])})
+        else:
+            raise ValueError(
+                f"A table of predictions takes one number or one vector per sample, but {key!r} has shape "
+                f"{array.shape}. Leave it out of prediction_keys, or save it in on_predict_batch_end."
+            )
+    return columns

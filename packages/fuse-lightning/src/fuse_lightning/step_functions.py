@@ -1,0 +1,109 @@
+"""What a LightningModule over batch_dicts does in its steps and at its epochs' ends, as functions.
+
+LightningModuleDefault is written with them; use them to write a module of your own.
+"""
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from fuse_core import LOSSES, SAMPLE_ID, TOTAL_LOSS, log_name, loss_key, read_key
+from torch import Tensor
+
+from .epoch_losses import EpochLosses
+
+
+def step_losses(losses: Mapping[str, Any], batch_dict: MutableMapping[str, Any]) -> Tensor:
+    """Compute the losses of one batch and their sum.
+
+    Writes `losses.<name>` for each and `losses.total_loss`, detached, to the batch_dict.
+
+    Args:
+        losses: losses by name, each taking the batch_dict and returning a scalar tensor.
+        batch_dict: the batch after the model's forward.
+
+    Returns:
+        The sum, to call `backward` on.
+
+    Raises:
+        ValueError: there is no loss, or one returned anything but a scalar.
+    """
+    if not losses:
+        raise ValueError("step_losses needs at least one loss, got none. Give losses={name: loss}.")
+    values: list[Tensor] = []
+    for name, loss in losses.items():
+        value: Tensor = loss(batch_dict)
+        if value.ndim != 0:
+            raise ValueError(
+                f"Losses must return scalar tensors, but {name!r} returned shape {tuple(value.shape)}. Reduce it, "
+                f"with .mean() for instance."
+            )
+        batch_dict[loss_key(name)] = value.detach()
+        values.append(value)
+    total = sum(values[1:], start=values[0])
+    batch_dict[TOTAL_LOSS] = total.detach()
+    return total
+
+
+def step_metrics(metrics: Mapping[str, Any], batch_dict: Mapping[str, Any]) -> None:
+    """Have each metric take in one batch."""
+    for metric in metrics.values():
+        metric.update(batch_dict)
+
+
+def step_extract_predictions(prediction_keys: Sequence[str], batch_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of one batch that are to be kept as predictions: `data.sample_id` and `prediction_keys`.
+
+    Raises:
+        NestedKeyError: the batch_dict lacks one of them.
+    """
+    keys = dict.fromkeys((SAMPLE_ID, *prediction_keys))
+    return {key: read_key(batch_dict, key, "step_extract_predictions") for key in keys}
+
+
+def epoch_end_compute_and_log_losses(
+    pl_module: pl.LightningModule, mode: str, batch_losses: EpochLosses, sep: str = "."
+) -> None:
+    """Log the epoch's mean of each loss as `<mode>.losses.<name>`, over all processes, and reset them.
+
+    Args:
+        pl_module: the module to log with.
+        mode: `"train"`, `"validation"` or `"test"`.
+        batch_losses: the losses of the epoch's batches.
+        sep: the separator of the logged names.
+    """
+    strategy = pl_module.trainer.strategy
+    means = batch_losses.means(lambda tensor: strategy.reduce(tensor, reduce_op="sum"))  # type: ignore[arg-type,return-value]
+    for name, mean in means.items():
+        _log(pl_module, log_name(mode, LOSSES, name, sep=sep), mean)
+    batch_losses.reset()
+
+
+def epoch_end_compute_and_log_metrics(
+    pl_module: pl.LightningModule, mode: str, metrics: Mapping[str, Any], sep: str = "."
+) -> None:
+    """Log each metric as `<mode>.metrics.<name>` and reset it.
+
+    A metric that gives several values, such as a MetricCollection, is logged as `<mode>.metrics.<name>.<value's name>`.
+
+    Raises:
+        ValueError: a metric gives something else than one number, which cannot be logged.
+    """
+    for name, metric in metrics.items():
+        value = metric.compute()
+        named = (
+            {f"{name}{sep}{key}": one for key, one in value.items()} if isinstance(value, Mapping) else {name: value}
+        )
+        for full_name, one in named.items():
+            if isinstance(one, Tensor) and one.numel() != 1:
+                raise ValueError(
+                    f"Metrics are logged as one number, but {full_name!r} gave a tensor of shape {tuple(one.shape)}. "
+                    f"Choose an average over classes, or compute it from the predictions."
+                )
+            _log(pl_module, log_name(mode, "metrics", full_name, sep=sep), one)
+        metric.reset()
+
+
+def _log(pl_module: pl.LightningModule, name: str, value: Any) -> None:
+    # The value is the same on all ranks already, so there is nothing for Lightning to reduce.
+    pl_module.log(name, value, on_step=False, on_epoch=True, batch_size=1)

@@ -1,0 +1,133 @@
+"""The walkthrough's data: images and labels, split three ways, as loaders of batch_dicts.
+
+Keys written: `data.sample_id`, `data.image` (float32 [B, 1, H, W], from 0 to 1) and `data.label` (int64 [B]).
+"""
+
+import gzip
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from fuse_core import DatasetWrapSeqToDict, NDict, collate
+from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
+from torch.utils.data import DataLoader, TensorDataset
+
+IMAGE = "data.image"
+LABEL = "data.label"
+
+# The names under which the four MNIST files are known: as published, and with the dot that some archives use.
+IDX_FILES = {
+    "train images": ("train-images-idx3-ubyte", "train-images.idx3-ubyte"),
+    "train labels": ("train-labels-idx1-ubyte", "train-labels.idx1-ubyte"),
+    "test images": ("t10k-images-idx3-ubyte", "t10k-images.idx3-ubyte"),
+    "test labels": ("t10k-labels-idx1-ubyte", "t10k-labels.idx1-ubyte"),
+}
+
+Arrays = tuple[np.ndarray, np.ndarray]
+"""Images, float32 [N, H, W] from 0 to 1, and labels, int64 [N]."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three parts of the data: to train on, to choose the best epoch with, and to report."""
+
+    train: Arrays
+    validation: Arrays
+    test: Arrays
+
+    @property
+    def image_size(self) -> int:
+        """The images' height and width in pixels."""
+        return int(self.train[0].shape[1])
+
+
+def digits_splits(seed: int) -> Splits:
+    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels: 60 % to train, 20 % to validate, 20 % to test."""
+    digits = load_digits()
+    images, labels = (digits.images / 16.0).astype(np.float32), digits.target.astype(np.int64)
+    rest, test = _stratified_split((images, labels), test_size=0.2, seed=seed)
+    train, validation = _stratified_split(rest, test_size=0.25, seed=seed)
+    return Splits(train, validation, test)
+
+
+def mnist_splits(data_dir: Path, seed: int) -> Splits:
+    """MNIST from its four IDX files, gzipped or not: its own test set, and a tenth of the training set to validate.
+
+    Raises:
+        FileNotFoundError: a file is missing; lists what was looked for.
+    """
+    paths = _find_idx_files(data_dir)
+    arrays = {
+        part: ((read_idx(paths[f"{part} images"]) / 255.0).astype(np.float32), read_idx(paths[f"{part} labels"]))
+        for part in ("train", "test")
+    }
+    for part, (images, labels) in arrays.items():
+        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+            raise ValueError(
+                f"The {part} files need images [N, H, W] and as many labels [N]; {data_dir} holds images "
+                f"{images.shape} and labels {labels.shape}."
+            )
+    train_images, train_labels = arrays["train"]
+    train, validation = _stratified_split((train_images, train_labels.astype(np.int64)), test_size=0.1, seed=seed)
+    return Splits(train, validation, (arrays["test"][0], arrays["test"][1].astype(np.int64)))
+
+
+def _stratified_split(arrays: Arrays, test_size: float, seed: int) -> tuple[Arrays, Arrays]:
+    """Two parts in which every digit is as frequent as in the whole."""
+    images, labels = arrays
+    parts = train_test_split(images, labels, test_size=test_size, stratify=labels, random_state=seed)
+    return (parts[0], parts[2]), (parts[1], parts[3])
+
+
+def _find_idx_files(data_dir: Path) -> dict[str, Path]:
+    found, missing = {}, []
+    for what, names in IDX_FILES.items():
+        candidates = [data_dir / f"{name}{suffix}" for name in names for suffix in ("", ".gz")]
+        existing = [path for path in candidates if path.is_file()]
+        if existing:
+            found[what] = existing[0]
+        else:
+            missing.append(f"  {what}: {', '.join(path.name for path in candidates)}")
+    if missing:
+        raise FileNotFoundError(
+            f"--data-dir needs the four MNIST IDX files. In {data_dir} none of these was found:\n" + "\n".join(missing)
+        )
+    return found
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """An array from a file in IDX format, gzipped or not.
+
+    The format: two zero bytes, the element type (8 for unsigned bytes), the rank, the size of each axis as a big-endian
+    32-bit integer, then the elements.
+
+    Raises:
+        ValueError: the file is no IDX file of unsigned bytes, or is cut off.
+    """
+    content = path.read_bytes()
+    if content[:2] == b"\x1f\x8b":  # the signature of gzip, whatever the file is called
+        content = gzip.decompress(content)
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+        raise ValueError(f"{path} is no IDX file of unsigned bytes: it starts with {content[:4]!r}.")
+    rank = content[3]
+    header = 4 + 4 * rank
+    shape = struct.unpack(f">{rank}I", content[4:header])
+    elements = np.frombuffer(content, dtype=np.uint8, offset=header)
+    if elements.size != np.prod(shape):
+        raise ValueError(f"{path} says it holds {shape} bytes, but {elements.size} bytes follow. Is it cut off?")
+    return elements.reshape(shape)
+
+
+def make_loader(split: str, arrays: Arrays, batch_size: int, shuffle: bool = False) -> "DataLoader[NDict]":
+    """A loader of batch_dicts.
+
+    The tuples (image, label) get key names, and `collate` makes batches of them. To use data of your own, replace the
+    TensorDataset by any dataset that returns tuples; for large data add `num_workers`.
+    """
+    images, labels = arrays
+    tuples = TensorDataset(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels))
+    samples = DatasetWrapSeqToDict(tuples, sample_keys=[IMAGE, LABEL], name=split)
+    return DataLoader(samples, batch_size=batch_size, shuffle=shuffle, collate_fn=collate)

@@ -1,0 +1,59 @@
+"""The walkthrough's network, written as for any PyTorch project: it knows nothing of a batch_dict."""
+
+from fuse_core import logits_key, output_key
+from fuse_models import ModelWrapSeqToDict
+from torch import Tensor, nn
+
+from .data import IMAGE
+
+LOGITS = logits_key("digit")
+PROBABILITIES = output_key("digit")
+
+
+class LeNet(nn.Sequential):
+    """A convolutional network in the style of LeNet-5: two convolutions with pooling, then three linear layers.
+
+    Source: LeCun et al. 1998, "Gradient-based learning applied to document recognition". This one has rectified
+    linear units, max pooling, more channels and dropout.
+
+    Args:
+        image_size: the height and width of the images, a multiple of 4.
+        num_classes: the number of scores.
+
+    Shape:
+        images [B, 1, image_size, image_size] to logits [B, num_classes].
+    """
+
+    def __init__(self, image_size: int, num_classes: int = 10) -> None:
+        if image_size % 4:
+            raise ValueError(f"LeNet halves the image twice: image_size must be a multiple of 4, got {image_size}.")
+        super().__init__(
+            nn.Conv2d(1, 16, kernel_size=5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, kernel_size=5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(0.25),
+            nn.Linear(32 * (image_size // 4) ** 2, 120),
+            nn.ReLU(),
+            nn.Linear(120, 84),
+            nn.ReLU(),
+            nn.Linear(84, num_classes),
+        )
+
+
+def with_probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits, which the loss needs, and the probabilities, which people want to read."""
+    return logits, logits.softmax(dim=1)
+
+
+def make_model(image_size: int) -> ModelWrapSeqToDict:
+    """The network between batch_dict keys: reads the image, writes logits and probabilities."""
+    return ModelWrapSeqToDict(
+        model=LeNet(image_size),
+        model_inputs=[IMAGE],
+        model_outputs=[LOGITS, PROBABILITIES],
+        post_forward_processing_function=with_probabilities,
+    )

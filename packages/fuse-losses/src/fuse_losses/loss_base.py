@@ -1,0 +1,59 @@
+"""What every loss over a batch_dict shares."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fuse_core import NDict
+from torch import Tensor, nn
+
+PreprocessFunc = Callable[[Any], Mapping[str, Any]]
+
+
+class LossBase(nn.Module, ABC):
+    """A loss that takes a batch_dict and returns a scalar tensor. Write your own by defining `compute`.
+
+    Calling the loss runs `preprocess_func`, then `compute`, then multiplies by `weight`. Neither the batch_dict nor
+    its tensors are changed.
+
+    Args:
+        reads: the keys that `compute` reads.
+        weight: the factor of the result; None is 1.
+        preprocess_func: is given a shallow copy of the batch_dict and returns the batch_dict that the loss sees, to
+            filter samples or to derive a target for instance. It may write to the copy and drop keys from it, but
+            must not change a tensor in place.
+
+    Example:
+        >>> import torch
+        >>> class MeanLogit(LossBase):
+        ...     def compute(self, batch_dict):
+        ...         return batch_dict["model.logits.cls"].mean()
+        >>> MeanLogit(reads=["model.logits.cls"], weight=0.5)({"model.logits.cls": torch.tensor([1.0, 3.0])})
+        tensor(1.)
+    """
+
+    def __init__(
+        self,
+        *,
+        reads: tuple[str, ...] | list[str] = (),
+        weight: float | None = None,
+        preprocess_func: PreprocessFunc | None = None,
+    ) -> None:
+        super().__init__()
+        if preprocess_func is not None and not callable(preprocess_func):
+            raise TypeError(f"{type(self).__name__}(preprocess_func=) takes a function, got {preprocess_func!r}.")
+        self.reads = tuple(reads)
+        self.weight = 1.0 if weight is None else weight
+        self.preprocess_func = preprocess_func
+
+    @abstractmethod
+    def compute(self, batch_dict: Mapping[str, Any]) -> Tensor:
+        """The loss before `weight`, a scalar tensor."""
+
+    def forward(self, batch_dict: Mapping[str, Any]) -> Tensor:
+        """The weighted loss, a scalar tensor that is part of the graph."""
+        if self.preprocess_func is not None:
+            copied = batch_dict.copy() if isinstance(batch_dict, NDict) else NDict(batch_dict)
+            batch_dict = self.preprocess_func(copied)
+        loss = self.compute(batch_dict)
+        return loss if self.weight == 1.0 else loss * self.weight

@@ -1,0 +1,138 @@
+"""Any PyTorch module as a model over a batch_dict."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any, TypeVar
+
+from fuse_core import read_key
+from torch import Tensor, nn
+
+BatchDict = TypeVar("BatchDict", bound=MutableMapping[str, Any])
+
+
+class ModelWrapSeqToDict(nn.Module):
+    """Reads the wrapped model's inputs from the batch_dict, calls it, and writes its outputs back.
+
+    Args:
+        model: the module to wrap. Its attributes and submodules stay reachable through the wrapper, as
+            `wrapper.classifier` for instance.
+        model_inputs: the keys of the model's positional inputs, or `{argument name: key}`.
+        model_outputs: one key for each output, None to drop one. A model that returns a tuple has as many outputs as
+            that has elements; a tensor, list or other value is one output. Several keys take the elements of a list
+            too. `{name: key}` takes outputs by name from a returned mapping, dataclass or named tuple.
+        pre_forward_processing_function: is given the list (or dict, by argument name) of inputs and returns the inputs
+            to use.
+        post_forward_processing_function: is given what the model returned and returns what to use instead.
+
+    Raises:
+        NestedKeyError: the batch_dict lacks an input.
+        ValueError: the model returns another number of outputs than declared, or lacks a declared name.
+
+    Example:
+        >>> import torch
+        >>> from fuse_core import NDict
+        >>> model = ModelWrapSeqToDict(
+        ...     model=torch.nn.Linear(8, 2), model_inputs=["data.features"], model_outputs=["model.logits.cls"]
+        ... )
+        >>> model(NDict({"data.features": torch.zeros(5, 8)}))["model.logits.cls"].shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        model_inputs: Sequence[str] | Mapping[str, str],
+        model_outputs: Sequence[str | None] | Mapping[str, str],
+        pre_forward_processing_function: Callable[[Any], Any] | None = None,
+        post_forward_processing_function: Callable[[Any], Any] | None = None,
+    ) -> None:
+        super().__init__()
+        for name, keys in (("model_inputs", model_inputs), ("model_outputs", model_outputs)):
+            if isinstance(keys, str) or not keys:
+                raise ValueError(
+                    f"ModelWrapSeqToDict({name}=) takes a non-empty sequence or mapping of keys, got {keys!r}. "
+                    f"For one key, use [key]."
+                )
+        self.model = model
+        # Plain tuples and dicts: a caller's list may change later, and torch.compile need not guard more than these.
+        self.model_inputs = dict(model_inputs) if isinstance(model_inputs, Mapping) else tuple(model_inputs)
+        self.model_outputs = dict(model_outputs) if isinstance(model_outputs, Mapping) else tuple(model_outputs)
+        self.pre_forward_processing_function = pre_forward_processing_function
+        self.post_forward_processing_function = post_forward_processing_function
+        self.reads = _keys(self.model_inputs)
+        self.writes = _keys(self.model_outputs)
+
+    def forward(self, batch_dict: BatchDict) -> BatchDict:
+        """The same batch_dict with the outputs written to it."""
+        name = "ModelWrapSeqToDict"
+        inputs: Any
+        if isinstance(self.model_inputs, dict):
+            inputs = {argument: read_key(batch_dict, key, name) for argument, key in self.model_inputs.items()}
+        else:
+            inputs = [read_key(batch_dict, key, name) for key in self.model_inputs]
+        if self.pre_forward_processing_function is not None:
+            inputs = self.pre_forward_processing_function(inputs)
+        outputs = self.model(**inputs) if isinstance(inputs, dict) else self.model(*inputs)
+        if self.post_forward_processing_function is not None:
+            outputs = self.post_forward_processing_function(outputs)
+        self._write(batch_dict, outputs)
+        return batch_dict
+
+    def _write(self, batch_dict: MutableMapping[str, Any], outputs: Any) -> None:
+        keys = self.model_outputs
+        if isinstance(keys, dict):
+            by_name = _by_name(outputs)
+            for name, key in keys.items():
+                if name not in by_name:
+                    raise ValueError(
+                        f"ModelWrapSeqToDict takes the output {name!r} for {key!r}, but the model returned "
+                        f"{sorted(by_name)}."
+                    )
+                batch_dict[key] = by_name[name]
+            return
+        # A tuple is several outputs. A tensor or a list has a length too, but is one value, to be stored whole.
+        if len(keys) == 1 and not isinstance(outputs, tuple):
+            outputs = (outputs,)
+        if not isinstance(outputs, tuple | list) or len(outputs) != len(keys):
+            returned = f"{len(outputs)} outputs" if isinstance(outputs, tuple | list) else _kind(outputs)
+            raise ValueError(
+                f"ModelWrapSeqToDict writes {len(keys)} outputs {keys}, but the model returned {returned}. "
+                f"Declare one key per output, None for those to drop."
+            )
+        for output_key, output in zip(keys, outputs, strict=True):
+            if output_key is not None:
+                batch_dict[output_key] = output
+
+    def __getattr__(self, name: str) -> Any:
+        # Only called for what the wrapper itself does not have.
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "model":
+                raise
+            return getattr(self.model, name)
+
+
+def _keys(keys: Mapping[str, str] | tuple[str | None, ...]) -> tuple[str, ...]:
+    values = keys.values() if isinstance(keys, Mapping) else keys
+    return tuple(key for key in values if key is not None)
+
+
+def _kind(outputs: object) -> str:
+    if isinstance(outputs, Tensor):
+        return f"one tensor of shape {tuple(outputs.shape)}"
+    return f"one {type(outputs).__name__}"
+
+
+def _by_name(outputs: Any) -> Mapping[str, Any]:
+    if isinstance(outputs, Mapping):
+        return outputs
+    if dataclasses.is_dataclass(outputs):
+        return {field.name: getattr(outputs, field.name) for field in dataclasses.fields(outputs)}
+    if isinstance(outputs, tuple) and hasattr(outputs, "_fields"):
+        return dict(zip(outputs._fields, outputs, strict=True))
+    raise ValueError(
+        "ModelWrapSeqToDict(model_outputs={name: key}) needs a model that returns a mapping, dataclass or named tuple, "
+        f"but it returned {_kind(outputs)}. Give model_outputs as a sequence of keys."
+    )
