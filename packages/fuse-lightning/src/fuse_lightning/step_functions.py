@@ -8,12 +8,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 from fuse_core import LOSSES, SAMPLE_ID, TOTAL_LOSS, log_name, loss_key, read_key
-from torch import Tensor
+from torch import Tensor, nn
 
 from .epoch_losses import EpochLosses
 
 
-def step_losses(losses: Mapping[str, Any], batch_dict: MutableMapping[str, Any]) -> Tensor:
+def step_losses(losses: Mapping[str, Any] | nn.ModuleDict, batch_dict: MutableMapping[str, Any]) -> Tensor:
     """Compute the losses of one batch and their sum.
 
     Writes `losses.<name>` for each and `losses.total_loss`, detached, to the batch_dict.
@@ -45,7 +45,7 @@ def step_losses(losses: Mapping[str, Any], batch_dict: MutableMapping[str, Any])
     return total
 
 
-def step_metrics(metrics: Mapping[str, Any], batch_dict: Mapping[str, Any]) -> None:
+def step_metrics(metrics: Mapping[str, Any] | nn.ModuleDict, batch_dict: Mapping[str, Any]) -> None:
     """Have each metric take in one batch."""
     for metric in metrics.values():
         metric.update(batch_dict)
@@ -73,14 +73,14 @@ def epoch_end_compute_and_log_losses(
         sep: the separator of the logged names.
     """
     strategy = pl_module.trainer.strategy
-    means = batch_losses.means(lambda tensor: strategy.reduce(tensor, reduce_op="sum"))  # type: ignore[arg-type,return-value]
+    means = batch_losses.means(lambda tensor: strategy.reduce(tensor, reduce_op="sum"))
     for name, mean in means.items():
         _log(pl_module, log_name(mode, LOSSES, name, sep=sep), mean)
     batch_losses.reset()
 
 
 def epoch_end_compute_and_log_metrics(
-    pl_module: pl.LightningModule, mode: str, metrics: Mapping[str, Any], sep: str = "."
+    pl_module: pl.LightningModule, mode: str, metrics: Mapping[str, Any] | nn.ModuleDict, sep: str = "."
 ) -> None:
     """Log each metric as `<mode>.metrics.<name>` and reset it.
 

@@ -1,0 +1,91 @@
+"""Checks an installed package: that it is the installed one, with the right torch, and imports what it declares only.
+
+Run with the environment's interpreter: `python -I tools/check_installation.py fuse-losses --siblings fuse-optim ...`.
+"""
+
+import argparse
+import ast
+import importlib
+import importlib.metadata
+import importlib.util
+import re
+import sys
+import sysconfig
+from pathlib import Path
+
+LIGHTNING = ("pytorch-lightning", "lightning")
+
+
+def import_name(distribution: str) -> str:
+    """The name to import: fuse_losses for fuse-losses."""
+    return distribution.replace("-", "_")
+
+
+def declared(distribution: str, with_extras: bool) -> set[str]:
+    """The distributions that one declares, those of its extras included if asked."""
+    requirements = importlib.metadata.requires(distribution) or []
+    return {
+        re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower().replace("_", "-")
+        for requirement in requirements
+        if with_extras or "extra ==" not in requirement
+    }
+
+
+def declared_transitively(distribution: str, among: set[str]) -> set[str]:
+    """The members of `among` that come with a distribution, directly or through another member."""
+    found = declared(distribution, with_extras=False) & among
+    return found.union(*(declared_transitively(other, among) for other in found))
+
+
+def imported_modules(folder: Path) -> dict[str, str]:
+    """The top-level modules that a package's files import anywhere, each with a file that does."""
+    modules = {}
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module or ""]
+            else:
+                continue
+            modules.update({name.partition(".")[0]: str(path) for name in names})
+    return modules
+
+
+def problems(distribution: str, siblings: list[str], torch_version: str | None) -> list[str]:
+    """What is wrong, a sentence each."""
+    found = []
+    module = importlib.import_module(import_name(distribution))
+    folder = Path(module.__file__ or "").parent
+    site_packages = Path(sysconfig.get_path("purelib"))
+    if not folder.is_relative_to(site_packages):
+        found.append(f"{distribution} was imported from {folder}, not from {site_packages}")
+    if torch_version is not None:
+        import torch
+
+        if torch.__version__.partition("+")[0] != torch_version:
+            found.append(f"torch is {torch.__version__}, not {torch_version}")
+
+    watched = {*siblings, *LIGHTNING}
+    allowed = declared(distribution, with_extras=True)
+    for name, path in imported_modules(folder).items():
+        for other in watched:
+            if name == import_name(other) and other not in allowed:
+                found.append(f"{path} imports {name}, but {distribution} does not declare {other}")
+    if siblings:
+        for other in watched - declared_transitively(distribution, watched):
+            if importlib.util.find_spec(import_name(other)) is not None:
+                found.append(f"{other} is installed, but {distribution} does not declare it")
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("distribution")
+    parser.add_argument("--siblings", nargs="*", default=[], help="packages that must not be there unless declared")
+    parser.add_argument("--torch", help="the torch version that must be there")
+    options = parser.parse_args()
+    messages = problems(options.distribution, options.siblings, options.torch)
+    if messages:
+        sys.exit("\n".join(f"error: {message}" for message in messages))
+    print(f"{options.distribution} {importlib.metadata.version(options.distribution)}: installation checked")

@@ -1,0 +1,16 @@
+"""Runs the python examples of Markdown files: `python -I tools/run_examples.py README.md`. Those of a file share names."""
+
+import re
+import sys
+from pathlib import Path
+
+for name in sys.argv[1:]:
+    examples = re.findall(
+        r"^```python\n(.+?)^```", Path(name).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
+    if not examples:
+        sys.exit(f"error: {name} holds no python example")
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for example in examples:
+        exec(compile(example, name, "exec"), namespace)
+    print(f"{name}: {len(examples)} examples ran")
