@@ -208,10 +208,11 @@ def install_package(
 ) -> None:
     """Build a package and the siblings it needs, and install them with what they declare."""
     folder = Path(session.create_tmp()) / kind
-    local = [build_distribution(session, one, kind, folder) for one in (package, *package.siblings(extras))]
+    packages = [package, *package.siblings(extras)]
+    local = [build_distribution(session, one, kind, folder) for one in packages]
     local[0] += f"[{','.join(extras)}]" if extras else ""
     if uses_uv(session):
-        reinstall = [f"--reinstall-package={one.name}" for one in PACKAGES.values()]  # versions move in releases only
+        reinstall = [f"--reinstall-package={one.name}" for one in packages]  # their versions move in releases only
         install(session, *reinstall, *local, *requirements, python=python)
     else:
         install(session, *local, *requirements, python=python)

@@ -1,4 +1,4 @@
-"""Runs the python examples of Markdown files: `python -I tools/run_examples.py README.md`. Those of a file share names."""
+"""Runs the python examples of Markdown files, each file in a namespace of its own: `run_examples.py README.md`."""
 
 import re
 import sys

@@ -18,7 +18,7 @@ class Collate:
 
     Each key of the samples becomes a key of the batch. Tensors, arrays and numbers are batched along a new first axis
     by PyTorch's own collate function, everything else becomes a list with an entry per sample, as `data.sample_id`
-    always does. Values of which some are None become a list too.
+    always does. Values of which some are None become a list too. Lists come last in the batch's order.
 
     Args:
         keep_keys: take these keys and branches only; None takes all. `data.sample_id` is always taken.
@@ -62,19 +62,26 @@ class Collate:
         if not samples:
             raise ValueError("collate needs at least one sample, got none.")
         flat = [sample if isinstance(sample, NDict) else NDict(sample) for sample in samples]
-        batch = NDict()
+        batched: dict[str, Any] = {}
+        listed: dict[str, Any] = {}
         for key in self._keys(flat):
-            values = [dict.get(sample, key) for sample in flat]
-            if key in self.per_key:
-                batch[key] = self.per_key[key](values)
-            elif key == SAMPLE_ID:
-                batch[key] = values
-            else:
-                try:
-                    batch[key] = _batched(values)
-                except (ValueError, RuntimeError, TypeError) as error:
-                    raise _disagreement(flat, key, values, error) from error
+            value = self._collated(flat, key)
+            (listed if isinstance(value, list) else batched)[key] = value
+        # Lists go last: torch 2.13's compiler guards on the value of a dict's first entry, and a list of sample ids
+        # there would have it compile anew for each batch.
+        batch = NDict(batched | listed)
         return batch if self.post is None else self.post(batch)
+
+    def _collated(self, samples: list[NDict], key: str) -> Any:
+        values = [dict.get(sample, key) for sample in samples]
+        if key in self.per_key:
+            return self.per_key[key](values)
+        if key == SAMPLE_ID:
+            return values
+        try:
+            return _batched(values)
+        except (ValueError, RuntimeError, TypeError) as error:
+            raise _disagreement(samples, key, values, error) from error
 
     def _keys(self, samples: list[NDict]) -> list[str]:
         keys = samples[0].keys()

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from fuse_core import LOSSES, number_of_samples
 from torch import Tensor
+
+from fuse_core import LOSSES, number_of_samples
 
 
 class EpochLosses:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from fuse_core import GLOBAL_STEP, TOTAL_LOSS, NDict, loss_key
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
+
+from fuse_core import GLOBAL_STEP, TOTAL_LOSS, NDict, loss_key
 
 from .default_callbacks import BestEpochSource, model_default_callbacks
 from .epoch_losses import EpochLosses

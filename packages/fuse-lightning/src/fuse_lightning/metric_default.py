@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fuse_core import NDict, read_key
 from torch import nn
 from torchmetrics import Metric, MetricCollection
+
+from fuse_core import NDict, read_key
 
 
 class MetricDefault(nn.Module):

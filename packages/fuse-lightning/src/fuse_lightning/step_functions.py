@@ -7,8 +7,9 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
-from fuse_core import LOSSES, SAMPLE_ID, TOTAL_LOSS, log_name, loss_key, read_key
 from torch import Tensor, nn
+
+from fuse_core import LOSSES, SAMPLE_ID, TOTAL_LOSS, log_name, loss_key, read_key
 
 from .epoch_losses import EpochLosses
 

@@ -4,8 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fuse_core import NDict
 from torch import Tensor, nn
+
+from fuse_core import NDict
 
 PreprocessFunc = Callable[[Any], Mapping[str, Any]]
 

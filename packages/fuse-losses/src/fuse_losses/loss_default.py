@@ -3,8 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fuse_core import read_key
 from torch import Tensor
+
+from fuse_core import read_key
 
 from .loss_base import LossBase, PreprocessFunc
 

@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, TypeVar
 
-from fuse_core import read_key
 from torch import Tensor, nn
+
+from fuse_core import read_key
 
 BatchDict = TypeVar("BatchDict", bound=MutableMapping[str, Any])
 

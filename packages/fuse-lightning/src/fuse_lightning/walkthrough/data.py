@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fuse_core import DatasetWrapSeqToDict, NDict, collate
 from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
 from torch.utils.data import DataLoader, TensorDataset
+
+from fuse_core import DatasetWrapSeqToDict, NDict, collate
 
 IMAGE = "data.image"
 LABEL = "data.label"

@@ -1,8 +1,9 @@
 """The walkthrough's network, written as for any PyTorch project: it knows nothing of a batch_dict."""
 
+from torch import Tensor, nn
+
 from fuse_core import logits_key, output_key
 from fuse_models import ModelWrapSeqToDict
-from torch import Tensor, nn
 
 from .data import IMAGE
 

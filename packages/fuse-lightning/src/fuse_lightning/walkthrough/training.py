@@ -7,12 +7,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F  # noqa: N812
-from fuse_losses import LossDefault
-from fuse_optim import SAM
 from pytorch_lightning.loggers import CSVLogger
 from torchmetrics.classification import MulticlassAccuracy
 
 from fuse_lightning import LightningModuleDefault, MetricDefault
+from fuse_losses import LossDefault
+from fuse_optim import SAM
 
 from .data import LABEL, Splits, make_loader
 from .network import LOGITS, PROBABILITIES, make_model

@@ -1,0 +1,171 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import default_collate
+
+from fuse_core import Collate, NDict, collate, pad_to_largest
+
+
+def sample(i, **more):
+    return NDict({"data.sample_id": f"s{i}", "data.image": torch.full((2, 2), float(i)), **more})
+
+
+def test_tensors_arrays_and_numbers_are_batched_and_the_rest_is_listed():
+    batch = collate(
+        [
+            sample(
+                i, array=np.full(2, i), integer=i, real=i / 2, truth=i > 0, scalar=np.float32(i), text="t", pair=(i, i)
+            )
+            for i in range(2)
+        ]
+    )
+    assert type(batch) is NDict
+    assert batch["data.image"].tolist() == [[[0, 0], [0, 0]], [[1, 1], [1, 1]]]
+    assert torch.equal(batch["array"], torch.tensor([[0, 0], [1, 1]]))
+    for key in ("array", "integer", "real", "truth", "scalar"):
+        assert isinstance(batch[key], torch.Tensor)
+    assert (batch["integer"].dtype, batch["truth"].dtype) == (torch.int64, torch.bool)
+    assert (batch["real"].dtype, batch["scalar"].dtype) == (torch.float64, torch.float32)
+    assert batch["text"] == ["t", "t"]
+    assert batch["pair"] == [(0, 0), (1, 1)]
+    assert batch["data.sample_id"] == ["s0", "s1"]
+
+
+def test_it_agrees_with_pytorch_on_what_both_batch():
+    samples = [{"x": torch.rand(3), "a": np.random.rand(2), "n": i, "f": i * 0.5} for i in range(4)]
+    ours, theirs = collate(samples), default_collate(samples)
+    assert list(ours) == list(theirs)
+    for key, value in theirs.items():
+        assert torch.equal(ours[key], value)
+        assert ours[key].dtype == value.dtype
+
+
+def test_lists_come_last_so_that_compiled_models_do_not_compile_anew():
+    assert list(collate([{"data.sample_id": 0, "data.text": "t", "data.x": 1}])) == [
+        "data.x",
+        "data.sample_id",
+        "data.text",
+    ]
+
+
+@pytest.mark.parametrize("number", [3, 2.5, torch.tensor(3)])
+def test_sample_ids_are_always_a_list(number):
+    assert collate([{"data.sample_id": number}])["data.sample_id"] == [number]
+
+
+def test_samples_may_be_any_mapping_nested_or_dotted():
+    batch = collate([{"data": {"x": 1}}, NDict({"data.x": 2}), NDict({"outer.data.x": 3})["outer"]])
+    assert batch["data.x"].tolist() == [1, 2, 3]
+
+
+def test_arrays_of_text_are_listed():
+    assert collate([{"x": np.array(["a"])}, {"x": np.array(["b"])}])["x"] == [np.array(["a"]), np.array(["b"])]
+
+
+def test_integers_and_reals_mix_whatever_comes_first():
+    for values in ([1, 2.5], [2.5, 1]):
+        assert collate([{"x": value} for value in values])["x"].dtype == torch.float64
+
+
+def test_values_that_are_none_for_some_samples_are_listed():
+    assert collate([{"x": None}, {"x": 1}])["x"] == [None, 1]
+
+
+def test_different_shapes_name_the_samples_the_key_and_both_shapes():
+    samples = [sample(0), sample(1), sample(2)]
+    samples[2]["data.image"] = torch.zeros(2, 3)
+    message = (
+        r"agree in 'data\.image': sample 's0' holds Tensor of shape \(2, 2\) and dtype torch\.float32, "
+        r"sample 's2' holds Tensor of shape \(2, 3\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        collate(samples)
+
+
+def test_different_dtypes_are_an_error_not_a_promotion():
+    with pytest.raises(ValueError, match=r"agree in 'x': the sample at position 0 holds .*float32, .*float64"):
+        collate([{"x": torch.zeros(1)}, {"x": torch.zeros(1, dtype=torch.float64)}])
+
+
+def test_different_types_are_an_error():
+    with pytest.raises(ValueError, match=r"agree in 'x': .*position 0 holds int, .*position 1 holds Tensor"):
+        collate([{"x": 1}, {"x": torch.tensor(1)}])
+
+
+def test_different_shapes_of_arrays_are_an_error():
+    with pytest.raises(ValueError, match=r"ndarray of shape \(1,\) .* ndarray of shape \(2,\)"):
+        collate([{"x": np.zeros(1)}, {"x": np.zeros(2)}])
+
+
+def test_a_missing_key_names_the_samples_and_the_key():
+    with pytest.raises(ValueError, match=r"sample 's1' lacks 'data\.label', which sample 's0' holds\. Add it, skip it"):
+        collate([sample(0, **{"data.label": 1}), sample(1)])
+    with pytest.raises(ValueError, match=r"sample 's0' lacks 'data\.label', which sample 's1' holds"):
+        collate([sample(0), sample(1, **{"data.label": 1})])
+
+
+def test_missing_keys_can_be_filled_with_none():
+    batch = Collate(missing="none")([sample(0), sample(1, label=1)])
+    assert batch["label"] == [None, 1]
+    assert batch["data.image"].shape == (2, 2, 2)
+
+
+def test_missing_keys_that_are_not_taken_do_not_matter():
+    samples = [sample(0), sample(1, label=1)]
+    assert "label" not in Collate(skip_keys=["label"])(samples)
+    assert "label" not in Collate(keep_keys=["data"])(samples)
+
+
+def test_keys_are_kept_and_skipped_by_name_or_branch():
+    samples = [NDict({"data": {"sample_id": 0, "x": 1, "y": 2}, "model.z": 3, "model.w": 4})]
+    assert set(Collate(keep_keys=["model", "data.x"])(samples)) == {"data.sample_id", "data.x", "model.z", "model.w"}
+    assert set(Collate(skip_keys=["model"])(samples)) == {"data.sample_id", "data.x", "data.y"}
+    assert set(Collate(keep_keys=["data"], skip_keys=["data.x"])(samples)) == {"data.sample_id", "data.y"}
+
+
+def test_per_key_and_post_functions():
+    one = Collate(per_key={"x": tuple}, post=lambda batch: batch | {"n": len(batch["x"])})
+    assert one([{"x": 1}, {"x": 2}]) == {"x": (1, 2), "n": 2}
+
+
+def test_pad_to_largest_pads_at_the_end():
+    boxes = Collate(per_key={"boxes": pad_to_largest(value=-1, min_size=(1, 5))})
+    batch = boxes([{"boxes": torch.ones(2, 4)}, {"boxes": torch.zeros(3, 4)}])
+    assert batch["boxes"].shape == (2, 3, 5)
+    assert (batch["boxes"][0, :2, :4] == 1).all()
+    assert (batch["boxes"][0, 2] == -1).all()
+    assert (batch["boxes"][:, :, 4] == -1).all()
+
+
+def test_pad_to_largest_takes_arrays_and_pickles():
+    padded = pickle.loads(pickle.dumps(pad_to_largest(value=7)))([np.array([1]), np.array([2, 3])])
+    assert padded.tolist() == [[1, 7], [2, 3]]
+
+
+def test_pad_to_largest_rejects_ranks_and_sizes_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"one rank and dtype, got rank 1 .*float32, rank 2 .*float32"):
+        pad_to_largest()([torch.zeros(1), torch.zeros(1, 1)])
+    with pytest.raises(ValueError, match=r"one entry an axis: 1, got \(2, 2\)"):
+        pad_to_largest(min_size=(2, 2))([torch.zeros(1)])
+
+
+def test_bad_options_fail_at_construction():
+    with pytest.raises(ValueError, match="'raise' or 'none', got 'skip'"):
+        Collate(missing="skip")
+    with pytest.raises(
+        TypeError, match=r"keep_keys=\) takes a sequence of keys, got the string 'data'. Use \['data'\]"
+    ):
+        Collate(keep_keys="data")
+
+
+def test_no_samples_are_an_error():
+    with pytest.raises(ValueError, match="at least one sample"):
+        collate([])
+
+
+def test_samples_are_not_changed():
+    samples = [{"data": {"x": 1}}]
+    collate(samples)["data.new"] = 1
+    assert samples == [{"data": {"x": 1}}]

@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+import torch
+
+from fuse_core import NDict, number_of_samples
+
+
+@pytest.fixture
+def batch():
+    return NDict(
+        {
+            "data.sample_id": ["p", "q", "r"],
+            "data.image": torch.arange(6).view(3, 2),
+            "data.array": np.array([10, 11, 12]),
+            "losses.total_loss": torch.tensor(0.5),
+            "global_step": 7,
+            "note": "text",
+            "shape": (1, 2),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        [0, 2],
+        (0, -1),
+        [True, False, True],
+        np.array([0, 2]),
+        np.array([True, False, True]),
+        torch.tensor([0, 2]),
+        torch.tensor([True, False, True]),
+        slice(None, None, 2),
+    ],
+    ids=repr,
+)
+def test_every_form_of_index_chooses_the_same_samples(batch, index):
+    chosen = batch.indices(index)
+    assert type(chosen) is NDict
+    assert chosen["data.sample_id"] == ["p", "r"]
+    assert chosen["data.image"].tolist() == [[0, 1], [4, 5]]
+    assert chosen["data.array"].tolist() == [10, 12]
+    assert isinstance(chosen["data.array"], np.ndarray)
+    assert len(batch["data.sample_id"]) == 3
+
+
+def test_values_without_a_batch_axis_are_kept(batch):
+    chosen = batch.indices([1])
+    for key in ("losses.total_loss", "global_step", "note", "shape"):
+        assert chosen[key] is batch[key]
+
+
+def test_no_index_chooses_no_samples(batch):
+    for empty in ([], torch.zeros(3, dtype=torch.bool), slice(0)):
+        chosen = batch.indices(empty)
+        assert chosen["data.sample_id"] == []
+        assert chosen["data.image"].shape == (0, 2)
+
+
+def test_the_order_and_repetition_of_indices_are_kept(batch):
+    assert batch.indices([2, 0, 0])["data.sample_id"] == ["r", "p", "p"]
+
+
+def test_gradients_flow_through_chosen_samples():
+    x = torch.ones(3, requires_grad=True)
+    NDict(x=x).indices([0, 2])["x"].sum().backward()
+    assert x.grad.tolist() == [1, 0, 1]
+
+
+def test_a_mask_of_another_length_names_the_key(batch):
+    with pytest.raises(IndexError, match=r"A mask needs one entry a sample: it has 2, 'data\.sample_id' has 3 samples"):
+        batch.indices([True, False])
+
+
+def test_an_index_out_of_range_names_the_key(batch):
+    batch["data.short"] = torch.zeros(2)
+    with pytest.raises(IndexError, match=r"\[2\] are out of range for 'data\.short', which has 2 samples"):
+        batch.indices([2])
+
+
+@pytest.mark.parametrize(
+    ("index", "message"), [([0.5], "booleans or integers, got float64"), ([[0]], r"shape \(1, 1\)")]
+)
+def test_other_indices_are_rejected(batch, index, message):
+    with pytest.raises(IndexError, match=message):
+        batch.indices(index)
+
+
+def test_the_number_of_samples(batch):
+    assert number_of_samples(batch) == 3
+    assert number_of_samples({"scalar": 1, "x": torch.zeros(4, 2)}) == 4
+    assert number_of_samples({"scalar": 1, "x": torch.zeros(())}) is None

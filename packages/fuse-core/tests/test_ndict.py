@@ -1,0 +1,329 @@
+import copy
+import json
+import multiprocessing
+import pickle
+from collections import OrderedDict
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+import torch
+
+from fuse_core import NDict, NDictView, NestedKeyError
+
+
+@pytest.fixture
+def nd():
+    return NDict({"a": {"b": 1, "c": {"d": 2}}, "e": 3})
+
+
+def in_other_process(connection, nd):
+    connection.send((nd, nd["a"]["c"]["d"]))
+
+
+def test_storage_is_the_dict_itself_and_flat(nd):
+    assert isinstance(nd, dict)
+    assert dict(nd) == {"a.b": 1, "a.c.d": 2, "e": 3}
+    assert list(dict.keys(nd)) == list(nd.keys()) == ["a.b", "a.c.d", "e"]
+
+
+def test_construction_mixes_nested_and_dotted_keys_of_any_mapping():
+    mapping = MappingProxyType({"a.b": 1, "a": OrderedDict({"c.d": {"e": 2}}), "f": NDict({"g.h": 3})["g"]})
+    assert dict(NDict(mapping)) == {"a.b": 1, "a.c.d.e": 2, "f.h": 3}
+
+
+def test_construction_takes_pairs_keywords_and_none():
+    assert NDict([("a.b", 1), ("a", {"c": 2})], d=3) == {"a": {"b": 1, "c": 2}, "d": 3}
+    assert NDict(None) == NDict() == {}
+
+
+@pytest.mark.parametrize("key", ["", ".", "a.", ".a", "a..b"])
+def test_keys_with_empty_segments_are_rejected(key):
+    with pytest.raises(ValueError, match="non-empty segments separated by single dots"):
+        NDict({key: 1})
+    with pytest.raises(ValueError, match="non-empty segments"):
+        NDict()[key] = {"x": 1}
+    with pytest.raises(ValueError, match="non-empty segments"):
+        NDict({"outer": {key: 1}})
+
+
+def test_keys_other_than_strings_are_rejected():
+    with pytest.raises(TypeError, match="keys are strings, got 1 of type int"):
+        NDict({1: 2})
+    with pytest.raises(TypeError, match="keys are strings, got 1 of type int"):
+        NDict()["a"] = {1: 2}
+    assert 1 not in NDict(a=1)
+    with pytest.raises(NestedKeyError):
+        NDict(a=1)[1]
+
+
+def test_an_assignment_that_raises_changes_nothing(nd):
+    with pytest.raises(ValueError, match="non-empty"):
+        nd["a"] = {"new": 1, "bad.": 2}
+    assert nd == {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
+
+
+def test_assigning_a_mapping_replaces_the_branch(nd):
+    nd["a"] = {"x": 9}
+    assert nd == {"a": {"x": 9}, "e": 3}
+
+
+def test_assigning_a_mapping_replaces_a_leaf(nd):
+    nd["e"] = {"x": 9}
+    assert nd["e"] == {"x": 9}
+    assert "e" not in dict(nd)
+
+
+def test_assigning_an_empty_mapping_removes_the_branch(nd):
+    nd["a"] = {}
+    assert nd == {"e": 3}
+
+
+def test_assigning_a_branch_to_itself_keeps_it(nd):
+    nd["a"] = nd["a"]
+    assert nd == {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
+
+
+def test_a_branch_can_be_moved_below_itself(nd):
+    nd["a"] = {"inner": nd["a"]}
+    assert nd == {"a": {"inner": {"b": 1, "c": {"d": 2}}}, "e": 3}
+
+
+@pytest.mark.parametrize("add", [NDict.update, NDict.merge, NDict.__ior__])
+def test_adding_goes_leaf_by_leaf(nd, add):
+    add(nd, {"a": {"c": {"x": 5}, "b": 6}})
+    assert nd == {"a": {"b": 6, "c": {"d": 2, "x": 5}}, "e": 3}
+
+
+def test_union_makes_a_new_ndict_from_either_side(nd):
+    left, right = nd | {"a": {"x": 1}}, {"a": {"x": 1, "b": 0}} | nd
+    assert type(left) is type(right) is NDict
+    assert left == {"a": {"b": 1, "c": {"d": 2}, "x": 1}, "e": 3}
+    assert right == {"a": {"b": 1, "c": {"d": 2}, "x": 1}, "e": 3}
+    assert "a.x" not in nd
+    with pytest.raises(TypeError):
+        nd | 3
+
+
+def test_update_takes_pairs_and_keywords(nd):
+    nd.update([("a.b", 7)], f=8)
+    assert (nd["a.b"], nd["f"]) == (7, 8)
+
+
+def test_a_key_may_hold_a_leaf_and_a_branch():
+    nd = NDict({"a": 1, "a.b": 2})
+    assert nd["a"] == 1
+    assert nd["a.b"] == 2
+    assert nd.get_sub_dict("a") == {"b": 2}
+    with pytest.raises(ValueError, match="'a' holds both"):
+        nd.unflatten()
+    del nd["a"]
+    assert nd == {}
+
+
+def test_pop_returns_the_leaf_or_else_the_branch(nd):
+    assert nd.pop("e") == 3
+    branch = nd.pop("a")
+    assert type(branch) is NDict
+    assert branch == {"b": 1, "c": {"d": 2}}
+    assert nd == {}
+    assert nd.pop("a", "default") == "default"
+    assert nd.pop("a", None) is None
+    with pytest.raises(NestedKeyError):
+        nd.pop("a")
+
+
+def test_get_returns_leaf_view_or_default(nd):
+    assert nd.get("a.b") == 1
+    assert isinstance(nd.get("a"), NDictView)
+    assert nd.get("x") is None
+    assert nd.get("x", 5) == 5
+
+
+def test_setdefault_keeps_what_is_there(nd):
+    assert nd.setdefault("a.b", 9) == 1
+    assert nd.setdefault("a", 9) == {"b": 1, "c": {"d": 2}}
+    assert nd.setdefault("n.m", 9) == 9
+    assert nd["n.m"] == 9
+
+
+def test_setdefault_with_a_mapping_gives_a_branch_to_write_to(nd):
+    nd.setdefault("metrics", {})["accuracy"] = 0.5
+    assert nd["metrics.accuracy"] == 0.5
+
+
+def test_membership_of_leaves_branches_and_neither(nd):
+    assert all(key in nd for key in ("a", "a.b", "a.c", "a.c.d", "e"))
+    assert not any(key in nd for key in ("", ".", "a.", "b", "a.c.d.x", "a.x", "e.f", "..a", "x\n..a"))
+
+
+@pytest.mark.parametrize("odd", ["\n", "|", "c\n", "\n..c".replace(".", ""), " ", "é"])
+def test_membership_is_exact_for_odd_keys(odd):
+    nd = NDict({odd: 1, "d": {odd: 2}})
+    assert odd in nd
+    assert f"d.{odd}" in nd
+    assert "d" in nd
+    assert f"{odd}.d" not in nd
+    assert f"{odd}\n..d" not in nd
+    assert NDict({"c": 1, "d": 2}).get("c\n") is None
+
+
+def test_del_takes_leaves_and_branches(nd):
+    del nd["a.c"]
+    assert nd == {"a": {"b": 1}, "e": 3}
+    del nd["a"]
+    assert nd == {"e": 3}
+    with pytest.raises(NestedKeyError, match="'a' is not a key"):
+        del nd["a"]
+
+
+def test_equality_compares_contents_in_any_form(nd):
+    assert nd == NDict({"e": 3, "a.c.d": 2, "a.b": 1})
+    assert nd == {"a.b": 1, "a": {"c.d": 2}, "e": 3}
+    assert nd != {"a": {"b": 1}}
+    assert NDict({"a": 1}) != NDict({"b": 2})
+    assert nd != {1: 2}
+    assert nd != 3
+    assert not nd == 3  # noqa: SIM201
+
+
+def test_ndicts_are_unhashable(nd):
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(nd)
+
+
+def test_popitem_and_clear(nd):
+    assert nd.popitem() == ("e", 3)
+    nd.clear()
+    assert nd == {}
+    assert "a" not in nd
+
+
+def test_fromkeys():
+    assert NDict.fromkeys(["a.b", "c"], 0) == {"a": {"b": 0}, "c": 0}
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickling_with_every_protocol(nd, protocol):
+    nd["a"] = {"leaf": 0}
+    nd.update({"x": 1, "x.y": 2})
+    loaded = pickle.loads(pickle.dumps(nd, protocol))
+    assert type(loaded) is NDict
+    assert loaded == nd
+    assert loaded["a"]["leaf"] == 0
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_pickling_to_another_process(nd, method):
+    context = multiprocessing.get_context(method)
+    receive, send = context.Pipe()
+    process = context.Process(target=in_other_process, args=(send, nd))
+    process.start()
+    assert receive.recv() == (nd, 2)
+    process.join()
+
+
+def test_copies_are_shallow_or_deep_as_asked():
+    nd = NDict({"a.b": [1]})
+    for shallow in (nd.copy(), copy.copy(nd), nd.clone(deepcopy=False)):
+        assert type(shallow) is NDict
+        assert shallow["a.b"] is nd["a.b"]
+        shallow["new"] = 1
+    for deep in (nd.clone(), copy.deepcopy(nd)):
+        assert type(deep) is NDict
+        assert deep == nd
+        assert deep["a.b"] is not nd["a.b"]
+    assert "new" not in nd
+
+
+def test_json_of_plain_values(nd):
+    assert json.loads(json.dumps(nd)) == {"a.b": 1, "a.c.d": 2, "e": 3}
+
+
+def test_plain_forms(nd):
+    assert type(nd.to_dict()) is dict
+    assert nd.to_dict() == nd.flatten() == {"a.b": 1, "a.c.d": 2, "e": 3}
+    assert nd.unflatten() == {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
+    assert type(nd.unflatten()["a"]) is dict
+    nd.to_dict()["new"] = 1
+    assert "new" not in nd
+
+
+def test_lists_of_keys(nd):
+    assert nd.keypaths() == ["a.b", "a.c.d", "e"]
+    assert nd.top_level_keys() == ["a", "e"]
+
+
+def test_parts(nd):
+    assert nd.get_sub_dict("a") == {"b": 1, "c.d": 2}
+    assert nd.get_sub_dict("e") is None
+    assert nd.get_multi(["e", "a.c"]) == {"e": 3, "a.c.d": 2}
+    assert nd.get_multi() == nd
+    assert nd.get_multi() is not nd
+    assert nd.select("a.c", "e") == {"a.c.d": 2, "e": 3}
+    assert nd.exclude("a.c", "nothing") == {"a.b": 1, "e": 3}
+    with pytest.raises(NestedKeyError, match=r"'a\.x'"):
+        nd.select("a.x")
+    with pytest.raises(NestedKeyError, match=r"'a\.x'"):
+        nd.get_multi(["a.x"])
+
+
+def test_closest_keys_include_branches(nd):
+    assert nd.get_closest_keys("a.b") == ["a.b"]
+    assert nd.get_closest_keys("a") == ["a"]
+    assert nd.get_closest_keys("a.c.e") == ["a.c.d"]
+    assert len(nd.get_closest_keys("zzz", n=2)) == 2
+
+
+def test_apply_on_all_works_in_place(nd):
+    nd.apply_on_all(lambda value, factor: value * factor, 10)
+    assert nd == {"a.b": 10, "a.c.d": 20, "e": 30}
+
+
+def test_repr_evaluates_to_the_same(nd):
+    assert eval(repr(nd)) == nd
+
+
+def test_map_tensors_reaches_into_lists_and_leaves_the_rest():
+    nd = NDict({"a.x": torch.ones(2), "a.boxes": [torch.ones(1), torch.ones(3)], "id": ["p", "q"], "n": np.ones(2)})
+    doubled = nd.map_tensors(lambda tensor: tensor * 2)
+    assert doubled["a.x"].tolist() == [2, 2]
+    assert [box.tolist() for box in doubled["a.boxes"]] == [[2], [2, 2, 2]]
+    assert doubled["id"] == ["p", "q"]
+    assert doubled["n"] is nd["n"]
+    assert nd["a.x"].tolist() == [1, 1]
+
+
+def test_to_changes_the_dtype_of_floating_tensors_only():
+    nd = NDict({"x": torch.ones(2), "i": torch.arange(2), "mask": torch.ones(2, dtype=torch.bool), "s": "text"})
+    for half in (nd.to(torch.float16), nd.to(dtype=torch.float16), nd.to("cpu", torch.float16)):
+        assert type(half) is NDict
+        assert half["x"].dtype == torch.float16
+        assert (half["i"].dtype, half["mask"].dtype, half["s"]) == (torch.int64, torch.bool, "text")
+
+
+def test_to_moves_every_tensor():
+    nd = NDict({"x": torch.ones(2), "list": [torch.ones(1)]}).to("meta")
+    assert nd["x"].device.type == nd["list"][0].device.type == "meta"
+    assert NDict(x=torch.ones(2)).cpu()["x"].device.type == "cpu"
+
+
+def test_cuda_asks_for_the_cuda_device(monkeypatch):
+    devices = []
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, **kwargs: devices.append(kwargs["device"]) or self)
+    NDict(x=torch.ones(2)).cuda()
+    NDict(x=torch.ones(2)).cuda(1)
+    assert devices == ["cuda", 1]
+
+
+def test_pin_memory_pins_every_tensor(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self + 1)  # pinning itself needs a GPU
+    pinned = NDict({"x": torch.zeros(1), "list": [torch.zeros(1)]}).pin_memory()
+    assert (pinned["x"].item(), pinned["list"][0].item()) == (1, 1)
+
+
+def test_detach_cuts_the_graph_and_shares_memory():
+    x = torch.ones(2, requires_grad=True)
+    detached = NDict(x=x).detach()["x"]
+    assert not detached.requires_grad
+    assert detached.data_ptr() == x.data_ptr()
