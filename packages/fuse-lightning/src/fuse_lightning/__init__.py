@@ -10,6 +10,7 @@ from .predictions import convert_predictions_to_dataframe
 from .step_functions import (
     epoch_end_compute_and_log_losses,
     epoch_end_compute_and_log_metrics,
+    reset_metrics,
     step_extract_predictions,
     step_losses,
     step_metrics,
@@ -25,6 +26,7 @@ __all__ = [
     "epoch_end_compute_and_log_losses",
     "epoch_end_compute_and_log_metrics",
     "model_default_callbacks",
+    "reset_metrics",
     "step_extract_predictions",
     "step_losses",
     "step_metrics",

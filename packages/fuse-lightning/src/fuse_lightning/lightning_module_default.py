@@ -15,6 +15,7 @@ from .epoch_losses import EpochLosses
 from .step_functions import (
     epoch_end_compute_and_log_losses,
     epoch_end_compute_and_log_metrics,
+    reset_metrics,
     step_extract_predictions,
     step_losses,
     step_metrics,
@@ -131,8 +132,7 @@ class LightningModuleDefault(pl.LightningModule):
     def _start_epoch(self, mode: str, metrics: nn.ModuleDict) -> None:
         # An epoch that was interrupted leaves its sums behind.
         self._epoch_losses[mode].reset()
-        for metric in metrics.values():
-            metric.reset()
+        reset_metrics(metrics)
 
     def _end_epoch(self, mode: str, metrics: nn.ModuleDict) -> None:
         epoch_end_compute_and_log_losses(self, mode, self._epoch_losses[mode])

@@ -4,7 +4,7 @@ LightningModuleDefault is written with them; use them to write a module of your 
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytorch_lightning as pl
 from torch import Tensor, nn
@@ -13,8 +13,11 @@ from fuse_core import LOSSES, SAMPLE_ID, TOTAL_LOSS, log_name, loss_key, read_ke
 
 from .epoch_losses import EpochLosses
 
+Components: TypeAlias = Mapping[str, Any] | nn.ModuleDict
+"""Losses or metrics by name."""
 
-def step_losses(losses: Mapping[str, Any] | nn.ModuleDict, batch_dict: MutableMapping[str, Any]) -> Tensor:
+
+def step_losses(losses: Components, batch_dict: MutableMapping[str, Any]) -> Tensor:
     """Compute the losses of one batch and their sum.
 
     Writes `losses.<name>` for each and `losses.total_loss`, detached, to the batch_dict.
@@ -46,10 +49,18 @@ def step_losses(losses: Mapping[str, Any] | nn.ModuleDict, batch_dict: MutableMa
     return total
 
 
-def step_metrics(metrics: Mapping[str, Any] | nn.ModuleDict, batch_dict: Mapping[str, Any]) -> None:
+def step_metrics(metrics: Components, batch_dict: Mapping[str, Any]) -> None:
     """Have each metric take in one batch."""
+    metric: Any
     for metric in metrics.values():
         metric.update(batch_dict)
+
+
+def reset_metrics(metrics: Components) -> None:
+    """Have each metric forget what it took in."""
+    metric: Any
+    for metric in metrics.values():
+        metric.reset()
 
 
 def step_extract_predictions(prediction_keys: Sequence[str], batch_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +92,7 @@ def epoch_end_compute_and_log_losses(
 
 
 def epoch_end_compute_and_log_metrics(
-    pl_module: pl.LightningModule, mode: str, metrics: Mapping[str, Any] | nn.ModuleDict, sep: str = "."
+    pl_module: pl.LightningModule, mode: str, metrics: Components, sep: str = "."
 ) -> None:
     """Log each metric as `<mode>.metrics.<name>` and reset it.
 
@@ -90,6 +101,7 @@ def epoch_end_compute_and_log_metrics(
     Raises:
         ValueError: a metric gives something else than one number, which cannot be logged.
     """
+    metric: Any
     for name, metric in metrics.items():
         value = metric.compute()
         named = (
@@ -102,7 +114,7 @@ def epoch_end_compute_and_log_metrics(
                     f"Choose an average over classes, or compute it from the predictions."
                 )
             _log(pl_module, log_name(mode, "metrics", full_name, sep=sep), one)
-        metric.reset()
+    reset_metrics(metrics)
 
 
 def _log(pl_module: pl.LightningModule, name: str, value: Any) -> None:

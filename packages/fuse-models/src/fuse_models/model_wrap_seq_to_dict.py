@@ -95,8 +95,8 @@ class ModelWrapSeqToDict(nn.Module):
         # A tuple is several outputs. A tensor or a list has a length too, but is one value, to be stored whole.
         if len(keys) == 1 and not isinstance(outputs, tuple):
             outputs = (outputs,)
-        if not isinstance(outputs, tuple | list) or len(outputs) != len(keys):
-            returned = f"{len(outputs)} outputs" if isinstance(outputs, tuple | list) else _kind(outputs)
+        if not isinstance(outputs, (tuple, list)) or len(outputs) != len(keys):
+            returned = f"{len(outputs)} outputs" if isinstance(outputs, (tuple, list)) else _kind(outputs)
             raise ValueError(
                 f"ModelWrapSeqToDict writes {len(keys)} outputs {keys}, but the model returned {returned}. "
                 f"Declare one key per output, None for those to drop."

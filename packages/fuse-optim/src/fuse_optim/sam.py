@@ -102,8 +102,10 @@ class SAM(Optimizer):
         params = [p for p, _ in moving]
         weights = [p.clone() for p in params]
         grads = [p.grad for p in params if p.grad is not None]
-        norms = torch._foreach_norm(grads)
-        norm = torch.linalg.vector_norm(torch.stack([n.to(norms[0].device, torch.float32) for n in norms]))
+        # In float32 at least: the norm of half-precision gradients overflows easily.
+        dtype = max((torch.promote_types(grad.dtype, torch.float32) for grad in grads), key=lambda d: d.itemsize)
+        norms = [norm.to(grads[0].device) for norm in torch._foreach_norm(grads, dtype=dtype)]
+        norm = torch.linalg.vector_norm(torch.stack(norms))
         for (p, rho), grad in zip(moving, grads, strict=True):
             # A gradient of exactly zero gives no direction: stay, rather than divide by zero.
             scale = torch.where(norm > 0, rho / norm, 0.0).to(p.device)
@@ -112,14 +114,13 @@ class SAM(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group, to the base optimizer too."""
-        if not hasattr(self, "base_optimizer"):  # called by Optimizer.__init__
-            rho = param_group.get("rho", self.defaults["rho"])
-            if rho < 0:
-                raise ValueError(f"SAM needs rho >= 0, got {rho}.")
+        rho = param_group.setdefault("rho", self.defaults["rho"])
+        if rho < 0:
+            raise ValueError(f"SAM needs rho >= 0, got {rho}.")
+        if hasattr(self, "base_optimizer"):
+            self.base_optimizer.add_param_group(param_group)
+        else:  # called by Optimizer.__init__
             super().add_param_group(param_group)
-            return
-        param_group.setdefault("rho", self.defaults["rho"])
-        self.base_optimizer.add_param_group(param_group)
 
     def state_dict(self) -> dict[str, Any]:
         """The base optimizer's state; SAM keeps none of its own between steps."""

@@ -1,6 +1,7 @@
 """The walkthrough's predictions and what they are worth."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
@@ -20,8 +21,8 @@ PREDICTED = "predicted"
 def predict(trainer: pl.Trainer, module: LightningModuleDefault, settings: Settings, splits: Splits) -> Path:
     """Predict the test set with the best epoch's weights; returns the CSV file, a row per image."""
     loader = make_loader("test", splits.test, settings.batch_size)
-    batches = trainer.predict(module, loader, ckpt_path=settings.run_dir / BEST_CHECKPOINT, weights_only=True)
-    table = convert_predictions_to_dataframe(batches or [])
+    batches: Any = trainer.predict(module, loader, ckpt_path=settings.run_dir / BEST_CHECKPOINT, weights_only=True)
+    table = convert_predictions_to_dataframe(batches)
     probabilities = table.filter(like=f"{PROBABILITIES}.")
     table[PREDICTED] = probabilities.to_numpy().argmax(axis=1)
     path = settings.run_dir / "predictions.csv"

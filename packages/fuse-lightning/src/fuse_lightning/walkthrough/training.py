@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from pytorch_lightning.loggers import CSVLogger
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -74,7 +74,7 @@ def train(settings: Settings, splits: Splits) -> tuple[pl.Trainer, LightningModu
         max_epochs=settings.epochs,
         deterministic=True,
         logger=CSVLogger(settings.run_dir, name="", version=""),
-        log_every_n_steps=1_000_000,  # all values are logged at the epochs' ends
+        log_every_n_steps=1,  # values are logged at the ends of epochs, which this keeps Lightning from warning about
     )
     trainer.fit(
         module,

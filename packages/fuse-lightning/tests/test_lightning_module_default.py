@@ -1,0 +1,244 @@
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import nn
+from torchmetrics import MeanSquaredError
+
+from fuse_core import NDict, NestedKeyError, collate
+from fuse_lightning import LightningModuleDefault, MetricDefault, ModelEpochSummary
+from fuse_losses import LossDefault
+from fuse_models import ModelWrapSeqToDict
+from fuse_optim import SAM
+
+MONITOR = {"monitor": "validation.losses.total_loss", "mode": "min"}
+
+
+def samples(count, offset=0.0):
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(count, 3, generator=generator)
+    targets = inputs.sum(1, keepdim=True) + offset
+    return [
+        NDict({"data": {"sample_id": i, "x": x, "y": y}}) for i, (x, y) in enumerate(zip(inputs, targets, strict=True))
+    ]
+
+
+def loader(count, batch_size=4, offset=0.0):
+    return torch.utils.data.DataLoader(samples(count, offset), batch_size=batch_size, collate_fn=collate)
+
+
+def make_module(model_dir, **options):
+    torch.manual_seed(0)
+    mse = LossDefault(pred="model.y", target="data.y", callable=nn.functional.mse_loss)
+    defaults = {
+        "model_dir": model_dir,
+        "model": ModelWrapSeqToDict(model=nn.Linear(3, 1), model_inputs=["data.x"], model_outputs=["model.y"]),
+        "losses": {"mse": mse},
+        "optimizers_and_lr_schs": lambda module: torch.optim.SGD(module.parameters(), lr=0.05),
+    }
+    return LightningModuleDefault(**defaults | options)
+
+
+def make_trainer(model_dir, **options):
+    defaults = {
+        "max_epochs": 2,
+        "accelerator": "cpu",
+        "default_root_dir": model_dir,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+    return pl.Trainer(**defaults | options)
+
+
+def mse_metric():
+    return MetricDefault(pred="model.y", target="data.y", metric=MeanSquaredError())
+
+
+def test_training_lowers_the_loss_and_keeps_the_best_and_the_last_epoch(tmp_path, capsys):
+    module = make_module(tmp_path, best_epoch_source=MONITOR)
+    trainer = make_trainer(tmp_path, max_epochs=5)
+    trainer.fit(module, loader(16), loader(8))
+    assert trainer.callback_metrics["validation.losses.mse"] < 0.7
+    assert {path.name for path in tmp_path.glob("*.ckpt")} == {"best_epoch.ckpt", "last.ckpt"}
+    summary = (tmp_path / "epoch_summary_validation.losses.total_loss.txt").read_text()
+    assert summary in capsys.readouterr().out
+    assert "| validation.losses.total_loss * |" in summary
+
+
+@pytest.mark.parametrize("mode", ["validation", "test"])
+def test_logged_losses_are_means_over_samples(tmp_path, mode):
+    module = make_module(tmp_path, validation_metrics={"mse": mse_metric()}, test_metrics={"mse": mse_metric()})
+    trainer = make_trainer(tmp_path)
+    data = loader(10, batch_size=4)  # the last batch has two samples
+    (logged,) = getattr(trainer, {"validation": "validate", "test": "test"}[mode])(module, data, verbose=False)
+    batch = module(collate(samples(10)))
+    expected = nn.functional.mse_loss(batch["model.y"], batch["data.y"]).item()
+    names = {f"{mode}.losses.mse", f"{mode}.losses.total_loss", f"{mode}.metrics.mse"}
+    assert set(logged) == names
+    for name in names:
+        assert logged[name] == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_logged_training_loss_is_the_mean_over_the_epochs_samples(tmp_path):
+    module = make_module(
+        tmp_path,
+        train_metrics={"mse": mse_metric()},
+        optimizers_and_lr_schs=lambda module: torch.optim.SGD(module.parameters(), lr=0.0),
+    )
+    trainer = make_trainer(tmp_path)
+    trainer.fit(module, loader(10))
+    batch = module(collate(samples(10)))
+    expected = nn.functional.mse_loss(batch["model.y"], batch["data.y"]).item()
+    assert trainer.callback_metrics["train.losses.mse"].item() == pytest.approx(expected, rel=1e-6)
+    assert trainer.callback_metrics["train.metrics.mse"].item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_optimizer_that_evaluates_twice_is_logged_once_at_the_weights(tmp_path):
+    calls = []
+
+    class CountingModule(LightningModuleDefault):
+        def training_step(self, batch_dict, batch_idx):
+            total = super().training_step(batch_dict, batch_idx)
+            calls.append(total.item())
+            return total
+
+    torch.manual_seed(0)
+    template = make_module(tmp_path)
+    module = CountingModule(
+        model_dir=tmp_path,
+        model=template.model,
+        losses=dict(template.losses.items()),
+        train_metrics={"mse": mse_metric()},
+        optimizers_and_lr_schs=lambda module: SAM(module.parameters(), torch.optim.SGD, rho=0.5, lr=0.01),
+    )
+    trainer = make_trainer(tmp_path, max_epochs=1)
+    trainer.fit(module, loader(8))
+    assert len(calls) == 4  # two batches, two passes each
+    clean = (calls[0] + calls[2]) / 2
+    assert trainer.callback_metrics["train.losses.mse"].item() == pytest.approx(clean, rel=1e-6)
+    assert trainer.callback_metrics["train.metrics.mse"].item() == pytest.approx(clean, rel=1e-6)
+    assert trainer.global_step == 2
+
+
+def test_validation_may_have_losses_of_its_own(tmp_path):
+    l1 = LossDefault(pred="model.y", target="data.y", callable=nn.functional.l1_loss)
+    module = make_module(tmp_path, validation_losses={"l1": l1})
+    trainer = make_trainer(tmp_path, max_epochs=1)
+    trainer.fit(module, loader(8), loader(8))
+    assert {name for name in trainer.callback_metrics if name.startswith("validation.losses")} == {
+        "validation.losses.l1",
+        "validation.losses.total_loss",
+    }
+
+
+def test_losses_with_parameters_are_part_of_the_module(tmp_path):
+    weighted = LossDefault(pred="p", target="t", callable=nn.CrossEntropyLoss(weight=torch.ones(2)))
+    module = make_module(tmp_path, losses={"ce": weighted})
+    assert "losses.ce.callable.weight" in module.state_dict()
+    assert make_module(tmp_path).state_dict().keys() == {"model.model.weight", "model.model.bias"}
+
+
+def test_predicting_gives_the_keys_asked_for(tmp_path):
+    module = make_module(tmp_path)
+    trainer = make_trainer(tmp_path)
+    with pytest.raises(ValueError, match=r"Give LightningModuleDefault\(prediction_keys=\[\.\.\.\]\)"):
+        trainer.predict(module, loader(4))
+    module.set_predictions_keys(["model.y"])
+    first, second = trainer.predict(module, loader(6))
+    assert first["data.sample_id"] == [0, 1, 2, 3]
+    assert second["model.y"].shape == (2, 1)
+
+
+def test_the_batch_carries_the_global_step(tmp_path):
+    seen = []
+
+    class Spy(nn.Linear):
+        def forward(self, batch_dict):
+            seen.append(batch_dict["global_step"])
+            batch_dict["model.y"] = super().forward(batch_dict["data.x"])
+            return batch_dict
+
+    make_trainer(tmp_path, max_epochs=1).fit(make_module(tmp_path, model=Spy(3, 1)), loader(12))
+    assert seen == [0, 1, 2]
+
+
+def test_plain_dict_batches_work_too(tmp_path):
+    module = make_module(tmp_path)
+    batch = {"data": {"x": torch.zeros(2, 3), "y": torch.zeros(2, 1), "sample_id": [0, 1]}}
+    assert type(module(batch)) is NDict
+
+
+def test_a_schedulers_dict_is_passed_on(tmp_path):
+    module = make_module(tmp_path)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    module = make_module(tmp_path, optimizers_and_lr_schs={"optimizer": optimizer})
+    assert module.configure_optimizers() == {"optimizer": optimizer}
+
+
+def test_training_needs_an_optimizer(tmp_path):
+    with pytest.raises(ValueError, match="Training needs an optimizer"):
+        make_trainer(tmp_path).fit(make_module(tmp_path, optimizers_and_lr_schs=None), loader(4))
+
+
+def test_a_missing_key_stops_with_the_components_name(tmp_path):
+    loss = LossDefault(pred="model.z", target="data.y", callable=nn.functional.mse_loss)
+    with pytest.raises(NestedKeyError, match=r"LossDefault reads 'model\.z'"):
+        make_trainer(tmp_path).fit(make_module(tmp_path, losses={"mse": loss}), loader(4))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"losses": {}}, ValueError, "at least one loss"),
+        ({"losses": {"f": nn.functional.mse_loss}}, TypeError, r"losses=\) takes modules.* 'f' is a function"),
+        ({"train_metrics": {"m": MeanSquaredError}}, TypeError, r"train_metrics=\) takes modules"),
+        ({"losses": {"total_loss": nn.Identity()}}, ValueError, "'total_loss' is taken by the losses' sum"),
+        ({"best_epoch_source": {"mode": "max"}}, ValueError, "best_epoch_source needs a monitor"),
+    ],
+)
+def test_bad_arguments_fail_at_construction(tmp_path, options, error, message):
+    with pytest.raises(error, match=message):
+        make_module(tmp_path, **options)
+
+
+def test_several_sources_give_several_checkpoints_and_change_no_argument(tmp_path):
+    sources = [dict(MONITOR), {"monitor": "validation.losses.mse", "mode": "max"}]
+    module = make_module(tmp_path, best_epoch_source=sources)
+    make_trainer(tmp_path, max_epochs=1).fit(module, loader(8), loader(8))
+    assert sources == [MONITOR, {"monitor": "validation.losses.mse", "mode": "max"}]
+    assert {path.name for path in tmp_path.glob("*.ckpt")} == {
+        "best_epoch_validation.losses.total_loss.ckpt",
+        "best_epoch_validation.losses.mse.ckpt",
+        "last.ckpt",
+    }
+
+
+def test_callbacks_are_added_to_the_default_ones(tmp_path):
+    mine = pl.Callback()
+    module = make_module(tmp_path, callbacks=[mine], best_epoch_source=MONITOR)
+    trainer = make_trainer(tmp_path, max_epochs=1)
+    trainer.fit(module, loader(4), loader(4))
+    assert mine in trainer.callbacks
+    assert sum(isinstance(callback, ModelCheckpoint) for callback in trainer.callbacks) == 2
+    assert trainer.checkpoint_callback.best_model_path == str(tmp_path / "best_epoch.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")  # that it is not empty is what resuming is about
+def test_the_best_epoch_survives_resuming(tmp_path):
+    trainer = make_trainer(tmp_path, max_epochs=3)
+    trainer.fit(make_module(tmp_path, best_epoch_source=MONITOR), loader(8), loader(8))
+    # Validation on other targets makes every later epoch worse than those before.
+    resumed = make_trainer(tmp_path, max_epochs=4)
+    resumed.fit(
+        make_module(tmp_path, best_epoch_source=MONITOR),
+        loader(8),
+        loader(8, offset=100.0),
+        ckpt_path=tmp_path / "last.ckpt",
+        weights_only=True,
+    )
+    (summary,) = (callback for callback in resumed.callbacks if isinstance(callback, ModelEpochSummary))
+    assert summary.best_epoch == 2
+    text = (tmp_path / "epoch_summary_validation.losses.total_loss.txt").read_text()
+    assert "best epoch (2) | current epoch (3)" in text

@@ -1,0 +1,41 @@
+import builtins
+
+import pytest
+import torch
+
+from fuse_lightning import convert_predictions_to_dataframe
+
+
+def test_numbers_vectors_and_lists_become_columns():
+    batches = [
+        {"data.sample_id": [("test", i)], "vector": torch.tensor([[i, i + 0.5]]), "number": torch.tensor([i])}
+        for i in range(3)
+    ]
+    table = convert_predictions_to_dataframe(batches)
+    assert list(table.columns) == ["data.sample_id", "vector.0", "vector.1", "number"]
+    assert table["vector.1"].tolist() == [0.5, 1.5, 2.5]
+    assert table["number"].tolist() == [0, 1, 2]
+    assert table["data.sample_id"].tolist() == [("test", 0), ("test", 1), ("test", 2)]
+
+
+def test_half_precision_is_widened():
+    table = convert_predictions_to_dataframe([{"x": torch.tensor([0.5], dtype=torch.bfloat16)}])
+    assert table["x"].tolist() == [0.5]
+
+
+def test_maps_are_rejected():
+    with pytest.raises(ValueError, match=r"'map' has shape \(2, 3, 4\)\. Leave it out of prediction_keys"):
+        convert_predictions_to_dataframe([{"map": torch.zeros(2, 3, 4)}])
+
+
+def test_without_pandas_it_says_what_to_install(monkeypatch):
+    real_import = builtins.__import__
+
+    def no_pandas(name, *args, **kwargs):
+        if name == "pandas":
+            raise ImportError(name)
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", no_pandas)
+    with pytest.raises(ImportError, match="pip install pandas"):
+        convert_predictions_to_dataframe([])
