@@ -1,7 +1,8 @@
 import copy
 import json
-import multiprocessing
 import pickle
+import subprocess
+import sys
 from collections import OrderedDict
 from types import MappingProxyType
 
@@ -15,10 +16,6 @@ from fuse_core import NDict, NDictView, NestedKeyError
 @pytest.fixture
 def nd():
     return NDict({"a": {"b": 1, "c": {"d": 2}}, "e": 3})
-
-
-def in_other_process(connection, nd):
-    connection.send((nd, nd["a"]["c"]["d"]))
 
 
 def test_storage_is_the_dict_itself_and_flat(nd):
@@ -213,14 +210,14 @@ def test_pickling_with_every_protocol(nd, protocol):
     assert loaded["a"]["leaf"] == 0
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_pickling_to_another_process(nd, method):
-    context = multiprocessing.get_context(method)
-    receive, send = context.Pipe()
-    process = context.Process(target=in_other_process, args=(send, nd))
-    process.start()
-    assert receive.recv() == (nd, 2)
-    process.join()
+def test_pickling_to_another_process_and_back(nd):
+    program = """
+import pickle, sys
+nd = pickle.load(sys.stdin.buffer)
+pickle.dump((nd, nd["a"]["c"]["d"]), sys.stdout.buffer)
+"""
+    result = subprocess.run([sys.executable, "-c", program], input=pickle.dumps(nd), capture_output=True, check=True)
+    assert pickle.loads(result.stdout) == (nd, 2)
 
 
 def test_copies_are_shallow_or_deep_as_asked():
