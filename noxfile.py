@@ -93,6 +93,9 @@ def torch_id(version: str) -> str:
     return "torch" + "_".join(version.split(".")[:2])
 
 
+BENCHMARKS = sorted(ROOT.glob("benchmarks/bench_*.py"))
+
+
 for_each_package = nox.parametrize(
     "package", [nox.param(package, id=package.short_name) for package in PACKAGES.values()]
 )
@@ -164,6 +167,23 @@ def build(session: nox.Session) -> None:
     for package in PACKAGES.values():
         for kind in ("sdist", "wheel"):
             build_distribution(session, package, kind, ROOT / "dist")
+
+
+@nox.session
+@nox.parametrize("script", [nox.param(path, id=path.stem.removeprefix("bench_")) for path in BENCHMARKS])
+def bench(session: nox.Session, script: Path) -> None:
+    """Measure speed and memory against the peers that the benchmark's header names; arguments after -- go to it."""
+    header = nox.project.load_toml(script)
+    requirements = [
+        line for line in header["dependencies"] if canonicalize_name(Requirement(line).name) not in PACKAGES
+    ]
+    ours = [PACKAGES[name] for line in header["dependencies"] if (name := Requirement(line).name) in PACKAGES]
+    for package in ours:
+        install_package(session, package, [], f"torch=={DEFAULT_TORCH}", *requirements)
+    alone = header.get("tool", {}).get("bench", {}).get("install-without-dependencies", [])
+    if alone:
+        install(session, "--no-deps", *alone)
+    session.run("python", "-I", str(script), *session.posargs)
 
 
 # ------------------------------------------------------------------------------------------------------------ the parts

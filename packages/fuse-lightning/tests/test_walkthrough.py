@@ -6,9 +6,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
+from fuse_core import NDict
 from fuse_lightning.walkthrough.__main__ import main
-from fuse_lightning.walkthrough.data import digits_splits, mnist_splits, read_idx
+from fuse_lightning.walkthrough.data import digits_splits, mnist_splits, read_idx, shift_randomly
 from fuse_lightning.walkthrough.network import LeNet
 
 IDX_NAMES = {
@@ -51,6 +53,18 @@ def test_the_digits_are_split_by_class_and_without_overlap():
 def test_the_split_depends_on_the_seed_alone():
     assert np.array_equal(digits_splits(3).test[0], digits_splits(3).test[0])
     assert not np.array_equal(digits_splits(3).test[0], digits_splits(4).test[0])
+
+
+def test_augmentation_moves_each_image_by_up_to_a_pixel():
+    torch.manual_seed(0)
+    images = torch.zeros(200, 1, 4, 6)
+    images[:, :, 2, 3] = 1
+    shifted = shift_randomly(NDict({"data.image": images.clone()}))["data.image"]
+    assert shifted.shape == images.shape
+    assert {tuple(position) for position in shifted.nonzero()[:, 2:].tolist()} == {
+        (row, column) for row in (1, 2, 3) for column in (2, 3, 4)
+    }
+    assert (shifted.sum(dim=(1, 2, 3)) == 1).all()
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sam"])

@@ -20,6 +20,7 @@ from .ndict import NDict
 from .ndict_view import NDictView
 from .nested_key_error import NestedKeyError, nearest_keys
 from .uncollate import uncollate
+from .wiring import Wiring, WiringError, check_wiring
 
 __all__ = [
     "BACKBONE_FEATURES",
@@ -32,7 +33,10 @@ __all__ = [
     "NDict",
     "NDictView",
     "NestedKeyError",
+    "Wiring",
+    "WiringError",
     "__version__",
+    "check_wiring",
     "collate",
     "log_name",
     "logits_key",

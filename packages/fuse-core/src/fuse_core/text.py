@@ -1,6 +1,6 @@
 """An NDict as text: its tree and its table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -25,7 +25,7 @@ def tree(flat: Mapping[str, Any], print_values: bool = False) -> str:
     return "\n".join(lines)
 
 
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """Rows of text aligned in columns below a header."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     return "\n".join(

@@ -51,6 +51,7 @@ class MetricDefault(nn.Module):
         self.metric = metric
         self.preprocess_func = preprocess_func
         self.reads = (pred, target)
+        self.writes: tuple[str, ...] = ()
 
     def update(self, batch_dict: Mapping[str, Any]) -> None:
         """Take in one batch."""

@@ -44,6 +44,7 @@ class LossBase(nn.Module, ABC):
         if preprocess_func is not None and not callable(preprocess_func):
             raise TypeError(f"{type(self).__name__}(preprocess_func=) takes a function, got {preprocess_func!r}.")
         self.reads = tuple(reads)
+        self.writes: tuple[str, ...] = ()
         self.weight = 1.0 if weight is None else weight
         self.preprocess_func = preprocess_func
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
 from torch.utils.data import DataLoader, TensorDataset
 
-from fuse_core import DatasetWrapSeqToDict, NDict, collate
+from fuse_core import Collate, DatasetWrapSeqToDict, NDict
 
 IMAGE = "data.image"
 LABEL = "data.label"
@@ -122,13 +123,26 @@ def read_idx(path: Path) -> np.ndarray:
     return elements.reshape(shape)
 
 
-def make_loader(split: str, arrays: Arrays, batch_size: int, shuffle: bool = False) -> "DataLoader[NDict]":
-    """A loader of batch_dicts.
+def make_loader(split: str, arrays: Arrays, batch_size: int, training: bool = False) -> "DataLoader[NDict]":
+    """A loader of batch_dicts, for training in random order and with augmented images.
 
-    The tuples (image, label) get key names, and `collate` makes batches of them. To use data of your own, replace the
+    The tuples (image, label) get key names, and `Collate` makes batches of them. To use data of your own, replace the
     TensorDataset by any dataset that returns tuples; for large data add `num_workers`.
     """
     images, labels = arrays
     tuples = TensorDataset(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels))
     samples = DatasetWrapSeqToDict(tuples, sample_keys=[IMAGE, LABEL], name=split)
-    return DataLoader(samples, batch_size=batch_size, shuffle=shuffle, collate_fn=collate)
+    collate = Collate(post=shift_randomly if training else None)
+    return DataLoader(samples, batch_size=batch_size, shuffle=training, collate_fn=collate)
+
+
+def shift_randomly(batch_dict: NDict, pixels: int = 1) -> NDict:
+    """Augmentation: each image of the batch moved by up to `pixels`, up, down, left or right, and filled with zeros."""
+    images = batch_dict[IMAGE]
+    count, _, height, width = images.shape
+    padded = F.pad(images, (pixels,) * 4)
+    down, right = torch.randint(2 * pixels + 1, (2, count, 1))
+    rows = (torch.arange(height) + down)[:, None, :, None]
+    columns = (torch.arange(width) + right)[:, None, None, :]
+    batch_dict[IMAGE] = padded[torch.arange(count)[:, None, None, None], 0, rows, columns]
+    return batch_dict

@@ -54,6 +54,7 @@ def draw_learning_curves(metrics_csv: Path, path: Path) -> None:
     """Loss and accuracy of training and validation over the epochs, with the best epoch marked."""
     # A row per logging call: those of one epoch are put together.
     epochs = pd.read_csv(metrics_csv).groupby("epoch").mean()
+    epochs.index = epochs.index.astype(int)
     best = epochs["validation.losses.total_loss"].idxmin()
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)

@@ -78,7 +78,7 @@ def train(settings: Settings, splits: Splits) -> tuple[pl.Trainer, LightningModu
     )
     trainer.fit(
         module,
-        train_dataloaders=make_loader("train", splits.train, settings.batch_size, shuffle=True),
+        train_dataloaders=make_loader("train", splits.train, settings.batch_size, training=True),
         val_dataloaders=make_loader("validation", splits.validation, settings.batch_size),
     )
     return trainer, module

@@ -1,0 +1,171 @@
+"""The check, before the first step, that every key that is read is there."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .flat_keys import has_branch
+from .nested_key_error import nearest_keys
+from .text import table
+
+BATCH = "the batch"
+
+
+class WiringError(ValueError):
+    """Components do not fit together. The message lists every problem, and what could not be checked.
+
+    Attributes:
+        problems: a sentence for each problem.
+        notes: a sentence for each thing that could not be checked.
+    """
+
+    def __init__(self, problems: Iterable[str], notes: Iterable[str] = ()) -> None:
+        self.problems = tuple(problems)
+        self.notes = tuple(notes)
+        super().__init__(self.problems, self.notes)
+
+    def __str__(self) -> str:
+        count = f"{len(self.problems)} problem{'s' * (len(self.problems) > 1)}"
+        lines = [f"{count} in how components are wired:", *(f"- {problem}" for problem in self.problems)]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """Which component reads and writes which keys; `print` shows a table.
+
+    Attributes:
+        writers: for each key there is, who writes it: a component, or the batch.
+        readers: for each key that is read, who reads it, in the order of the components.
+        notes: what could not be checked, a sentence each.
+    """
+
+    writers: dict[str, str] = field(default_factory=dict)
+    readers: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        keys = dict.fromkeys((*self.writers, *self.readers))
+        rows = [(key, self.writers.get(key, "-"), ", ".join(self.readers.get(key, ["-"]))) for key in keys]
+        return "\n".join([table(("key", "written by", "read by"), rows), *(f"note: {note}" for note in self.notes)])
+
+    def to_mermaid(self) -> str:
+        """A flowchart of components (boxes) and keys (rounded), in the Mermaid language, which GitHub draws.
+
+        Put it in a Markdown file between lines of three backticks, the first followed by `mermaid`.
+        """
+        keys = [key for key in dict.fromkeys((*self.writers, *self.readers)) if self._is_drawn(key)]
+        actors = dict.fromkeys(self.writers.get(key, "") for key in keys)
+        actors.update(dict.fromkeys(reader for key in keys for reader in self.readers.get(key, ())))
+        actors.pop("", None)
+        names = {actor: f"c{i}" for i, actor in enumerate(actors)}
+        lines = ["flowchart LR"]
+        lines += [f'    {name}["{_escaped(actor)}"]' for actor, name in names.items()]
+        for i, key in enumerate(keys):
+            lines.append(f'    k{i}(["{_escaped(key)}"])')
+            if key in self.writers:
+                lines.append(f"    {names[self.writers[key]]} --> k{i}")
+            lines += [f"    k{i} --> {names[reader]}" for reader in self.readers.get(key, ())]
+        return "\n".join(lines)
+
+    def _is_drawn(self, key: str) -> bool:
+        """All but what the batch holds and nobody reads."""
+        return key in self.readers or self.writers[key] != BATCH
+
+
+def _escaped(label: str) -> str:
+    return label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def check_wiring(components: Mapping[str, Any] | Iterable[Any], available_keys: Iterable[str]) -> Wiring:
+    """Follow the keys from component to component and report everything that does not fit.
+
+    A component declares its keys in `reads` and `writes`; one with `reads` alone writes nothing. A read fits if a key
+    that is there equals it or lies below it, or if a component before it writes it or a branch that it lies in.
+
+    A component that declares neither is passed over, and what is missing behind it may be what it writes: that becomes
+    a note of the result instead of an error.
+
+    Args:
+        components: the components in the order in which they run, by name or in a sequence.
+        available_keys: the keys of the batch, dotted; an NDict will do.
+
+    Raises:
+        WiringError: a key is read that nothing before provides, or two components write the same key. Lists all such
+            problems at once, with the nearest keys and who writes them.
+
+    Example:
+        >>> class Model:
+        ...     reads, writes = ("data.image",), ("model.logits.cls",)
+        >>> class Loss:
+        ...     reads = ("model.logits.cls", "data.label")
+        >>> print(check_wiring({"lenet": Model(), "cross_entropy": Loss()}, ["data.image", "data.label"]))
+        key               written by     read by
+        data.image        the batch      Model 'lenet'
+        data.label        the batch      Loss 'cross_entropy'
+        model.logits.cls  Model 'lenet'  Loss 'cross_entropy'
+    """
+    named = _named(components)
+    wiring = Wiring(writers=dict.fromkeys(available_keys, BATCH))
+    later_writers = {key: name for name, component in reversed(named) for key in getattr(component, "writes", ())}
+    undeclared: list[str] = []
+    problems: list[str] = []
+    for name, component in named:
+        if not hasattr(component, "reads") and not hasattr(component, "writes"):
+            undeclared.append(name)
+            wiring.notes.append(f"{name} declares neither reads nor writes and was passed over.")
+            continue
+        for key in getattr(component, "reads", ()):
+            wiring.readers.setdefault(key, []).append(name)
+            if not _provided(key, wiring.writers):
+                problem = f"{name} reads {key!r}, which nothing before it provides.{_hint(key, wiring, later_writers)}"
+                if undeclared:
+                    wiring.notes.append(f"{problem} {undeclared[-1]}, which declares no keys, may write it.")
+                else:
+                    problems.append(problem)
+        for key in getattr(component, "writes", ()):
+            other = wiring.writers.get(key, BATCH)
+            if other != BATCH:
+                problems.append(f"{key!r} is written by {other} and again by {name}. Give one of them another key.")
+            wiring.writers[key] = name
+    if problems:
+        raise WiringError(problems, wiring.notes)
+    return wiring
+
+
+def _named(components: Mapping[str, Any] | Iterable[Any]) -> list[tuple[str, Any]]:
+    """Each component with a name that no other has."""
+    if isinstance(components, Mapping):
+        return [(f"{_kind(component)} {name!r}", component) for name, component in components.items()]
+    listed = list(components)
+    kinds = [_kind(component) for component in listed]
+    unique = [kind if kinds.count(kind) == 1 else f"{kind} {kinds[:i].count(kind)}" for i, kind in enumerate(kinds)]
+    return list(zip(unique, listed, strict=True))
+
+
+def _kind(component: Any) -> str:
+    name: str = getattr(component, "__name__", type(component).__name__)
+    return name
+
+
+def _provided(key: str, writers: Mapping[str, str]) -> bool:
+    if key in writers or has_branch(writers, key):
+        return True
+    branches = (key[:i] for i, character in enumerate(key) if character == ".")
+    return any(writers.get(branch, BATCH) != BATCH for branch in branches)  # a component may write a mapping there
+
+
+def _hint(key: str, wiring: Wiring, later_writers: Mapping[str, str]) -> str:
+    if key in later_writers:
+        return f" {later_writers[key]} writes it, but runs later: move it forward."
+    nearest = nearest_keys(key, wiring.writers)
+    if not nearest:
+        return f" There are: {', '.join(map(repr, wiring.writers)) or 'no keys at all'}."
+    described = [f"{near!r} ({_written_by(near, wiring.writers)})" for near in nearest]
+    return f" Nearest keys: {', '.join(described)}."
+
+
+def _written_by(key: str, writers: Mapping[str, str]) -> str:
+    if key not in writers:
+        return "a branch"
+    return "in the batch" if writers[key] == BATCH else f"written by {writers[key]}"

@@ -1,0 +1,149 @@
+import pickle
+
+import pytest
+
+from fuse_core import NDict, WiringError, check_wiring
+
+
+class Model:
+    def __init__(self, reads=("data.image",), writes=("model.logits.cls",)):
+        self.reads = reads
+        self.writes = writes
+
+
+class Loss:
+    def __init__(self, *reads):
+        self.reads = reads
+
+
+class Metric(Loss):
+    pass
+
+
+class Undeclared:
+    pass
+
+
+BATCH = NDict({"data": {"sample_id": ["a"], "image": 1, "label": 2}})
+
+
+def test_what_fits_gives_a_table_of_keys():
+    wiring = check_wiring(
+        {
+            "lenet": Model(),
+            "ce": Loss("model.logits.cls", "data.label"),
+            "auc": Metric("model.logits.cls", "data.label"),
+        },
+        BATCH,
+    )
+    assert str(wiring).splitlines() == [
+        "key               written by     read by",
+        "data.sample_id    the batch      -",
+        "data.image        the batch      Model 'lenet'",
+        "data.label        the batch      Loss 'ce', Metric 'auc'",
+        "model.logits.cls  Model 'lenet'  Loss 'ce', Metric 'auc'",
+    ]
+
+
+def test_mistakes_in_model_loss_and_metric_are_reported_at_once():
+    with pytest.raises(WiringError) as info:
+        check_wiring(
+            [
+                Model(reads=("data.imgae",)),
+                Loss("model.logits.clas", "data.label"),
+                Metric("model.logits.cls", "data.lable"),
+            ],
+            BATCH,
+        )
+    title, model, loss, metric = str(info.value).splitlines()
+    assert title == "3 problems in how components are wired:"
+    reads = "reads {!r}, which nothing before it provides. Nearest keys: {!r} ({})"
+    assert model.startswith("- Model " + reads.format("data.imgae", "data.image", "in the batch"))
+    assert loss.startswith("- Loss " + reads.format("model.logits.clas", "model.logits.cls", "written by Model"))
+    assert metric.startswith("- Metric " + reads.format("data.lable", "data.label", "in the batch"))
+    assert len(info.value.problems) == 3
+
+
+def test_two_writers_of_a_key_are_a_problem():
+    with pytest.raises(
+        WiringError, match=r"'model\.logits\.cls' is written by Model 0 and again by Model 1\. Give one"
+    ):
+        check_wiring([Model(), Model()], BATCH)
+
+
+def test_overwriting_a_key_of_the_batch_is_none():
+    wiring = check_wiring([Model(writes=("data.image",))], BATCH)
+    assert wiring.writers["data.image"] == "Model"
+
+
+def test_a_key_that_is_written_later_says_so():
+    with pytest.raises(WiringError, match=r"Loss reads 'model\.logits\.cls'.* Model writes it, but runs later: move"):
+        check_wiring([Loss("model.logits.cls"), Model()], BATCH)
+
+
+def test_branches_can_be_read():
+    check_wiring([Loss("data")], BATCH)
+
+
+def test_keys_of_a_branch_that_a_component_writes_can_be_read():
+    check_wiring([Model(writes=("model.features",)), Loss("model.features.layer4")], BATCH)
+    with pytest.raises(WiringError, match=r"'data\.image\.part'"):
+        check_wiring([Loss("data.image.part")], BATCH)
+
+
+def test_an_undeclared_component_is_passed_over_and_said_so():
+    wiring = check_wiring([Undeclared(), Loss("data.label", "model.made.by.it")], BATCH)
+    first, second = wiring.notes
+    assert first == "Undeclared declares neither reads nor writes and was passed over."
+    assert second.startswith("Loss reads 'model.made.by.it', which nothing before it provides.")
+    assert second.endswith("Undeclared, which declares no keys, may write it.")
+    assert f"note: {first}" in str(wiring)
+
+
+def test_an_undeclared_component_excuses_nothing_before_it():
+    with pytest.raises(WiringError, match="1 problem in"):
+        check_wiring([Loss("nothing"), Undeclared()], BATCH)
+
+
+def test_functions_go_by_their_names():
+    def read_image(batch_dict):
+        return batch_dict
+
+    read_image.reads = ("data.imgae",)
+    with pytest.raises(WiringError, match=r"read_image reads 'data\.imgae'"):
+        check_wiring([read_image], BATCH)
+
+
+def test_no_keys_at_all():
+    with pytest.raises(WiringError, match="There are: no keys at all"):
+        check_wiring([Loss("x")], [])
+
+
+def test_the_error_pickles():
+    error = WiringError(["one", "two"])
+    assert (
+        str(pickle.loads(pickle.dumps(error))) == str(error) == "2 problems in how components are wired:\n- one\n- two"
+    )
+
+
+def test_the_drawing_joins_components_by_keys():
+    wiring = check_wiring({'the "net"': Model(), "ce": Loss("model.logits.cls", "data.label")}, BATCH)
+    assert wiring.to_mermaid().splitlines() == [
+        "flowchart LR",
+        '    c0["the batch"]',
+        "    c1[\"Model 'the &quot;net&quot;'\"]",
+        "    c2[\"Loss 'ce'\"]",
+        '    k0(["data.image"])',
+        "    c0 --> k0",
+        "    k0 --> c1",
+        '    k1(["data.label"])',
+        "    c0 --> k1",
+        "    k1 --> c2",
+        '    k2(["model.logits.cls"])',
+        "    c1 --> k2",
+        "    k2 --> c2",
+    ]
+
+
+def test_branches_are_drawn_without_a_writer():
+    assert 'k0(["data"])\n    k0 --> c0' in check_wiring([Loss("data")], BATCH).to_mermaid()
