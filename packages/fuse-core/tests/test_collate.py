@@ -118,6 +118,12 @@ def test_missing_keys_that_are_not_taken_do_not_matter():
     assert "label" not in Collate(keep_keys=["data"])(samples)
 
 
+def test_a_leaf_of_one_sample_may_be_a_branch_of_another():
+    batch = Collate(missing="none")([{"a": 1}, {"a": {"b": 2}}])
+    assert batch["a"] == [1, None]
+    assert batch["a.b"] == [None, 2]
+
+
 def test_keys_are_kept_and_skipped_by_name_or_branch():
     samples = [NDict({"data": {"sample_id": 0, "x": 1, "y": 2}, "model.z": 3, "model.w": 4})]
     assert set(Collate(keep_keys=["model", "data.x"])(samples)) == {"data.sample_id", "data.x", "model.z", "model.w"}

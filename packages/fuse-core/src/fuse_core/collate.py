@@ -17,7 +17,7 @@ class Collate:
     """Makes a batch of samples. For a `DataLoader`'s `collate_fn`; `collate` is one with the default options.
 
     Each key of the samples becomes a key of the batch. Tensors, arrays and numbers are batched along a new first axis
-    by PyTorch's own collate function, everything else becomes a list with an entry per sample, as `data.sample_id`
+    as PyTorch's `default_collate` does it, everything else becomes a list with an entry per sample, as `data.sample_id`
     always does. Values of which some are None become a list too. Lists come last in the batch's order.
 
     Args:
@@ -62,18 +62,28 @@ class Collate:
         if not samples:
             raise ValueError("collate needs at least one sample, got none.")
         flat = [sample if isinstance(sample, NDict) else NDict(sample) for sample in samples]
+        keys = flat[0].keys()
+        if all(sample.keys() == keys for sample in flat):
+            values_by_key = {key: [sample[key] for sample in flat] for key in keys if self._is_chosen(key)}
+        else:
+            keys = dict.fromkeys(key for sample in flat for key in sample).keys()
+            chosen = [key for key in keys if self._is_chosen(key)]
+            if self.missing == "raise":
+                _check_keys(flat, chosen)
+            # Not `sample.get`: what is a leaf in one sample may be a branch in another.
+            values_by_key = {key: [dict.get(sample, key) for sample in flat] for key in chosen}
+
         batched: dict[str, Any] = {}
         listed: dict[str, Any] = {}
-        for key in self._keys(flat):
-            value = self._collated(flat, key)
+        for key, values in values_by_key.items():
+            value = self._collated(flat, key, values)
             (listed if isinstance(value, list) else batched)[key] = value
         # Lists go last: torch 2.13's compiler guards on the value of a dict's first entry, and a list of sample ids
         # there would have it compile anew for each batch.
         batch = NDict(batched | listed)
         return batch if self.post is None else self.post(batch)
 
-    def _collated(self, samples: list[NDict], key: str) -> Any:
-        values = [dict.get(sample, key) for sample in samples]
+    def _collated(self, samples: list[NDict], key: str, values: list[Any]) -> Any:
         if key in self.per_key:
             return self.per_key[key](values)
         if key == SAMPLE_ID:
@@ -83,28 +93,24 @@ class Collate:
         except (ValueError, RuntimeError, TypeError) as error:
             raise _disagreement(samples, key, values, error) from error
 
-    def _keys(self, samples: list[NDict]) -> list[str]:
-        keys = samples[0].keys()
-        if any(sample.keys() != keys for sample in samples):
-            keys = dict.fromkeys(key for sample in samples for key in sample).keys()
-        chosen = [key for key in keys if self._is_chosen(key)]
-        if self.missing == "raise":
-            for position, sample in enumerate(samples):
-                for key in chosen if sample.keys() != keys else ():
-                    if not dict.__contains__(sample, key):
-                        holder = next(i for i, other in enumerate(samples) if dict.__contains__(other, key))
-                        raise ValueError(
-                            f"All samples of a batch must hold the same keys: {_name(sample, position)} lacks {key!r}, "
-                            f"which {_name(samples[holder], holder)} holds. Add it, skip it with "
-                            f"Collate(skip_keys=[{key!r}]), or fill in None with Collate(missing='none')."
-                        )
-        return chosen
-
     def _is_chosen(self, key: str) -> bool:
         def among(chosen: Iterable[str]) -> bool:
             return any(key == other or key.startswith(f"{other}.") for other in chosen)
 
         return (self.keep_keys is None or among(self.keep_keys)) and not among(self.skip_keys)
+
+
+def _check_keys(samples: list[NDict], keys: list[str]) -> None:
+    """Raise if a sample lacks one of the keys."""
+    for position, sample in enumerate(samples):
+        for key in keys:
+            if not dict.__contains__(sample, key):
+                holder = next(i for i, other in enumerate(samples) if dict.__contains__(other, key))
+                raise ValueError(
+                    f"All samples of a batch must hold the same keys: {_name(sample, position)} lacks {key!r}, "
+                    f"which {_name(samples[holder], holder)} holds. Add it, skip it with "
+                    f"Collate(skip_keys=[{key!r}]), or fill in None with Collate(missing='none')."
+                )
 
 
 def _batched(values: list[Any]) -> Any:
@@ -120,8 +126,10 @@ def _batched(values: list[Any]) -> Any:
     if kind is not _NUMBER:
         if len({value.dtype for value in values}) > 1:
             raise TypeError("they differ in dtype")
-        if kind is np.ndarray and values[0].dtype.kind not in "biufc":  # text, objects, dates: no tensor can hold them
-            return values
+        if kind is np.ndarray:
+            if values[0].dtype.kind not in "biufc":  # text, objects, dates: no tensor can hold them
+                return values
+            return torch.from_numpy(np.stack(values))  # one conversion; PyTorch's function converts each sample's array
     elif len(types) > 1 and any(issubclass(value_type, float | np.floating) for value_type in types):
         values = [float(value) for value in values]  # else the first value's type would decide for all
     return default_collate(values)
