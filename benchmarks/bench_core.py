@@ -96,6 +96,19 @@ def write_leaf(flat: Any, keys: list[Any]) -> Callable[[], None]:
     return run
 
 
+def one_call(flat: Any, key: Any, write: bool) -> Callable[[], None]:
+    """A function that reads or overwrites one leaf, as a component does."""
+    value = torch.ones(4)
+
+    def read() -> None:
+        flat[key]
+
+    def overwrite() -> None:
+        flat[key] = value
+
+    return overwrite if write else read
+
+
 def dictionary_cases(count: int) -> dict[str, dict[str, float]]:
     """Reads, writes, views and misses at one size."""
     keys, flat, nd, peer, tensors = containers(count)
@@ -115,6 +128,12 @@ def dictionary_cases(count: int) -> dict[str, dict[str, float]]:
     return {
         f"leaf read, {count} keys": microseconds(cases(read_leaf), 200, count),
         f"leaf overwrite, {count} keys": microseconds(cases(write_leaf), 200, count),
+        f"a function that reads one leaf, {count} keys": microseconds(
+            cases(lambda flat, names: one_call(flat, names[-1], write=False)), 5000
+        ),
+        f"a function that overwrites one leaf, {count} keys": microseconds(
+            cases(lambda flat, names: one_call(flat, names[-1], write=True)), 5000
+        ),
         f"prefix read and one leaf, {count} keys": microseconds(
             {
                 "fuse-core": lambda: nd[branch][rest],

@@ -74,7 +74,8 @@ class ModelWrapSeqToDict(nn.Module):
             inputs = [read_key(batch_dict, key, name) for key in self.model_inputs]
         if self.pre_forward_processing_function is not None:
             inputs = self.pre_forward_processing_function(inputs)
-        outputs = self.model(**inputs) if isinstance(inputs, dict) else self.model(*inputs)
+        model: Any = self._modules["model"]  # as self.model, without the detour through __getattr__
+        outputs = model(**inputs) if isinstance(inputs, dict) else model(*inputs)
         if self.post_forward_processing_function is not None:
             outputs = self.post_forward_processing_function(outputs)
         self._write(batch_dict, outputs)
