@@ -157,7 +157,8 @@ def walkthrough(session: nox.Session) -> None:
     """Train on handwritten digits, evaluate, and run the README's example; arguments after -- go to the walkthrough."""
     lightning = PACKAGES["fuse-lightning"]
     install_package(session, lightning, ["walkthrough"], f"torch=={DEFAULT_TORCH}")
-    session.run("python", "-I", "-m", "fuse_lightning.walkthrough", *session.posargs)
+    arguments = session.posargs or ["--min-accuracy", "0.97"]
+    session.run("python", "-I", "-m", "fuse_lightning.walkthrough", *arguments)
     session.run("python", "-I", "tools/run_examples.py", "README.md")
 
 

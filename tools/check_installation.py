@@ -21,25 +21,26 @@ def import_name(distribution: str) -> str:
     return distribution.replace("-", "_")
 
 
-def declared(distribution: str, with_extras: bool) -> set[str]:
-    """The distributions that one declares, those of its extras included if asked."""
-    requirements = importlib.metadata.requires(distribution) or []
-    return {
-        re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower().replace("_", "-")
-        for requirement in requirements
-        if with_extras or "extra ==" not in requirement
-    }
+def declared(distribution: str, extra: str | None = None) -> set[str]:
+    """The distributions that one declares always, or for one extra alone."""
+    marker = f"extra == '{extra}'" if extra else None
+    found = set()
+    for requirement in importlib.metadata.requires(distribution) or []:
+        text = requirement.replace('"', "'")
+        if marker in text if marker else "extra ==" not in text:
+            found.add(re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower().replace("_", "-"))
+    return found
 
 
 def declared_transitively(distribution: str, among: set[str]) -> set[str]:
     """The members of `among` that come with a distribution, directly or through another member."""
-    found = declared(distribution, with_extras=False) & among
+    found = declared(distribution) & among
     return found.union(*(declared_transitively(other, among) for other in found))
 
 
-def imported_modules(folder: Path) -> dict[str, str]:
-    """The top-level modules that a package's files import anywhere, each with a file that does."""
-    modules = {}
+def imports(folder: Path) -> list[tuple[Path, str]]:
+    """Each top-level module that a file of the package imports anywhere, inside functions too, with the file."""
+    found = []
     for path in sorted(folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
@@ -48,8 +49,8 @@ def imported_modules(folder: Path) -> dict[str, str]:
                 names = [node.module or ""]
             else:
                 continue
-            modules.update({name.partition(".")[0]: str(path) for name in names})
-    return modules
+            found += [(path, name.partition(".")[0]) for name in names]
+    return found
 
 
 def problems(distribution: str, siblings: list[str], torch_version: str | None) -> list[str]:
@@ -67,10 +68,13 @@ def problems(distribution: str, siblings: list[str], torch_version: str | None) 
             found.append(f"torch is {torch.__version__}, not {torch_version}")
 
     watched = {*siblings, *LIGHTNING}
-    allowed = declared(distribution, with_extras=True)
-    for name, path in imported_modules(folder).items():
+    always = declared(distribution)
+    for path, name in imports(folder):
+        # What an extra brings may be imported in the module that is called like it: walkthrough, lightning.
+        parts = path.relative_to(folder).with_suffix("").parts
+        allowed = always.union(*(declared(distribution, extra) for extra in parts))
         for other in watched:
-            if name == import_name(other) and other not in allowed:
+            if name == import_name(other) and other not in {*allowed, distribution}:
                 found.append(f"{path} imports {name}, but {distribution} does not declare {other}")
     if siblings:
         for other in watched - declared_transitively(distribution, watched):

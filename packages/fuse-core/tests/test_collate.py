@@ -131,6 +131,26 @@ def test_keys_are_kept_and_skipped_by_name_or_branch():
     assert set(Collate(keep_keys=["data"], skip_keys=["data.x"])(samples)) == {"data.sample_id", "data.y"}
 
 
+@pytest.mark.parametrize("option", [{"keep_keys": ["data.imgae"]}, {"per_key": {"data.imgae": tuple}}])
+def test_options_that_name_no_key_of_the_samples_are_an_error(option):
+    with pytest.raises(
+        ValueError, match=rf"Collate\({next(iter(option))}=\) names 'data\.imgae', which the samples do not"
+    ):
+        Collate(**option)([sample(0)])
+
+
+def test_a_failing_per_key_function_names_key_and_samples():
+    padded = Collate(per_key={"x": pad_to_largest()})
+    message = r"per_key function for 'x' failed on sample 's0', sample 's1': .*rank 1 .*rank 2"
+    with pytest.raises(ValueError, match=message):
+        padded([sample(0, x=torch.zeros(1)), sample(1, x=torch.zeros(1, 1))])
+
+
+def test_samples_must_be_mappings():
+    with pytest.raises(TypeError, match=r"samples that are mappings .*, got a tuple\. Wrap a dataset of tuples"):
+        collate([(1, 2)])
+
+
 def test_per_key_and_post_functions():
     one = Collate(per_key={"x": tuple}, post=lambda batch: batch | {"n": len(batch["x"])})
     assert one([{"x": 1}, {"x": 2}]) == {"x": (1, 2), "n": 2}

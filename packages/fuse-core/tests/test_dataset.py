@@ -31,6 +31,16 @@ def test_one_id_per_sample():
         DatasetWrapSeqToDict([(1,), (2,)], ["x"], sample_ids=["only"])
 
 
+def test_a_key_cannot_be_given_twice():
+    with pytest.raises(ValueError, match=r"a key of its own for each element, got \['x', 'x'\]"):
+        DatasetWrapSeqToDict([(1, 2)], ["x", "x"])
+
+
+def test_indices_from_samplers_become_plain_numbers():
+    sample_id = DatasetWrapSeqToDict([(1,), (2,)], ["x"])[torch.tensor(1)]["data.sample_id"]
+    assert type(sample_id[1]) is int
+
+
 def test_a_single_key_takes_the_whole_sample():
     assert DatasetWrapSeqToDict([[1, 2]], "data.pair")[0]["data.pair"] == [1, 2]
 

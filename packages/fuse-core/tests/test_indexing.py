@@ -68,21 +68,43 @@ def test_gradients_flow_through_chosen_samples():
 
 
 def test_a_mask_of_another_length_names_the_key(batch):
-    with pytest.raises(IndexError, match=r"A mask needs one entry a sample: it has 2, 'data\.sample_id' has 3 samples"):
+    with pytest.raises(IndexError, match=r"one entry per sample: it has 2, 'data\.sample_id' has 3 samples"):
         batch.indices([True, False])
 
 
 def test_an_index_out_of_range_names_the_key(batch):
+    with pytest.raises(IndexError, match=r"\[3\] are out of range for 'data\.sample_id', which has 3 samples"):
+        batch.indices([3])
+
+
+@pytest.mark.parametrize("index", [[0, 1], slice(1), [True, False, True]])
+def test_values_of_different_lengths_are_an_error_that_names_the_keys(batch, index):
     batch["data.short"] = torch.zeros(2)
-    with pytest.raises(IndexError, match=r"\[2\] are out of range for 'data\.short', which has 2 samples"):
-        batch.indices([2])
+    with pytest.raises(ValueError, match=r"'data\.sample_id' holds 3, 'data\.short' holds 2"):
+        batch.indices(index)
+
+
+@pytest.mark.parametrize("index", [np.array([1, 0, 1], dtype=np.uint8), torch.tensor([1, 0, 1], dtype=torch.uint8)])
+def test_small_integers_are_indices_for_every_kind_of_value(batch, index):
+    chosen = batch.indices(index)
+    assert chosen["data.sample_id"] == ["q", "p", "q"]
+    assert chosen["data.image"].tolist() == [[2, 3], [0, 1], [2, 3]]
+
+
+def test_slices_may_run_backwards(batch):
+    assert batch.indices(slice(None, None, -1))["data.image"].tolist() == [[4, 5], [2, 3], [0, 1]]
 
 
 @pytest.mark.parametrize(
-    ("index", "message"), [([0.5], "booleans or integers, got float64"), ([[0]], r"shape \(1, 1\)")]
+    ("index", "error", "message"),
+    [
+        ([0.5], TypeError, "booleans or integers, got float64"),
+        ([True, 2], TypeError, r"not both: got \[True, 2\]"),
+        ([[0]], IndexError, r"shape \(1, 1\)"),
+    ],
 )
-def test_other_indices_are_rejected(batch, index, message):
-    with pytest.raises(IndexError, match=message):
+def test_other_indices_are_rejected(batch, index, error, message):
+    with pytest.raises(error, match=message):
         batch.indices(index)
 
 

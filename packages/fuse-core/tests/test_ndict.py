@@ -277,6 +277,32 @@ def test_apply_on_all_works_in_place(nd):
     assert nd == {"a.b": 10, "a.c.d": 20, "e": 30}
 
 
+def test_functions_of_leaves_may_return_mappings():
+    nd = NDict({"a": torch.ones(1), "b": 2})
+    mapped = nd.map_tensors(lambda tensor: {"twice": tensor * 2})
+    assert mapped["a"]["twice"] == mapped["a.twice"] == 2
+    nd.apply_on_all(lambda value: {"kept": value} if value is nd.get("a") else {})
+    assert list(nd) == ["a.kept"]
+
+
+def test_an_update_with_a_bad_pair_changes_nothing(nd):
+    with pytest.raises(ValueError, match="non-empty"):
+        nd.update([("fine", 1), ("", 2)])
+    assert "fine" not in nd
+
+
+def test_update_takes_whatever_has_keys(nd):
+    class Record:
+        def keys(self):
+            return ["a.b"]
+
+        def __getitem__(self, key):
+            return 7
+
+    nd.update(Record())
+    assert nd["a.b"] == 7
+
+
 def test_repr_evaluates_to_the_same(nd):
     assert eval(repr(nd)) == nd
 

@@ -36,6 +36,26 @@ def test_a_view_shows_later_changes_of_the_ndict(nd):
     assert nd["a.back"] == 1
 
 
+def test_a_view_of_a_view_is_one_of_the_ndict(nd):
+    inner = nd["a"]["c"]
+    inner["new"] = 4
+    assert nd["a.c.new"] == 4
+    assert inner == {"d": 2, "new": 4}
+
+
+def test_code_that_rebuilds_mappings_gets_an_ndict(nd):
+    view = nd["a"]
+    rebuilt = type(view)((key, value * 10) for key, value in view.items())
+    assert type(rebuilt) is NDict
+    assert rebuilt == {"b": 10, "c": {"d": 20}}
+
+
+def test_keys_other_than_strings_are_not_there(nd):
+    assert nd["a"].get(1) is None
+    with pytest.raises(NestedKeyError, match="1 is not a key"):
+        nd["a"][1]
+
+
 def test_it_is_a_mutable_mapping_of_relative_leaf_keys(nd):
     view = nd["a"]
     assert isinstance(view, MutableMapping)

@@ -1,4 +1,3 @@
-import pytest
 import torch
 from torch.utils import _pytree as pytree
 
@@ -40,12 +39,3 @@ def test_vmap_and_grad_go_through_an_ndict():
     grads = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(params, inputs)
     assert type(grads) is NDict
     assert grads["model.weight"].tolist() == [[2.0, 0.0], [0.0, 4.0]]
-
-
-def test_lightnings_device_transfer_sees_the_tensors_inside():
-    apply_to_collection = pytest.importorskip(
-        "lightning_utilities.core.apply_func", reason="Lightning is not among this package's dependencies"
-    ).apply_to_collection
-    moved = apply_to_collection(NDict({"a.x": torch.ones(1)}), torch.Tensor, lambda tensor: tensor.to("meta"))
-    assert type(moved) is NDict
-    assert moved["a.x"].device.type == "meta"

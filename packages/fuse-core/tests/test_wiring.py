@@ -1,6 +1,7 @@
 import pickle
 
 import pytest
+from torch import nn
 
 from fuse_core import NDict, WiringError, check_wiring
 
@@ -103,6 +104,30 @@ def test_an_undeclared_component_is_passed_over_and_said_so():
 def test_an_undeclared_component_excuses_nothing_before_it():
     with pytest.raises(WiringError, match="1 problem in"):
         check_wiring([Loss("nothing"), Undeclared()], BATCH)
+
+
+def test_an_undeclared_component_does_not_excuse_misspelt_keys_of_the_batch():
+    with pytest.raises(WiringError, match=r"Loss reads 'data\.lable'.*'data\.label'"):
+        check_wiring([Undeclared(), Loss("data.lable")], BATCH)
+
+
+def test_components_may_come_in_a_module_dict():
+    class Module(nn.Module):
+        reads = ("nothing",)
+
+    with pytest.raises(WiringError, match="Module 'a' reads 'nothing'"):
+        check_wiring(nn.ModuleDict({"a": Module()}), BATCH)
+
+
+def test_the_batch_may_be_any_mapping():
+    check_wiring([Loss("data.label")], {"data": {"label": 1}})
+
+
+def test_strings_are_not_taken_for_sequences_of_keys():
+    with pytest.raises(TypeError, match=r"Model\.reads takes a sequence of keys, got the string 'data\.image'"):
+        check_wiring([Model(reads="data.image")], BATCH)
+    with pytest.raises(TypeError, match="available_keys takes a sequence of keys"):
+        check_wiring([], "data.image")
 
 
 def test_functions_go_by_their_names():

@@ -122,6 +122,17 @@ def test_an_optimizer_that_evaluates_twice_is_logged_once_at_the_weights(tmp_pat
     assert trainer.global_step == 2
 
 
+@pytest.mark.parametrize("optimizer", ["SAM", "LBFGS"])
+def test_optimizers_that_evaluate_repeatedly_refuse_accumulation(tmp_path, optimizer):
+    make = {
+        "SAM": lambda module: SAM(module.parameters(), torch.optim.SGD, lr=0.1),
+        "LBFGS": lambda module: torch.optim.LBFGS(module.parameters()),
+    }
+    module = make_module(tmp_path, optimizers_and_lr_schs=make[optimizer])
+    with pytest.raises(ValueError, match=rf"{optimizer} evaluates its batch more than once.*accumulate_grad_batches=2"):
+        make_trainer(tmp_path, accumulate_grad_batches=2).fit(module, loader(8))
+
+
 def test_validation_may_have_losses_of_its_own(tmp_path):
     l1 = LossDefault(pred="model.y", target="data.y", callable=nn.functional.l1_loss)
     module = make_module(tmp_path, validation_losses={"l1": l1})
@@ -136,7 +147,7 @@ def test_validation_may_have_losses_of_its_own(tmp_path):
 def test_losses_with_parameters_are_part_of_the_module(tmp_path):
     weighted = LossDefault(pred="p", target="t", callable=nn.CrossEntropyLoss(weight=torch.ones(2)))
     module = make_module(tmp_path, losses={"ce": weighted})
-    assert "losses.ce.callable.weight" in module.state_dict()
+    assert [name for name in module.state_dict() if "callable" in name] == ["losses.ce.callable.weight"]
     assert make_module(tmp_path).state_dict().keys() == {"model.model.weight", "model.model.bias"}
 
 
@@ -149,6 +160,12 @@ def test_predicting_gives_the_keys_asked_for(tmp_path):
     first, second = trainer.predict(module, loader(6))
     assert first["data.sample_id"] == [0, 1, 2, 3]
     assert second["model.y"].shape == (2, 1)
+
+
+def test_the_leaves_of_a_branch_can_be_predicted(tmp_path):
+    module = make_module(tmp_path, prediction_keys=["model"])
+    (batch,) = make_trainer(tmp_path).predict(module, loader(4))
+    assert list(batch) == ["data.sample_id", "model.y"]
 
 
 def test_the_batch_carries_the_global_step(tmp_path):
@@ -195,7 +212,11 @@ def test_a_missing_key_stops_with_the_components_name(tmp_path):
         ({"losses": {"f": nn.functional.mse_loss}}, TypeError, r"losses=\) takes modules.* 'f' is a function"),
         ({"train_metrics": {"m": MeanSquaredError}}, TypeError, r"train_metrics=\) takes modules"),
         ({"losses": {"total_loss": nn.Identity()}}, ValueError, "'total_loss' is taken by the losses' sum"),
+        ({"losses": {"keys": nn.Identity()}}, ValueError, r"losses=\) needs names that a module may have"),
         ({"best_epoch_source": {"mode": "max"}}, ValueError, "best_epoch_source needs a monitor"),
+        ({"best_epoch_source": "validation.losses.mse"}, TypeError, "takes a dict of ModelCheckpoint arguments"),
+        ({"best_epoch_source": [MONITOR, MONITOR | {"mode": "max"}]}, ValueError, "names the monitor .* twice"),
+        ({"prediction_keys": "model.y"}, TypeError, r"Use \['model\.y'\]"),
     ],
 )
 def test_bad_arguments_fail_at_construction(tmp_path, options, error, message):
@@ -225,8 +246,9 @@ def test_callbacks_are_added_to_the_default_ones(tmp_path):
     assert trainer.checkpoint_callback.best_model_path == str(tmp_path / "best_epoch.ckpt")
 
 
+@pytest.mark.parametrize("checkpoint", ["last.ckpt", "best_epoch.ckpt"])
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")  # that it is not empty is what resuming is about
-def test_the_best_epoch_survives_resuming(tmp_path):
+def test_the_best_epoch_survives_resuming(tmp_path, checkpoint):
     trainer = make_trainer(tmp_path, max_epochs=3)
     trainer.fit(make_module(tmp_path, best_epoch_source=MONITOR), loader(8), loader(8))
     # Validation on other targets makes every later epoch worse than those before.
@@ -235,7 +257,7 @@ def test_the_best_epoch_survives_resuming(tmp_path):
         make_module(tmp_path, best_epoch_source=MONITOR),
         loader(8),
         loader(8, offset=100.0),
-        ckpt_path=tmp_path / "last.ckpt",
+        ckpt_path=tmp_path / checkpoint,
         weights_only=True,
     )
     (summary,) = (callback for callback in resumed.callbacks if isinstance(callback, ModelEpochSummary))

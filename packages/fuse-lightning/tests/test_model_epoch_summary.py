@@ -20,6 +20,41 @@ def test_before_any_best_epoch_there_is_none():
     assert "best epoch |" in ModelEpochSummary(None, monitor="x").table(0, {"y": 1.0})
 
 
+class FakeTrainer:
+    def __init__(self, epoch, **metrics):
+        self.current_epoch = epoch
+        self.callback_metrics = metrics
+        self.is_global_zero = True
+        self.sanity_checking = False
+
+
+def run_epochs(summary, *epochs):
+    for epoch, metrics in enumerate(epochs):
+        trainer = FakeTrainer(epoch, **metrics)
+        summary.on_validation_end(trainer, None)
+        summary.on_train_epoch_end(trainer, None)
+
+
+def test_nan_is_never_the_best_epoch():
+    summary = ModelEpochSummary(None, monitor="x")
+    run_epochs(summary, {"x": float("nan")}, {"x": 2.0}, {"x": float("nan")}, {"x": 3.0})
+    assert summary.best_epoch == 1
+
+
+def test_values_of_an_earlier_validation_are_not_shown_as_current(capsys):
+    summary = ModelEpochSummary(None, monitor="validation.x")
+    run_epochs(summary, {"validation.x": 2.0, "train.x": 1.0})
+    capsys.readouterr()
+    summary.on_train_epoch_end(FakeTrainer(1, **{"validation.x": 2.0, "train.x": 0.5}), None)
+    assert "| validation.x * |        2.00000 |                 - |" in capsys.readouterr().out
+    assert summary.best_epoch == 0
+
+
+def test_a_monitor_with_a_slash_still_names_a_file(tmp_path):
+    run_epochs(ModelEpochSummary(tmp_path, monitor="val/x"), {"val/x": 1.0})
+    assert (tmp_path / "epoch_summary_val_x.txt").exists()
+
+
 def test_the_mode_is_checked():
     with pytest.raises(ValueError, match=r"mode=\) is 'min' or 'max', got 'highest'"):
         ModelEpochSummary(None, monitor="x", mode="highest")

@@ -18,6 +18,21 @@ def test_numbers_vectors_and_lists_become_columns():
     assert table["data.sample_id"].tolist() == [("test", 0), ("test", 1), ("test", 2)]
 
 
+def test_numbers_keep_their_precision():
+    table = convert_predictions_to_dataframe([{"x": torch.tensor([123456789.0], dtype=torch.float64)}])
+    assert table["x"].tolist() == [123456789.0]
+
+
+def test_several_loaders_are_put_one_after_the_other():
+    batches = [{"x": torch.tensor([i])} for i in range(3)]
+    assert convert_predictions_to_dataframe([batches[:2], batches[2:]])["x"].tolist() == [0, 1, 2]
+
+
+def test_no_predictions_are_an_error():
+    with pytest.raises(ValueError, match=r"got no predictions\. Was the loader empty"):
+        convert_predictions_to_dataframe([])
+
+
 def test_half_precision_is_widened():
     table = convert_predictions_to_dataframe([{"x": torch.tensor([0.5], dtype=torch.bfloat16)}])
     assert table["x"].tolist() == [0.5]

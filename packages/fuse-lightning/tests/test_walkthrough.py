@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fuse_core import NDict
-from fuse_lightning.walkthrough.__main__ import main
+from fuse_lightning.walkthrough.__main__ import main, prepare_run_dir
 from fuse_lightning.walkthrough.data import digits_splits, mnist_splits, read_idx, shift_randomly
 from fuse_lightning.walkthrough.network import LeNet
 
@@ -125,6 +125,8 @@ def test_missing_files_are_listed(tmp_path):
     ("content", "message"),
     [
         (b"\x89PNG", "is no IDX file"),
+        (b"\x00\x00\x08\x03\x00", "is no IDX file"),
+        (gzip.compress(b"12345678")[:-9], "cannot be decompressed"),
         (b"\x00\x00\x08\x01\x00\x00\x00\x05ab", r"says it holds \(5,\) bytes, but 2 bytes"),
     ],
 )
@@ -140,6 +142,45 @@ def test_a_run_folder_is_not_overwritten_unasked(tmp_path):
     with pytest.raises(SystemExit, match=r"exists and is not empty\. Choose another --run-dir, or add --overwrite"):
         main(["--run-dir", str(tmp_path)])
     assert (tmp_path / "precious.txt").exists()
+
+
+def test_overwriting_deletes_the_results_of_a_run_and_nothing_else(tmp_path):
+    for name in ("precious.txt", "train-images-idx3-ubyte", "metrics.csv", "last.ckpt"):
+        (tmp_path / name).write_text("content")
+    prepare_run_dir(tmp_path, overwrite=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"precious.txt", "train-images-idx3-ubyte"}
+    with pytest.raises(FileExistsError, match="is a file"):
+        prepare_run_dir(tmp_path / "precious.txt", overwrite=True)
+
+
+@pytest.mark.parametrize("argument", ["--epochs", "--batch-size", "--learning-rate"])
+def test_numbers_must_be_positive(argument, capsys):
+    with pytest.raises(SystemExit):
+        main([argument, "0"])
+    assert "must be above 0, got 0" in capsys.readouterr().err
+
+
+def test_an_accuracy_below_the_one_asked_for_is_a_failure(tmp_path):
+    with pytest.raises(SystemExit, match=r"error: the test accuracy 0\.\d+ is below --min-accuracy 1\.1"):
+        main(["--run-dir", str(tmp_path), "--epochs", "1", "--min-accuracy", "1.1"])
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("train", lambda images, labels: (images[:, :, :20], labels), "square images"),
+        ("test", lambda images, labels: (images[:, :20, :20], labels), "of one even size in all files"),
+        ("train", lambda images, labels: (images[:-1], labels), "as many labels"),
+        ("test", lambda images, labels: (images, labels + 5), "digits from 0 to 9"),
+    ],
+)
+def test_images_and_labels_that_do_not_fit_are_rejected(tmp_path, part, change, message):
+    write_mnist(tmp_path, compress=False)
+    paths = [tmp_path / name for name in IDX_NAMES[part]]
+    for path, array in zip(paths, change(*map(read_idx, paths)), strict=True):
+        path.write_bytes(idx_bytes(array))
+    with pytest.raises(ValueError, match=message):
+        mnist_splits(tmp_path, seed=0)
 
 
 def test_the_network_takes_even_sizes_only():

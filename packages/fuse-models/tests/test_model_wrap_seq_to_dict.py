@@ -136,6 +136,21 @@ def test_the_pre_function_gets_a_dict_for_named_inputs(batch):
     torch.testing.assert_close(result["b"], batch["data.image"])
 
 
+def test_a_pre_function_must_not_return_a_tensor(batch):
+    with pytest.raises(TypeError, match=r"returned one tensor of shape \(2, 3\)\. Return \[input\]"):
+        wrap(pre_forward_processing_function=lambda inputs: inputs[0])(batch)
+
+
+def test_two_outputs_cannot_share_a_key():
+    with pytest.raises(ValueError, match="a key of its own for each output"):
+        wrap(Network(), model_outputs=["a", "a"])
+
+
+def test_the_model_must_be_a_module():
+    with pytest.raises(TypeError, match=r"model=\) takes a module, got <function relu"):
+        wrap(nn.functional.relu)
+
+
 def test_it_declares_reads_and_writes():
     model = wrap(Network(), {"image": "data.image"}, ["a", None])
     assert (model.reads, model.writes) == (("data.image",), ("a",))

@@ -1,4 +1,5 @@
 import copy
+import pickle
 
 import pytest
 import torch
@@ -169,6 +170,35 @@ def test_learning_rate_schedulers_reach_the_base_optimizer():
     optimizer.step(make_closure(model, loss_function))
     scheduler.step()
     assert optimizer.base_optimizer.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_small_gradients_of_half_precision_weights_do_not_overflow():
+    weight = nn.Parameter(torch.ones(2, dtype=torch.float16))
+    optimizer = SAM([weight], torch.optim.SGD, rho=0.05, lr=0.1)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (weight * 1e-7).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert torch.isfinite(weight).all()
+
+
+def test_it_pickles_with_its_base_optimizer():
+    optimizer = SAM([nn.Parameter(torch.ones(1))], torch.optim.SGD, rho=0.2, lr=0.1, momentum=0.9)
+    loaded = pickle.loads(pickle.dumps(optimizer))
+    assert isinstance(loaded.base_optimizer, torch.optim.SGD)
+    assert loaded.param_groups is loaded.base_optimizer.param_groups
+    assert loaded.param_groups[0]["rho"] == 0.2
+
+
+def test_it_loads_the_state_of_the_base_optimizer_alone():
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = SAM([weight], torch.optim.SGD, rho=0.2, lr=0.1)
+    optimizer.load_state_dict(torch.optim.SGD([weight], lr=0.7).state_dict())
+    assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["rho"]) == (0.7, 0.2)
 
 
 def test_groups_have_a_rho_of_their_own():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from .flat_keys import has_branch
 from .key_names import SAMPLE_ID
 from .ndict import NDict
 
@@ -21,8 +22,8 @@ class Collate:
     always does. Values of which some are None become a list too. Lists come last in the batch's order.
 
     Args:
-        keep_keys: take these keys and branches only; None takes all. `data.sample_id` is always taken.
-        skip_keys: leave these keys and branches out.
+        keep_keys: take these keys and branches only, and `data.sample_id`; None takes all.
+        skip_keys: leave these keys and branches out, whatever `keep_keys` says.
         missing: what to do where samples hold different keys: `"raise"`, or `"none"` to fill in None.
         per_key: functions of one key's list of values that return what the batch holds, such as `pad_to_largest()`.
         post: a function of the finished batch that returns the batch to use.
@@ -61,7 +62,7 @@ class Collate:
         """The batch of the samples, which may be any mappings, nested or dotted."""
         if not samples:
             raise ValueError("collate needs at least one sample, got none.")
-        flat = [sample if isinstance(sample, NDict) else NDict(sample) for sample in samples]
+        flat = [_as_ndict(sample) for sample in samples]
         keys = flat[0].keys()
         if all(sample.keys() == keys for sample in flat):
             values_by_key = {key: [sample[key] for sample in flat] for key in keys if self._is_chosen(key)}
@@ -73,6 +74,8 @@ class Collate:
             # Not `sample.get`: what is a leaf in one sample may be a branch in another.
             values_by_key = {key: [dict.get(sample, key) for sample in flat] for key in chosen}
 
+        if self.missing == "raise":
+            self._check_options(values_by_key)
         batched: dict[str, Any] = {}
         listed: dict[str, Any] = {}
         for key, values in values_by_key.items():
@@ -85,7 +88,11 @@ class Collate:
 
     def _collated(self, samples: list[NDict], key: str, values: list[Any]) -> Any:
         if key in self.per_key:
-            return self.per_key[key](values)
+            try:
+                return self.per_key[key](values)
+            except (ValueError, RuntimeError, TypeError) as error:
+                names = ", ".join(_name(sample, position) for position, sample in enumerate(samples))
+                raise ValueError(f"Collate's per_key function for {key!r} failed on {names}: {error}") from error
         if key == SAMPLE_ID:
             return values
         try:
@@ -93,11 +100,33 @@ class Collate:
         except (ValueError, RuntimeError, TypeError) as error:
             raise _disagreement(samples, key, values, error) from error
 
+    def _check_options(self, chosen: Mapping[str, Any]) -> None:
+        """Raise if an option names a key that no sample holds, which is a misspelling more often than not."""
+        options = {"keep_keys": [key for key in self.keep_keys or () if key != SAMPLE_ID], "per_key": self.per_key}
+        for option, keys in options.items():
+            for key in keys:
+                if key not in chosen and not has_branch(chosen, key):
+                    raise ValueError(
+                        f"Collate({option}=) names {key!r}, which the samples do not hold or which is left out. They "
+                        f"hold {', '.join(map(repr, chosen))}. Correct it, or pass Collate(missing='none')."
+                    )
+
     def _is_chosen(self, key: str) -> bool:
         def among(chosen: Iterable[str]) -> bool:
             return any(key == other or key.startswith(f"{other}.") for other in chosen)
 
         return (self.keep_keys is None or among(self.keep_keys)) and not among(self.skip_keys)
+
+
+def _as_ndict(sample: Any) -> NDict:
+    if isinstance(sample, NDict):
+        return sample
+    if not isinstance(sample, Mapping):
+        raise TypeError(
+            f"collate takes samples that are mappings of keys to values, got a {type(sample).__name__}. Wrap a "
+            f"dataset of tuples in DatasetWrapSeqToDict."
+        )
+    return NDict(sample)
 
 
 def _check_keys(samples: list[NDict], keys: list[str]) -> None:
@@ -151,7 +180,7 @@ def _disagreement(samples: list[NDict], key: str, values: list[Any], error: Exce
     descriptions = [_describe(value) for value in values]
     other = next((i for i, description in enumerate(descriptions) if description != descriptions[0]), None)
     if other is None:
-        return ValueError(f"collate could not batch {key!r} ({descriptions[0]} in every sample): {error}.")
+        return ValueError(f"collate could not batch {key!r} ({descriptions[0]} in every sample): {error}")
     return ValueError(
         f"All samples of a batch must agree in {key!r}: {_name(samples[0], 0)} holds {descriptions[0]}, "
         f"{_name(samples[other], other)} holds {descriptions[other]}. Make them equal in the dataset, or give "

@@ -31,7 +31,8 @@ class DatasetWrapSeqToDict(Dataset[NDict]):
         sample_ids: the identifiers to use instead, one per sample.
 
     Raises:
-        ValueError: `sample_ids` is not as long as the dataset, or a sample has not as many elements as `sample_keys`.
+        ValueError: `sample_ids` is not as long as the dataset, a key is given twice, or a sample has not as many
+            elements as `sample_keys`.
 
     Example:
         >>> dataset = DatasetWrapSeqToDict([(0.5, 1), (0.7, 0)], ["data.feature", "data.label"], name="train")
@@ -51,6 +52,8 @@ class DatasetWrapSeqToDict(Dataset[NDict]):
                 f"DatasetWrapSeqToDict needs one sample id per sample: the dataset has {len(dataset)} samples, "
                 f"sample_ids has {len(sample_ids)}."
             )
+        if not isinstance(sample_keys, str) and len(set(sample_keys)) != len(sample_keys):
+            raise ValueError(f"DatasetWrapSeqToDict needs a key of its own for each element, got {list(sample_keys)}.")
         self.dataset = dataset
         self.sample_keys = sample_keys if isinstance(sample_keys, str) else tuple(sample_keys)
         self.name = name
@@ -61,8 +64,7 @@ class DatasetWrapSeqToDict(Dataset[NDict]):
 
     def __getitem__(self, index: int) -> NDict:
         sample = self.dataset[index]
-        if index < 0:
-            index += len(self)
+        index = int(index) % len(self)
         sample_id = (self.name, index) if self.sample_ids is None else self.sample_ids[index]
         if isinstance(self.sample_keys, str):
             return NDict({SAMPLE_ID: sample_id, self.sample_keys: sample})

@@ -27,36 +27,58 @@ def number_of_samples(batch: Mapping[str, Any]) -> int | None:
     return next((len(value) for value in batch.values() if has_batch_axis(value)), None)
 
 
-def index_value(key: str, value: Any, index: Index) -> Any:
-    """`value[index]` for one value of a batch; a value without a batch axis is returned as it is.
+def check_equal_lengths(batch: Mapping[str, Any]) -> tuple[str, int] | None:
+    """A key with a batch axis, and the number of samples that it and all others hold; None if there is no such key.
 
     Raises:
-        IndexError: a mask of another length, or an index out of range; the message names `key`.
+        ValueError: they disagree; the message names two keys.
     """
-    if not has_batch_axis(value):
-        return value
+    sizes = {key: len(value) for key, value in batch.items() if has_batch_axis(value)}
+    if not sizes:
+        return None
+    reference = SAMPLE_ID if SAMPLE_ID in sizes else next(iter(sizes))
+    for key, size in sizes.items():
+        if size != sizes[reference]:
+            raise ValueError(
+                f"All values of a batch must hold the same number of samples: {reference!r} holds {sizes[reference]}, "
+                f"{key!r} holds {size}. Remove {key!r} first, or give it an entry per sample."
+            )
+    return reference, sizes[reference]
+
+
+def positions(index: Index, key: str, length: int) -> list[int]:
+    """The positions, counted from the start, that an index chooses among the `length` samples of `key`.
+
+    Raises:
+        IndexError: a mask of another length, or a position out of range.
+        TypeError: neither booleans nor integers.
+    """
     if isinstance(index, slice):
-        return value[index]
-    positions = _positions(key, len(value), index)
-    if isinstance(value, list):
-        return [value[position] for position in positions]
-    return value[torch.as_tensor(positions, device=value.device) if isinstance(value, Tensor) else positions]
-
-
-def _positions(key: str, length: int, index: Any) -> np.ndarray[Any, Any]:
+        return list(range(length))[index]
     chosen = index.cpu().numpy() if isinstance(index, Tensor) else np.asarray(index)
     if chosen.ndim != 1:
-        raise IndexError(
-            f"indices takes a slice or a mask or sequence of indices with one axis, got shape {chosen.shape}."
-        )
+        raise IndexError(f"indices takes a slice, or a mask or indices with one axis, got shape {chosen.shape}.")
+    if not isinstance(index, Tensor | np.ndarray) and len({isinstance(one, bool | np.bool_) for one in index}) > 1:
+        raise TypeError(f"indices takes booleans or integers, not both: got {list(index)}.")
     if chosen.dtype == np.bool_:
         if len(chosen) != length:
-            raise IndexError(f"A mask needs one entry a sample: it has {len(chosen)}, {key!r} has {length} samples.")
-        return np.flatnonzero(chosen)
-    if len(chosen) == 0:
-        return np.zeros(0, dtype=np.int64)
-    if not np.issubdtype(chosen.dtype, np.integer):
-        raise IndexError(f"indices takes booleans or integers, got {chosen.dtype}.")
-    if chosen.min() < -length or chosen.max() >= length:
-        raise IndexError(f"Indices {chosen.tolist()} are out of range for {key!r}, which has {length} samples.")
-    return chosen
+            raise IndexError(f"A mask needs one entry per sample: it has {len(chosen)}, {key!r} has {length} samples.")
+        return [int(position) for position in np.flatnonzero(chosen)]
+    if len(chosen) and not np.issubdtype(chosen.dtype, np.integer):
+        raise TypeError(f"indices takes booleans or integers, got {chosen.dtype}.")
+    if len(chosen) and (chosen.min() < -length or chosen.max() >= length):
+        raise IndexError(
+            f"Indices {[int(one) for one in chosen]} are out of range for {key!r}, which has {length} samples."
+        )
+    return [int(position) % length for position in chosen]
+
+
+def take(value: Any, chosen: list[int]) -> Any:
+    """The samples at the chosen positions of one value; a value without a batch axis is returned as it is."""
+    if not has_batch_axis(value):
+        return value
+    if isinstance(value, list):
+        return [value[position] for position in chosen]
+    if isinstance(value, Tensor):
+        return value[torch.tensor(chosen, dtype=torch.int64, device=value.device)]
+    return value[np.array(chosen, dtype=np.int64)]

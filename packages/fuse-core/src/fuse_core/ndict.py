@@ -9,12 +9,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from .flat_keys import check_key, flat_items, has_branch, keys_below
-from .indexing import Index, index_value
-from .ndict_view import NDictView
+from .indexing import Index, check_equal_lengths, positions, take
+from .ndict_view import MISSING, NDictView
 from .nested_key_error import NestedKeyError, nearest_keys
 from .text import describe, tree
-
-_MISSING: Any = object()
 
 
 class NDict(dict[str, Any]):
@@ -133,10 +131,10 @@ class NDict(dict[str, Any]):
                 return NDictView(self, key)
         return self[key]
 
-    def pop(self, key: str, default: Any = _MISSING) -> Any:
+    def pop(self, key: str, default: Any = MISSING) -> Any:
         """Remove `key`, leaf and branch, and return the leaf, or else the branch as an NDict, or else `default`."""
         if key not in self:
-            if default is _MISSING:
+            if default is MISSING:
                 raise NestedKeyError(key, self)
             return default
         value = self[key] if dict.__contains__(self, key) else self.get_sub_dict(key)
@@ -150,8 +148,8 @@ class NDict(dict[str, Any]):
         elif isinstance(other, Mapping):
             dict.update(self, dict(flat_items(other)))
         else:
-            for key, value in other:
-                self.update({key: value})
+            pairs = ((key, other[key]) for key in other.keys()) if hasattr(other, "keys") else other  # noqa: SIM118
+            dict.update(self, {k: v for key, value in pairs for k, v in flat_items({key: value})})
         if leaves:
             self.update(leaves)
 
@@ -168,9 +166,18 @@ class NDict(dict[str, Any]):
 
     @classmethod
     def _with_items(cls, items: Any) -> Self:
-        """An NDict of flat items whose keys are known to be valid."""
-        new = cls()
+        """An NDict of flat items whose keys are known to be valid, and whose values are no mappings."""
+        new = cls.__new__(cls)
         dict.update(new, items)
+        return new
+
+    @classmethod
+    def _with_results(cls, items: Iterable[tuple[str, Any]]) -> Self:
+        """An NDict of what a function made of leaves, which may be mappings."""
+        new = cls._with_items(items)
+        for key, value in list(new.items()):
+            if hasattr(value, "keys") and isinstance(value, Mapping):
+                new[key] = value
         return new
 
     # ------------------------------------------------------------------------------------------ nested and flat forms
@@ -264,21 +271,26 @@ class NDict(dict[str, Any]):
                 first axis of tensors and arrays and to lists; everything else is kept as it is.
 
         Raises:
-            IndexError: a value's length does not fit; the message names its key.
+            ValueError: values hold different numbers of samples; the message names the keys.
+            IndexError: a mask of another length, or an index out of range.
+            TypeError: neither booleans nor integers.
         """
-        return self._with_items({key: index_value(key, value, index) for key, value in self.items()})
+        key_and_length = check_equal_lengths(self)
+        if key_and_length is None:
+            return self.copy()
+        chosen = positions(index, *key_and_length)
+        return self._with_items({key: take(value, chosen) for key, value in self.items()})
 
     def apply_on_all(self, apply_func: Callable[..., Any], *args: Any) -> None:
         """Replace each leaf by `apply_func(leaf, *args)`, in place."""
-        self.update({key: apply_func(value, *args) for key, value in self.items()})
+        for key, value in list(self.items()):
+            self[key] = apply_func(value, *args)
 
     def map_tensors(self, fn: Callable[[Tensor], Any]) -> Self:
         """A new NDict with `fn` applied to every tensor, those inside lists, tuples and other pytrees included."""
-        return self._with_items(
-            {
-                key: fn(value) if isinstance(value, Tensor) else pytree.tree_map_only(Tensor, fn, value)
-                for key, value in self.items()
-            }
+        return self._with_results(
+            (key, fn(value) if isinstance(value, Tensor) else pytree.tree_map_only(Tensor, fn, value))
+            for key, value in self.items()
         )
 
     def to(
@@ -351,16 +363,19 @@ def _flatten_with_keys(nd: Mapping[str, Any]) -> tuple[list[tuple[pytree.KeyEntr
 
 
 def _unflatten(values: Iterable[Any], keys: Sequence[str]) -> NDict:
-    return NDict._with_items(zip(keys, values, strict=True))
+    return NDict._with_results(zip(keys, values, strict=True))
 
 
-# As pytree nodes, the tensors inside are seen by torch.func, torch.export and everything built on torch's pytrees.
-# A view comes back as an NDict of its own.
-for _node in (NDict, NDictView):
+def _register(node: type) -> None:
+    """Have torch's pytrees see what is inside; the tensors are then seen by torch.func, torch.export and the like."""
     pytree.register_pytree_node(
-        _node,
+        node,
         _flatten,
         _unflatten,
-        serialized_type_name=f"fuse_core.{_node.__name__}",
+        serialized_type_name=f"{node.__module__}.{node.__qualname__}",
         flatten_with_keys_fn=_flatten_with_keys,
     )
+
+
+_register(NDict)
+_register(NDictView)  # comes back as an NDict of its own

@@ -5,16 +5,21 @@ from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from .flat_keys import keys_below
+from .nested_key_error import NestedKeyError
 
 if TYPE_CHECKING:
     from .ndict import NDict
+
+MISSING: Any = object()
+"""The default of `pop` that tells that none was given."""
 
 
 class NDictView(MutableMapping[str, Any]):
     """The branch of an NDict below one key. It holds nothing itself: reads and writes go to the NDict.
 
-    Keys are relative to the branch, otherwise it behaves as an NDict does. What outlives the NDict is an NDict of its
-    own: `copy`, `clone`, `|`, pickling and `copy.copy` give that, not a view.
+    Keys are relative to the branch; reading, writing and deleting work as on an NDict. For everything else take the
+    branch as an NDict of its own: `copy`, `clone`, `|`, pickling and `copy.copy` give that, not a view. So does
+    `NDictView(items)`, for code that rebuilds a mapping as `type(mapping)(items)`.
 
     Example:
         >>> from fuse_core import NDict
@@ -27,11 +32,24 @@ class NDictView(MutableMapping[str, Any]):
 
     __slots__ = ("_prefix", "_root")
 
+    _root: "NDict"
+    _prefix: str
+
+    def __new__(cls, root: Any, key: str | None = None) -> Any:
+        """A view of the branch `key` of the NDict `root`, or without a key an NDict of the items `root`."""
+        if key is None:
+            from .ndict import NDict  # which needs views itself
+
+            return NDict(root)
+        return super().__new__(cls)
+
     def __init__(self, root: "NDict", key: str) -> None:
         self._root = root
         self._prefix = f"{key}."
 
     def __getitem__(self, key: str) -> Any:
+        if not isinstance(key, str):
+            raise NestedKeyError(key, self)
         return self._root[self._prefix + key]
 
     def __setitem__(self, key: str, value: Any) -> None:
@@ -75,15 +93,15 @@ class NDictView(MutableMapping[str, Any]):
 
     def get(self, key: str, default: Any = None) -> Any:
         """The leaf, or else a view of the branch, or else `default`."""
-        return self._root.get(self._prefix + key, default)
+        return self._root.get(self._prefix + key, default) if isinstance(key, str) else default
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """As `NDict.setdefault`."""
         return self._root.setdefault(self._prefix + key, default)
 
-    def pop(self, key: str, *default: Any) -> Any:
+    def pop(self, key: str, default: Any = MISSING) -> Any:
         """As `NDict.pop`."""
-        return self._root.pop(self._prefix + key, *default)
+        return self._root.pop(self._prefix + key, default)
 
     def popitem(self) -> tuple[str, Any]:
         """Remove and return the branch's last leaf with its key.

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .indexing import has_batch_axis
-from .key_names import SAMPLE_ID
+from .indexing import check_equal_lengths, has_batch_axis
 from .ndict import NDict
 
 
@@ -27,19 +26,11 @@ def uncollate(batch: Mapping[str, Any]) -> list[NDict]:
         NDict({'data.sample_id': 'b', 'data.label': tensor(4)})
     """
     flat = batch if isinstance(batch, NDict) else NDict(batch)
-    sizes = {key: len(value) for key, value in flat.items() if has_batch_axis(value)}
-    if not sizes:
+    key_and_length = check_equal_lengths(flat)
+    if key_and_length is None:
         raise ValueError(
             f"uncollate needs a list, or a tensor of rank 1 or more, to tell the number of samples; got {flat}."
         )
-    reference = SAMPLE_ID if SAMPLE_ID in sizes else next(iter(sizes))
-    for key, size in sizes.items():
-        if size != sizes[reference]:
-            raise ValueError(
-                f"All values of a batch must hold the same number of samples: {reference!r} holds {sizes[reference]}, "
-                f"{key!r} holds {size}. Remove {key!r} before uncollating."
-            )
-    return [
-        NDict((key, value[i] if key in sizes else value) for key, value in flat.items())
-        for i in range(sizes[reference])
-    ]
+    _, count = key_and_length
+    batched = {key for key, value in flat.items() if has_batch_axis(value)}
+    return [NDict((key, value[i] if key in batched else value) for key, value in flat.items()) for i in range(count)]

@@ -4,7 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 from .flat_keys import has_branch
+from .ndict import NDict
 from .nested_key_error import nearest_keys
 from .text import table
 
@@ -77,18 +80,20 @@ def _escaped(label: str) -> str:
     return label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def check_wiring(components: Mapping[str, Any] | Iterable[Any], available_keys: Iterable[str]) -> Wiring:
+def check_wiring(
+    components: Mapping[str, Any] | Iterable[Any], available_keys: Iterable[str] | Mapping[str, Any]
+) -> Wiring:
     """Follow the keys from component to component and report everything that does not fit.
 
     A component declares its keys in `reads` and `writes`; one with `reads` alone writes nothing. A read fits if a key
     that is there equals it or lies below it, or if a component before it writes it or a branch that it lies in.
 
-    A component that declares neither is passed over, and what is missing behind it may be what it writes: that becomes
-    a note of the result instead of an error.
+    A component that declares neither is passed over, which the result notes. What is missing behind it may be what it
+    writes: that becomes a note too instead of a problem, except below `data`, which is the batch's own.
 
     Args:
         components: the components in the order in which they run, by name or in a sequence.
-        available_keys: the keys of the batch, dotted; an NDict will do.
+        available_keys: the keys of the batch, dotted, or the batch itself.
 
     Raises:
         WiringError: a key is read that nothing before provides, or two components write the same key. Lists all such
@@ -106,24 +111,25 @@ def check_wiring(components: Mapping[str, Any] | Iterable[Any], available_keys: 
         model.logits.cls  Model 'lenet'  Loss 'cross_entropy'
     """
     named = _named(components)
-    wiring = Wiring(writers=dict.fromkeys(available_keys, BATCH))
-    later_writers = {key: name for name, component in reversed(named) for key in getattr(component, "writes", ())}
+    available = _keys("available_keys", available_keys)
+    wiring = Wiring(writers=dict.fromkeys(available, BATCH))
+    later_writers = {key: name for name, component in reversed(named) for key in _declared(name, component, "writes")}
     undeclared: list[str] = []
     problems: list[str] = []
     for name, component in named:
-        if not hasattr(component, "reads") and not hasattr(component, "writes"):
+        if getattr(component, "reads", None) is None and getattr(component, "writes", None) is None:
             undeclared.append(name)
             wiring.notes.append(f"{name} declares neither reads nor writes and was passed over.")
             continue
-        for key in getattr(component, "reads", ()):
+        for key in _declared(name, component, "reads"):
             wiring.readers.setdefault(key, []).append(name)
             if not _provided(key, wiring.writers):
                 problem = f"{name} reads {key!r}, which nothing before it provides.{_hint(key, wiring, later_writers)}"
-                if undeclared:
+                if undeclared and not key.startswith("data."):
                     wiring.notes.append(f"{problem} {undeclared[-1]}, which declares no keys, may write it.")
                 else:
                     problems.append(problem)
-        for key in getattr(component, "writes", ()):
+        for key in _declared(name, component, "writes"):
             other = wiring.writers.get(key, BATCH)
             if other != BATCH:
                 problems.append(f"{key!r} is written by {other} and again by {name}. Give one of them another key.")
@@ -135,12 +141,22 @@ def check_wiring(components: Mapping[str, Any] | Iterable[Any], available_keys: 
 
 def _named(components: Mapping[str, Any] | Iterable[Any]) -> list[tuple[str, Any]]:
     """Each component with a name that no other has."""
-    if isinstance(components, Mapping):
+    if isinstance(components, Mapping | nn.ModuleDict):
         return [(f"{_kind(component)} {name!r}", component) for name, component in components.items()]
     listed = list(components)
     kinds = [_kind(component) for component in listed]
     unique = [kind if kinds.count(kind) == 1 else f"{kind} {kinds[:i].count(kind)}" for i, kind in enumerate(kinds)]
     return list(zip(unique, listed, strict=True))
+
+
+def _declared(name: str, component: Any, attribute: str) -> Iterable[str]:
+    return _keys(f"{name}.{attribute}", getattr(component, attribute, None) or ())
+
+
+def _keys(what: str, keys: Any) -> Iterable[str]:
+    if isinstance(keys, str):
+        raise TypeError(f"{what} takes a sequence of keys, got the string {keys!r}. Use [{keys!r}].")
+    return NDict(keys) if isinstance(keys, Mapping) else keys
 
 
 def _kind(component: Any) -> str:

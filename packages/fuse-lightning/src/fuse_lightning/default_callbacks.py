@@ -24,16 +24,22 @@ def model_default_callbacks(
         log_lr: log the learning rate; needs a trainer that has a logger.
 
     Raises:
-        ValueError: an entry of `best_epoch_source` has no `monitor`.
+        TypeError: `best_epoch_source` holds something else than dicts.
+        ValueError: an entry of `best_epoch_source` has no `monitor`, or two have the same.
     """
-    sources = [best_epoch_source] if isinstance(best_epoch_source, Mapping) else list(best_epoch_source or [])
+    single = isinstance(best_epoch_source, Mapping | str)
+    sources: list[Any] = [best_epoch_source] if single else list(best_epoch_source or [])
     callbacks: list[Callback] = []
     for source in sources:
+        if not isinstance(source, Mapping):
+            raise TypeError(f"best_epoch_source takes a dict of ModelCheckpoint arguments, or several; got {source!r}.")
         if not source.get("monitor"):
             raise ValueError(
                 f"best_epoch_source needs a monitor, the name of a logged value, such as "
                 f"{{'monitor': 'validation.losses.total_loss', 'mode': 'min'}}; got {dict(source)}."
             )
+        if sum(source["monitor"] == other.get("monitor") for other in sources) > 1:
+            raise ValueError(f"best_epoch_source names the monitor {source['monitor']!r} twice; keep one of them.")
         name = "best_epoch" if len(sources) == 1 else f"best_epoch_{source['monitor']}"
         defaults = {"dirpath": model_dir, "filename": name, "mode": "min", "enable_version_counter": False}
         callbacks.append(ModelCheckpoint(**{**defaults, **source}))

@@ -12,7 +12,8 @@ from fuse_core import LOSSES, number_of_samples
 class EpochLosses:
     """Sums the losses of an epoch's batches, weighted by their numbers of samples, on the device they are on.
 
-    Nothing is read back from the device before `means`. A batch that tells no number of samples counts as one.
+    Nothing is read back from the device before `means`. A batch that tells no number of samples counts as one. The
+    number is that of the batch, also for a loss whose `preprocess_func` leaves samples out.
 
     Example:
         >>> from fuse_core import NDict

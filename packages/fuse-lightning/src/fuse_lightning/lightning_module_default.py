@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
@@ -27,7 +28,8 @@ class LightningModuleDefault(pl.LightningModule):
 
     Each step passes the batch_dict through the model, then through the losses, whose sum is minimised, then through the
     metrics. At an epoch's end `<mode>.losses.<name>`, `<mode>.losses.total_loss` and `<mode>.metrics.<name>` are
-    logged, with mode `train`, `validation` or `test`; losses are means over samples.
+    logged, with mode `train`, `validation` or `test`; losses are means over batches, weighted by their samples. Several
+    loaders for validation, test or prediction are not supported yet.
 
     Args:
         model_dir: where checkpoints and the epoch summary are written.
@@ -69,9 +71,8 @@ class LightningModuleDefault(pl.LightningModule):
         self.model_dir = Path(model_dir)
         self.model = model
         self.losses = _modules("losses", losses)
-        self.validation_losses = (
-            self.losses if validation_losses is None else _modules("validation_losses", validation_losses)
-        )
+        # Shared losses are registered once, so that a checkpoint holds them once.
+        self.validation_losses = None if validation_losses is None else _modules("validation_losses", validation_losses)
         self.train_metrics = _modules("train_metrics", train_metrics or {})
         self.validation_metrics = _modules("validation_metrics", validation_metrics or {})
         self.test_metrics = _modules("test_metrics", test_metrics or {})
@@ -79,7 +80,9 @@ class LightningModuleDefault(pl.LightningModule):
         self._callbacks = list(callbacks)
         self._best_epoch_source = best_epoch_source
         model_default_callbacks(model_dir, best_epoch_source)  # a bad source fails here, not when training starts
-        self.prediction_keys = None if prediction_keys is None else tuple(prediction_keys)
+        self.prediction_keys: tuple[str, ...] | None = None
+        if prediction_keys is not None:
+            self.set_predictions_keys(prediction_keys)
         self._epoch_losses = {mode: EpochLosses() for mode in ("train", "validation", "test")}
         self._recorded_batch: int | None = None
 
@@ -87,8 +90,8 @@ class LightningModuleDefault(pl.LightningModule):
         """The batch_dict with `global_step` and the model's outputs added."""
         batch_dict = batch_dict if isinstance(batch_dict, NDict) else NDict(batch_dict)
         batch_dict[GLOBAL_STEP] = self.global_step
-        result: NDict = self.model(batch_dict)
-        return result
+        result = self.model(batch_dict)
+        return result if isinstance(result, NDict) else NDict(result)
 
     def training_step(self, batch_dict: Mapping[str, Any], batch_idx: int) -> Tensor:
         """The sum of the losses of one batch."""
@@ -103,13 +106,13 @@ class LightningModuleDefault(pl.LightningModule):
     def validation_step(self, batch_dict: Mapping[str, Any], batch_idx: int) -> None:
         """Take in one batch."""
         result = self(batch_dict)
-        step_losses(self.validation_losses, result)
+        step_losses(self._evaluation_losses(), result)
         self._record("validation", result, self.validation_metrics)
 
     def test_step(self, batch_dict: Mapping[str, Any], batch_idx: int) -> None:
         """Take in one batch."""
         result = self(batch_dict)
-        step_losses(self.validation_losses, result)
+        step_losses(self._evaluation_losses(), result)
         self._record("test", result, self.test_metrics)
 
     def predict_step(self, batch_dict: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
@@ -123,7 +126,12 @@ class LightningModuleDefault(pl.LightningModule):
 
     def set_predictions_keys(self, keys: Sequence[str]) -> None:
         """Which keys `predict` returns, beside `data.sample_id`."""
+        if isinstance(keys, str):
+            raise TypeError(f"prediction_keys takes a sequence of keys, got the string {keys!r}. Use [{keys!r}].")
         self.prediction_keys = tuple(keys)
+
+    def _evaluation_losses(self) -> nn.ModuleDict:
+        return self.losses if self.validation_losses is None else self.validation_losses
 
     def _record(self, mode: str, batch_dict: NDict, metrics: nn.ModuleDict) -> None:
         self._epoch_losses[mode].update(batch_dict)
@@ -137,6 +145,21 @@ class LightningModuleDefault(pl.LightningModule):
     def _end_epoch(self, mode: str, metrics: nn.ModuleDict) -> None:
         epoch_end_compute_and_log_losses(self, mode, self._epoch_losses[mode])
         epoch_end_compute_and_log_metrics(self, mode, metrics)
+
+    def on_fit_start(self) -> None:
+        """Refuse accumulation with an optimizer that evaluates a batch more than once a step.
+
+        Raises:
+            ValueError: such an optimizer accumulates, and its later passes would see the last batch only.
+        """
+        for optimizer in self.trainer.optimizers:
+            repeats = getattr(optimizer, "calls_closure_repeatedly", isinstance(optimizer, torch.optim.LBFGS))
+            if repeats and self.trainer.accumulate_grad_batches > 1:
+                raise ValueError(
+                    f"{type(optimizer).__name__} evaluates its batch more than once a step, which does not go with "
+                    f"accumulate_grad_batches={self.trainer.accumulate_grad_batches}: the later passes would see the "
+                    f"last batch alone. Use a larger batch instead."
+                )
 
     def on_train_epoch_start(self) -> None:
         """Start from nothing."""
@@ -189,4 +212,7 @@ def _modules(argument: str, modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
             )
         if loss_key(name) == TOTAL_LOSS:
             raise ValueError(f"LightningModuleDefault({argument}=): the name {name!r} is taken by the losses' sum.")
-    return nn.ModuleDict(dict(modules))
+    try:
+        return nn.ModuleDict(dict(modules))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"LightningModuleDefault({argument}=) needs names that a module may have: {error}.") from None

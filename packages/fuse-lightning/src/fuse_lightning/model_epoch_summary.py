@@ -1,5 +1,6 @@
 """A table of the best and the current epoch, after every epoch."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from pytorch_lightning.callbacks import Checkpoint
 class ModelEpochSummary(Checkpoint):
     """Prints the logged values of the best and the current epoch, and writes them to `epoch_summary_<monitor>.txt`.
 
-    The best epoch survives resuming. Only the first process prints and writes. It is a `Checkpoint` in Lightning's
-    sense, a callback that runs after the module has logged its epoch, but it saves no weights.
+    The best epoch survives resuming. Only the first process prints and writes. Validation values are shown for epochs
+    that validated. It is a `Checkpoint` in Lightning's sense, a callback that runs after the module has logged its
+    epoch, but it saves no weights.
 
     Args:
         model_dir: where the text file is written; None writes none.
@@ -31,14 +33,22 @@ class ModelEpochSummary(Checkpoint):
         self.mode = mode
         self.best_epoch: int | None = None
         self.best_values: dict[str, float] = {}
+        self._trainer: pl.Trainer | None = None
+        self._validated = False
 
     @property
     def state_key(self) -> str:
         """Tells several summaries apart in a checkpoint."""
         return f"{type(self).__name__}[monitor={self.monitor}, mode={self.mode}]"
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Keep the trainer, to look at its metrics when a checkpoint is saved."""
+        self._trainer = trainer
+
     def state_dict(self) -> dict[str, Any]:
-        """The best epoch so far."""
+        """The best epoch so far, that of the validation that has just ended included."""
+        if self._trainer is not None and self._validated:  # checkpoints are saved before the epoch ends
+            self._consider(self._trainer)
         return {"best_epoch": self.best_epoch, "best_values": self.best_values}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -48,22 +58,38 @@ class ModelEpochSummary(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare the epoch with the best one, and print and write both."""
-        if trainer.sanity_checking:
-            return
-        values = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
-        if self.monitor in values and self._is_best(values[self.monitor]):
-            self.best_epoch = trainer.current_epoch
-            self.best_values = values
+        values = self._consider(trainer)
+        self._validated = False
         table = self.table(trainer.current_epoch, values)
         if trainer.is_global_zero:
             print(f"\n{table}", flush=True)  # noqa: T201
             if self.model_dir is not None:
                 self.model_dir.mkdir(parents=True, exist_ok=True)
-                (self.model_dir / f"epoch_summary_{self.monitor}.txt").write_text(f"{table}\n")
+                name = self.monitor.replace("/", "_")
+                (self.model_dir / f"epoch_summary_{name}.txt").write_text(f"{table}\n")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note that the epoch has validation values of its own."""
+        self._validated = not trainer.sanity_checking
+
+    def _consider(self, trainer: pl.Trainer) -> dict[str, float]:
+        """The values of the current epoch, which become the best ones if they are, or belong to the best epoch."""
+        values = {
+            name: float(value)
+            for name, value in sorted(trainer.callback_metrics.items())
+            if self._validated or not name.startswith("validation")  # left from an earlier epoch
+        }
+        value = values.get(self.monitor)
+        if value is not None and self._is_best(value):
+            self.best_epoch = trainer.current_epoch
+            self.best_values = values
+        elif self.best_epoch == trainer.current_epoch and value == self.best_values[self.monitor]:
+            self.best_values = values  # what the epoch has logged since
+        return values
 
     def _is_best(self, value: float) -> bool:
-        if self.best_epoch is None:
-            return True
+        if math.isnan(value) or self.best_epoch is None:
+            return not math.isnan(value)
         best = self.best_values[self.monitor]
         return value < best if self.mode == "min" else value > best
 

@@ -17,11 +17,12 @@ def convert_predictions_to_dataframe(predictions: Sequence[Mapping[str, Any]]) -
     `<key>.1` and so on.
 
     Args:
-        predictions: for each batch, a mapping of keys to tensors `[B]` or `[B, N]`, or lists with an entry per sample.
+        predictions: for each batch, a mapping of keys to tensors `[B]` or `[B, N]`, or lists with an entry per sample;
+            with several loaders, a list of those per loader.
 
     Raises:
         ImportError: pandas is not installed.
-        ValueError: a tensor has another rank.
+        ValueError: a tensor has another rank, or there are no predictions.
 
     Example:
         >>> batches = [{"data.sample_id": ["a", "b"], "model.output.cls": torch.tensor([[0.25, 0.75], [0.5, 0.5]])}]
@@ -38,7 +39,10 @@ def convert_predictions_to_dataframe(predictions: Sequence[Mapping[str, Any]]) -
             "convert_predictions_to_dataframe needs pandas, which is not installed: pip install pandas."
         ) from error
 
-    return pd.concat([pd.DataFrame(_columns(batch)) for batch in predictions], ignore_index=True)
+    batches = [batch for part in predictions for batch in (part if isinstance(part, list) else [part])]
+    if not batches:
+        raise ValueError("convert_predictions_to_dataframe got no predictions. Was the loader empty?")
+    return pd.concat([pd.DataFrame(_columns(batch)) for batch in batches], ignore_index=True)
 
 
 def _columns(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,7 +51,8 @@ def _columns(batch: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(value, Tensor):
             columns[key] = list(value)
             continue
-        array = value.detach().to("cpu", torch.float32 if value.is_floating_point() else None).numpy()
+        half = value.is_floating_point() and value.itemsize < 4  # which numpy or pandas may not know
+        array = value.detach().to("cpu", torch.float32 if half else value.dtype).numpy()
         if array.ndim == 1:
             columns[key] = array
         elif array.ndim == 2:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import pytorch_lightning as pl
 from torch import Tensor, nn
 
-from fuse_core import LOSSES, SAMPLE_ID, TOTAL_LOSS, log_name, loss_key, read_key
+from fuse_core import LOSSES, SAMPLE_ID, TOTAL_LOSS, NDict, log_name, loss_key, read_key
 
 from .epoch_losses import EpochLosses
 
@@ -64,13 +64,16 @@ def reset_metrics(metrics: Components) -> None:
 
 
 def step_extract_predictions(prediction_keys: Sequence[str], batch_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of one batch that are to be kept as predictions: `data.sample_id` and `prediction_keys`.
+    """The values of one batch to be kept as predictions: `data.sample_id` and `prediction_keys`, keys or branches.
 
     Raises:
         NestedKeyError: the batch_dict lacks one of them.
     """
-    keys = dict.fromkeys((SAMPLE_ID, *prediction_keys))
-    return {key: read_key(batch_dict, key, "step_extract_predictions") for key in keys}
+    predictions: dict[str, Any] = {}
+    for key in (SAMPLE_ID, *prediction_keys):
+        value = read_key(batch_dict, key, "step_extract_predictions")
+        predictions.update(NDict({key: value}))  # of a branch, its leaves
+    return predictions
 
 
 def epoch_end_compute_and_log_losses(

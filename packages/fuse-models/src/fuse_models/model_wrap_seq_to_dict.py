@@ -27,7 +27,9 @@ class ModelWrapSeqToDict(nn.Module):
 
     Raises:
         NestedKeyError: the batch_dict lacks an input.
-        ValueError: the model returns another number of outputs than declared, or lacks a declared name.
+        TypeError: `model` is no module, or the pre-function returns neither list nor dict.
+        ValueError: a key is given for two outputs, the model returns another number of outputs than declared, or it
+            lacks a declared name.
 
     Example:
         >>> import torch
@@ -55,6 +57,11 @@ class ModelWrapSeqToDict(nn.Module):
                     f"ModelWrapSeqToDict({name}=) takes a non-empty sequence or mapping of keys, got {keys!r}. "
                     f"For one key, use [key]."
                 )
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"ModelWrapSeqToDict(model=) takes a module, got {model!r}.")
+        written = _keys(model_outputs)
+        if len(set(written)) != len(written):
+            raise ValueError(f"ModelWrapSeqToDict needs a key of its own for each output, got {written}.")
         self.model = model
         # Plain tuples and dicts: a caller's list may change later, and torch.compile need not guard more than these.
         self.model_inputs = dict(model_inputs) if isinstance(model_inputs, Mapping) else tuple(model_inputs)
@@ -74,6 +81,11 @@ class ModelWrapSeqToDict(nn.Module):
             inputs = [read_key(batch_dict, key, name) for key in self.model_inputs]
         if self.pre_forward_processing_function is not None:
             inputs = self.pre_forward_processing_function(inputs)
+            if not isinstance(inputs, (list, tuple, dict)):  # a tensor would be taken apart by sample
+                raise TypeError(
+                    f"ModelWrapSeqToDict's pre_forward_processing_function must return the list or dict of inputs, but "
+                    f"it returned {_kind(inputs)}. Return [input]."
+                )
         model: Any = self._modules["model"]  # as self.model, without the detour through __getattr__
         outputs = model(**inputs) if isinstance(inputs, dict) else model(*inputs)
         if self.post_forward_processing_function is not None:
@@ -116,7 +128,7 @@ class ModelWrapSeqToDict(nn.Module):
             return getattr(self.model, name)
 
 
-def _keys(keys: Mapping[str, str] | tuple[str | None, ...]) -> tuple[str, ...]:
+def _keys(keys: Mapping[str, str] | Sequence[str | None]) -> tuple[str, ...]:
     values = keys.values() if isinstance(keys, Mapping) else keys
     return tuple(key for key in values if key is not None)
 

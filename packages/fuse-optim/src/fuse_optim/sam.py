@@ -20,7 +20,9 @@ class SAM(Optimizer):
     parameters together. Source: Foret et al. 2021, "Sharpness-Aware Minimization for Efficiently Improving
     Generalization", arXiv 2010.01412, equations 2 and 3.
 
-    The weights are restored from a saved copy, so bit by bit, and also when the closure raises.
+    The weights are restored from a saved copy, so bit by bit, and also when the closure raises. The closure is called
+    twice a step, so normalization layers update their running statistics twice, the second time at the perturbed
+    weights. The closure must clear the gradients: accumulating them over several batches is not supported.
 
     Args:
         params: parameters or parameter groups; a group may set its own `rho`.
@@ -47,6 +49,9 @@ class SAM(Optimizer):
 
     base_optimizer: Optimizer
 
+    calls_closure_repeatedly = True
+    """For training loops: a step evaluates its batch more than once."""
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -57,9 +62,17 @@ class SAM(Optimizer):
         super().__init__(params, {"rho": rho})
         self.base_optimizer = base_optimizer(self.param_groups, **base_kwargs)
         # Shared, so that learning rate schedulers see the base optimizer's settings and steps its changes to them.
+        self._share_with_base()
+        self.defaults = {**self.base_optimizer.defaults, "rho": rho}
+
+    def _share_with_base(self) -> None:
         self.param_groups = self.base_optimizer.param_groups
         self.state = self.base_optimizer.state
-        self.defaults = {**self.base_optimizer.defaults, "rho": rho}
+        for group in self.param_groups:
+            group.setdefault("rho", self.defaults["rho"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "base_optimizer": self.base_optimizer}
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step.
@@ -109,13 +122,13 @@ class SAM(Optimizer):
         for (p, rho), grad in zip(moving, grads, strict=True):
             # A gradient of exactly zero gives no direction: stay, rather than divide by zero.
             scale = torch.where(norm > 0, rho / norm, 0.0).to(p.device)
-            p.add_(grad * scale.to(p.dtype))
+            p.add_((grad.to(dtype) * scale).to(p.dtype))  # rho over a small norm overflows half precision
         return params, weights
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group, to the base optimizer too."""
         rho = param_group.setdefault("rho", self.defaults["rho"])
-        if rho < 0:
+        if not rho >= 0:
             raise ValueError(f"SAM needs rho >= 0, got {rho}.")
         if hasattr(self, "base_optimizer"):
             self.base_optimizer.add_param_group(param_group)
@@ -127,7 +140,6 @@ class SAM(Optimizer):
         return self.base_optimizer.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` returned."""
+        """Load what `state_dict` returned, or the state of the base optimizer's class without SAM."""
         self.base_optimizer.load_state_dict(state_dict)
-        self.param_groups = self.base_optimizer.param_groups
-        self.state = self.base_optimizer.state
+        self._share_with_base()

@@ -1,15 +1,27 @@
 """The walkthrough's command line: `python -m fuse_lightning.walkthrough --help`."""
 
 import argparse
-import shutil
 import sys
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from .data import digits_splits, mnist_splits
 from .evaluation import draw_learning_curves, evaluate, predict
 from .training import Settings, train
+
+RUN_FILES = (
+    "best_epoch.ckpt",
+    "last.ckpt",
+    "metrics.csv",
+    "hparams.yaml",
+    "predictions.csv",
+    "epoch_summary_*.txt",
+    "learning_curves.png",
+    "confusion_matrix.png",
+)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -23,12 +35,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--data-dir", type=Path, help="a folder with the four MNIST IDX files, to train on those instead"
     )
-    parser.add_argument("--epochs", type=int, default=Settings.epochs)
-    parser.add_argument("--batch-size", type=int, default=Settings.batch_size)
-    parser.add_argument("--learning-rate", type=float, default=Settings.learning_rate)
+    parser.add_argument("--epochs", type=positive(int), default=Settings.epochs)
+    parser.add_argument("--batch-size", type=positive(int), default=Settings.batch_size)
+    parser.add_argument("--learning-rate", type=positive(float), default=Settings.learning_rate)
     parser.add_argument("--optimizer", choices=("adam", "sam"), default=Settings.optimizer)
     parser.add_argument("--seed", type=int, default=Settings.seed)
-    parser.add_argument("--overwrite", action="store_true", help="delete the run folder first if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run wrote to the run folder")
+    parser.add_argument("--min-accuracy", type=float, default=0.0, help="fail where the test accuracy is lower")
     return parser.parse_args(arguments)
 
 
@@ -62,19 +75,37 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"training time: {seconds:.1f} s")  # noqa: T201
     print(f"test accuracy: {accuracy:.4f}")  # noqa: T201
     print(f"run folder: {run_dir.resolve()}")  # noqa: T201
+    if accuracy < options.min_accuracy:
+        sys.exit(f"error: the test accuracy {accuracy:.4f} is below --min-accuracy {options.min_accuracy}")
 
 
 def prepare_run_dir(run_dir: Path, overwrite: bool) -> None:
-    """Make the run folder.
+    """Make the run folder; to overwrite is to delete the files that an earlier run wrote, and nothing else.
 
     Raises:
-        FileExistsError: it exists, is not empty, and may not be overwritten.
+        FileExistsError: it is a file, or it is not empty and may not be overwritten.
     """
-    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+    if run_dir.exists() and not run_dir.is_dir():
+        raise FileExistsError(f"{run_dir} is a file. Choose another --run-dir.")
+    if run_dir.exists() and any(run_dir.iterdir()):
         if not overwrite:
             raise FileExistsError(f"{run_dir} exists and is not empty. Choose another --run-dir, or add --overwrite.")
-        shutil.rmtree(run_dir)
+        for pattern in RUN_FILES:
+            for path in run_dir.glob(pattern):
+                path.unlink()
     run_dir.mkdir(parents=True, exist_ok=True)
+
+
+def positive(kind: type) -> Callable[[str], Any]:
+    """A type of command line arguments: a number above zero."""
+
+    def parse(text: str) -> Any:
+        number = kind(text)
+        if not number > 0:
+            raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+        return number
+
+    return parse
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Keys written: `data.sample_id`, `data.image` (float32 [B, 1, H, W], from 0 to 1)
 
 import gzip
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,11 +68,14 @@ def mnist_splits(data_dir: Path, seed: int) -> Splits:
         for part in ("train", "test")
     }
     for part, (images, labels) in arrays.items():
-        if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+        size = arrays["train"][0].shape[-1]
+        if images.ndim != 3 or images.shape[1:] != (size, size) or size % 2 or labels.shape != (len(images),):
             raise ValueError(
-                f"The {part} files need images [N, H, W] and as many labels [N]; {data_dir} holds images "
-                f"{images.shape} and labels {labels.shape}."
+                f"The {part} files need square images [N, H, W] of one even size in all files and as many labels [N]; "
+                f"{data_dir} holds images {images.shape} and labels {labels.shape}."
             )
+        if labels.max(initial=0) > 9:
+            raise ValueError(f"The {part} labels must be digits from 0 to 9; {data_dir} holds {labels.max()}.")
     train_images, train_labels = arrays["train"]
     train, validation = _stratified_split((train_images, train_labels.astype(np.int64)), test_size=0.1, seed=seed)
     return Splits(train, validation, (arrays["test"][0], arrays["test"][1].astype(np.int64)))
@@ -111,8 +115,11 @@ def read_idx(path: Path) -> np.ndarray:
     """
     content = path.read_bytes()
     if content[:2] == b"\x1f\x8b":  # the signature of gzip, whatever the file is called
-        content = gzip.decompress(content)
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+        try:
+            content = gzip.decompress(content)
+        except (EOFError, OSError, zlib.error) as error:
+            raise ValueError(f"{path} cannot be decompressed: {error}. Is it cut off?") from error
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08" or len(content) < 4 + 4 * content[3]:
         raise ValueError(f"{path} is no IDX file of unsigned bytes: it starts with {content[:4]!r}.")
     rank = content[3]
     header = 4 + 4 * rank
