@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .dense_options import Activation
-from .voxel_chunks import accumulation_dtype, class_index, voxel_chunks
+from .voxel_chunks import accumulation_dtype, class_index, store_block, voxel_chunks, working_block
 
 
 class ClassSums(NamedTuple):
@@ -40,7 +40,7 @@ def class_sums(
     """
     if torch.compiler.is_compiling():  # the compiler fuses the formula by itself
         return _formula(logits, target, valid, activation, squared)
-    return ClassSums(*_ClassSums.apply(logits, target, valid, activation, squared))
+    return ClassSums(*_ClassSums.apply(logits, target, valid, activation, squared))  # type: ignore[no-untyped-call]
 
 
 def probabilities_of(logits: Tensor, activation: Activation) -> Tensor:
@@ -59,9 +59,7 @@ def class_probabilities(target: Tensor, valid: Tensor | None, classes: int, dtyp
     return target if valid is None else torch.where(valid[:, None], target, 0.0)
 
 
-def _formula(
-    logits: Tensor, target: Tensor, valid: Tensor | None, activation: Activation, squared: bool
-) -> ClassSums:
+def _formula(logits: Tensor, target: Tensor, valid: Tensor | None, activation: Activation, squared: bool) -> ClassSums:
     """The same as one expression, for the compiler and for derivatives of derivatives."""
     probabilities = probabilities_of(logits, activation)
     if valid is not None:
@@ -118,6 +116,23 @@ class _ClassSums(Function):
         grad = torch.empty_like(logits)
         for chunk in voxel_chunks(logits.shape, logits.device):
             samples, voxels = chunk
+            block = working_block(grad, chunk, accumulation_dtype(logits.dtype))
+            _write_probabilities(logits[samples, :, voxels], ctx.activation, block)
+            slope = grad_predicted[samples, :, None]  # by the probabilities
+            slope = 2 * block * slope if ctx.squared else slope.expand_as(block).contiguous()
+            if target.ndim == 2:
+                index = class_index(target, valid, chunk)
+                slope.scatter_add_(1, index[:, None], grad_overlap[samples].gather(1, index)[:, None])
+            else:
+                slope.addcmul_(grad_overlap[samples, :, None], target[samples, :, voxels].to(slope.dtype))
+            if valid is not None:
+                slope.masked_fill_(~valid[samples, None, voxels], 0.0)
+            _through_activation(slope, block, ctx.activation)
+            store_block(grad, chunk, block)
+        return grad, None, None, None, None
+        grad = torch.empty_like(logits)
+        for chunk in voxel_chunks(logits.shape, logits.device):
+            samples, voxels = chunk
             probabilities = probabilities_of(logits[samples, :, voxels], ctx.activation)
             slope = grad_predicted[samples, :, None]
             slope = 2 * probabilities * slope if ctx.squared else slope.expand_as(probabilities).contiguous()
@@ -134,10 +149,22 @@ class _ClassSums(Function):
         return grad, None, None, None, None
 
 
-def _through_activation(slope: Tensor, probabilities: Tensor, activation: Activation) -> Tensor:
-    """The slope by the logits, from that by the probabilities, whose memory it takes."""
+def _write_probabilities(logits: Tensor, activation: Activation, block: Tensor) -> None:
     if activation == "softmax":
-        slope *= probabilities
-        return slope.addcmul_(probabilities, slope.sum(1, keepdim=True), value=-1)
-    return slope.mul_(probabilities).mul_(1 - probabilities) if activation == "sigmoid" else slope
+        torch.softmax(logits, dim=1, dtype=block.dtype, out=block)
+    elif activation == "sigmoid":
+        block.copy_(logits).sigmoid_()
+    else:
+        block.copy_(logits)
 
+
+def _through_activation(slope: Tensor, block: Tensor, activation: Activation) -> None:
+    """Replace the probabilities in the block by the slope by the logits, given that by the probabilities."""
+    if activation == "softmax":
+        slope -= (slope * block).sum(1, keepdim=True)
+        block *= slope
+    elif activation == "sigmoid":
+        slope -= slope * block
+        block *= slope
+    else:
+        block.copy_(slope)

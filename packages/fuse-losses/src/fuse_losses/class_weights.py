@@ -10,8 +10,8 @@ def inverse_proportion_weights(target: Tensor, num_classes: int, valid: Tensor |
     r"""Weights in inverse proportion to how often each class occurs.
 
     $w_c = N / (K\, n_c)$, where $n_c$ of the N valid voxels are of class c and K classes occur at all. These are the
-    weights known as "balanced" (King and Zeng 2001, "Logistic Regression in Rare Events Data"): the voxels of each class
-    together weigh N / K, and an average voxel weighs 1. A class that does not occur has weight 0.
+    weights known as "balanced" (King and Zeng 2001, "Logistic Regression in Rare Events Data"): the voxels of each
+    class together weigh N / K, and an average voxel weighs 1. A class that does not occur has weight 0.
 
     Args:
         target: class indices of any shape, or probabilities `[B, C, *spatial]` if floating-point.

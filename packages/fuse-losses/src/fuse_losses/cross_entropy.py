@@ -18,11 +18,11 @@ def segmentation_cross_entropy(
     With y the target and p the probabilities:
 
     - `activation="softmax"`: the loss of a voxel is $-\sum_c w_c\, y_c \log p_c$, and under `"mean"` the sum over valid
-      voxels is divided by $\sum w_c y_c$ over voxels and classes: what `torch.nn.functional.cross_entropy` does with class
-      indices, here with one-hot and soft targets too.
+      voxels is divided by $\sum w_c y_c$ over voxels and classes: what `torch.nn.functional.cross_entropy` does with
+      class indices, here with one-hot and soft targets too.
     - `activation="sigmoid"`: the binary cross-entropy of each channel by itself,
-      $-w_c [y_c \log p_c + (1 - y_c) \log (1 - p_c)]$, and under `"mean"` the sum is divided by that of $w_c$ over valid
-      voxels and channels.
+      $-w_c [y_c \log p_c + (1 - y_c) \log (1 - p_c)]$, and under `"mean"` the sum is divided by that of $w_c$ over
+      valid voxels and channels.
     - `activation="none"`: the first form on probabilities over the classes; the second for a single channel. Below the
       type's epsilon (1.2e-7) a probability counts as that, without a gradient.
 

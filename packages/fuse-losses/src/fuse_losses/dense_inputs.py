@@ -48,7 +48,8 @@ def read_dense_inputs(
         loss: the loss that they are for, named by the errors.
         logits: `[B, C, *spatial]`, up to three spatial axes.
         target: `[B, *spatial]`, `[B, 1, *spatial]` or `[B, C, *spatial]`; see `DenseOptions`.
-        mask: not zero at valid voxels, `[B, *spatial]` or `[B, 1, *spatial]` with the target's spatial size; B may be 1.
+        mask: not zero at valid voxels, `[B, *spatial]` or `[B, 1, *spatial]` with the target's spatial size; B may be
+            1.
         settings: the checked options.
 
     Raises:
@@ -100,8 +101,8 @@ def _check_shapes(loss: str, logits: Tensor, target: Tensor, settings: DenseSett
     channel = target.shape[1:2] if target.ndim == logits.ndim else torch.Size()
     if target.ndim not in (logits.ndim - 1, logits.ndim) or channel not in ((), (1,), (classes,)):
         raise ValueError(
-            f"{loss} takes a target [B, *spatial], [B, 1, *spatial] or [B, {classes}, *spatial] for a prediction of shape"
-            f" {tuple(logits.shape)}, got shape {tuple(target.shape)}."
+            f"{loss} takes a target [B, *spatial], [B, 1, *spatial] or [B, {classes}, *spatial] for a prediction of"
+            f" shape {tuple(logits.shape)}, got shape {tuple(target.shape)}."
         )
     if target.shape[0] != logits.shape[0]:
         raise ValueError(
@@ -109,8 +110,8 @@ def _check_shapes(loss: str, logits: Tensor, target: Tensor, settings: DenseSett
         )
     if settings.resize_mode is None and target.shape[target.ndim - len(spatial) :] != spatial:
         raise ValueError(
-            f"{loss} got a target of shape {tuple(target.shape)} for a prediction of shape {tuple(logits.shape)}. Resize"
-            " one of them, or let the loss do it with resize_mode='nearest', 'maxpool' or 'area'."
+            f"{loss} got a target of shape {tuple(target.shape)} for a prediction of shape {tuple(logits.shape)}."
+            " Resize one of them, or let the loss do it with resize_mode='nearest', 'maxpool' or 'area'."
         )
     if channel != (classes,) and classes > 1 and (target.is_floating_point() or target.is_complex()):
         raise TypeError(f"{loss} takes class indices of an integer type, got {target.dtype}. Convert with .long().")
@@ -125,8 +126,8 @@ def _read_mask(loss: str, mask: Tensor, samples: int, spatial: torch.Size) -> Te
         mask = mask.squeeze(1)
     if mask.shape[1:] != spatial or mask.ndim == 0 or mask.shape[0] not in (1, samples):
         raise ValueError(
-            f"{loss} takes a mask [{samples}, *spatial] or [1, *spatial], perhaps with a channel axis of 1, of the target's"
-            f" spatial size {tuple(spatial)}, got shape {tuple(mask.shape)}."
+            f"{loss} takes a mask [{samples}, *spatial] or [1, *spatial], perhaps with a channel axis of 1, of the"
+            f" target's spatial size {tuple(spatial)}, got shape {tuple(mask.shape)}."
         )
     mask = mask if mask.dtype == torch.bool else mask != 0
     return mask.expand(samples, *spatial)
@@ -150,8 +151,8 @@ def _check_values(
         what = "probabilities from 0 to 1" if per_class else f"class indices from 0 to {highest}"
         values = ", ".join(f"{value:g}" for value in received)
         raise ValueError(
-            f"{loss} takes {what}, got {values} at {int(wrong.sum())} voxels. Fix the target, or leave such voxels out with"
-            " ignore_index or a mask."
+            f"{loss} takes {what}, got {values} at {int(wrong.sum())} voxels. Fix the target, or leave such voxels out"
+            " with ignore_index or a mask."
         )
 
 
@@ -167,7 +168,9 @@ def _class_weights(
     ignored = settings.ignore_classes
     too_high = [one for one in ignored if one >= classes]
     if too_high:
-        raise ValueError(f"{loss}(ignore_classes=) holds {too_high}, but the prediction has classes 0 to {classes - 1}.")
+        raise ValueError(
+            f"{loss}(ignore_classes=) holds {too_high}, but the prediction has classes 0 to {classes - 1}."
+        )
     if len(set(ignored)) == classes:
         raise ValueError(f"{loss} has no class left: the prediction has {classes}, and all are ignored.")
     weights = _given_weights(settings.class_weights, logits, lambda: class_counts(target, valid, classes))
@@ -175,7 +178,9 @@ def _class_weights(
         raise ValueError(f"{loss} got {len(weights)} class_weights for a prediction of {classes} classes.")
     if not ignored:
         return weights
-    weights = weights.clone() if weights is not None else logits.new_ones(classes, dtype=accumulation_dtype(logits.dtype))
+    if weights is None:
+        weights = torch.ones(classes, dtype=accumulation_dtype(logits.dtype), device=logits.device)
+    weights = weights.clone()
     for one in ignored:
         weights[one] = 0.0
     return weights

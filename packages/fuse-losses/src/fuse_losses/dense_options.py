@@ -122,7 +122,7 @@ def check_class_weights(loss: str, weights: object, validate: bool) -> None:
     """Raise unless `weights` are None, `"ipw"`, or finite numbers of at least 0, one for each class."""
     if isinstance(weights, str) and weights == "ipw":
         return
-    if weights is not None and not isinstance(weights, Tensor | Sequence) or isinstance(weights, str):
+    if (weights is not None and not isinstance(weights, Tensor | Sequence)) or isinstance(weights, str):
         raise TypeError(f"{loss}(class_weights=) takes a number for each class, 'ipw' or None, got {weights!r}.")
     check_numbers(loss, "class_weights", weights, validate)
 
@@ -135,8 +135,8 @@ def check_numbers(
         if values.ndim != 1:
             raise ValueError(f"{loss}({option}=) has one axis, over the classes, got shape {tuple(values.shape)}.")
         if values_may_be_read(values, validate):
-            for value in values.detach().to(torch.float64).unbind():
-                check_number(loss, option, float(value), at_most=at_most)
+            for one in values.detach().to(torch.float64).unbind():
+                check_number(loss, option, float(one), at_most=at_most)
         return
     for value in values or ():
         check_number(loss, option, value, at_most=at_most)

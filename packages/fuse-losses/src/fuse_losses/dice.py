@@ -31,20 +31,20 @@ def dice_loss(
 
     $$1 - \frac{2 \sum p y + s_n}{\sum p + \sum y + s_d}$$
 
-    The form is that of Drozdzal et al. 2016, "The Importance of Skip Connections in Biomedical Image Segmentation", eq. 1;
-    `squared` sums $p^2$ and $y^2$ in the denominator (Milletari et al. 2016, "V-Net", eq. in section 3); `jaccard` takes
-    $\sum p y$ off half of the denominator, doubled: $2 (\sum p + \sum y - \sum p y) + s_d$; `log` is minus the logarithm
-    of the overlap, which is bounded below by the type's epsilon, instead of one minus it.
+    The form is that of Drozdzal et al. 2016, "The Importance of Skip Connections in Biomedical Image Segmentation", eq.
+    1; `squared` sums $p^2$ and $y^2$ in the denominator (Milletari et al. 2016, "V-Net", eq. in section 3); `jaccard`
+    takes $\sum p y$ off half of the denominator, doubled: $2 (\sum p + \sum y - \sum p y) + s_d$; `log` is minus the
+    logarithm of the overlap, which is bounded below by the type's epsilon, instead of one minus it.
 
     The Dice of a class that the target does not hold is 0/0. `empty` says what such a class contributes:
 
-    - `"skip"`, the default: nothing, and the mean does not count it. It is the only choice that adds neither a reward nor
-      a price to the overlap of the classes that are there, and it needs no smoothing, so that the loss is exact. False
-      positives of an absent class then cost only what they take from the others; add cross-entropy, or use:
+    - `"skip"`, the default: nothing, and the mean does not count it. It is the only choice that adds neither a reward
+      nor a price to the overlap of the classes that are there, and it needs no smoothing, so that the loss is exact.
+      False positives of an absent class then cost only what they take from the others; add cross-entropy, or use:
     - `"penalize"`: the mean probability $\sum p / N$ that the class is given over the N valid voxels (of squares with
-      `squared`), which has the same gradient towards predicting nothing at every voxel, be the class predicted everywhere
-      or nearly nowhere. (A smoothed $1 - s / (\sum p + s)$, the usual way, has almost none once $\sum p$ is well above
-      s.)
+      `squared`), which has the same gradient towards predicting nothing at every voxel, be the class predicted
+      everywhere or nearly nowhere. (A smoothed $1 - s / (\sum p + s)$, the usual way, has almost none once $\sum p$ is
+      well above s.)
     - `"zero"`: 0, and the mean counts it, as for a perfect prediction.
 
     Args:
@@ -55,10 +55,10 @@ def dice_loss(
         squared: squares in the denominator.
         jaccard: the Jaccard index (intersection over union) in place of Dice.
         log: minus the logarithm of the overlap.
-        per_sample: sum over the voxels of each sample; False sums over those of the whole batch, which makes classes that
-            few samples hold less noisy.
-        empty: what a class absent from the target contributes; see above. A class absent from the whole batch has weight 0
-            under `class_weights="ipw"`, whatever is said here.
+        per_sample: sum over the voxels of each sample; False sums over those of the whole batch, which makes classes
+            that few samples hold less noisy.
+        empty: what a class absent from the target contributes; see above. A class absent from the whole batch has
+            weight 0 under `class_weights="ipw"`, whatever is said here.
         mask: which voxels count, `[B, *spatial]` or `[B, 1, *spatial]`, bool or not zero.
         **options: see `DenseOptions`.
 

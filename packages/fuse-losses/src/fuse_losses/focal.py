@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Unpack
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from .class_sums import class_probabilities
 from .class_weights import class_counts
@@ -34,7 +34,7 @@ def focal_loss(
     Lin et al. 2017, "Focal Loss for Dense Object Detection", eq. 5, with y the target and p the probabilities:
 
     - `activation="softmax"`: the loss of a voxel is $-\sum_c \alpha_c w_c\, y_c (1 - p_c)^\gamma \log p_c$, and under
-      `"mean"` the sum over valid voxels is divided by $\sum w_c y_c$ over voxels and classes. With `gamma` 0 and without
+      `"mean"` the sum over valid voxels is divided by $\sum w_c y_c$ over voxels and classes. With `gamma` 0 and no
       `alpha` this is `segmentation_cross_entropy`, and `torch.nn.functional.cross_entropy`, at every reduction.
     - `activation="sigmoid"`, each channel by itself: the loss of a voxel and channel is
       $-w_c [\alpha_c y_c (1 - p_c)^\gamma \log p_c + (1 - \alpha_c)(1 - y_c)\, p_c^\gamma \log (1 - p_c)]$, and under
@@ -48,8 +48,8 @@ def focal_loss(
         logits: `[B, C, *spatial]` with up to three spatial axes, or `[B, C]`.
         target: class indices or probabilities; see `DenseOptions`.
         gamma: how strongly well-classified voxels are played down; at least 0.
-        alpha: a factor, or one for each class. In the sigmoid form, at most 1: positives get alpha, negatives 1 - alpha.
-            It does not change what `"mean"` divides by. None is no factor.
+        alpha: a factor, or one for each class. In the sigmoid form, at most 1: positives get alpha, negatives 1 -
+            alpha. It does not change what `"mean"` divides by. None is no factor.
         mask: which voxels count, `[B, *spatial]` or `[B, 1, *spatial]`, bool or not zero.
         **options: see `DenseOptions`.
 
@@ -64,7 +64,7 @@ def focal_loss(
     Example:
         >>> logits = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
         >>> focal_loss(logits, torch.tensor([0, 0]), gamma=2.0)
-        tensor([...])
+        tensor(0.8259)
     """
     settings = dense_settings("focal_loss", options)
     check_focal(gamma, alpha, settings)
@@ -76,7 +76,7 @@ def check_focal(gamma: float, alpha: Alpha | None, settings: DenseSettings, loss
     """Raise unless `gamma` and `alpha` are in range."""
     check_number(loss, "gamma", gamma)
     at_most = 1.0 if settings.activation == "sigmoid" else math.inf
-    if alpha is None or isinstance(alpha, Tensor | Sequence) and not isinstance(alpha, str):
+    if alpha is None or (isinstance(alpha, Tensor | Sequence) and not isinstance(alpha, str)):
         check_numbers(loss, "alpha", alpha, settings.validate, at_most=at_most)
     else:
         check_number(loss, "alpha", alpha, at_most=at_most)
@@ -122,7 +122,7 @@ def _binary_losses(inputs: DenseInputs, settings: DenseSettings, gamma: float, a
     logits = inputs.logits.to(dtype)
     positive = class_probabilities(inputs.target, inputs.valid, logits.shape[1], dtype)
     if settings.activation == "sigmoid":
-        log_p, log_rest = F.logsigmoid(logits), F.logsigmoid(-logits)
+        log_p, log_rest = logsigmoid(logits), logsigmoid(-logits)
     else:
         log_p, log_rest = _safe_log(logits), _safe_log(1 - logits)
     # exp(gamma * log(1 - p)) is (1 - p) ** gamma with a gradient that is finite for every gamma

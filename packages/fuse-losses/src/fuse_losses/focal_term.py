@@ -5,7 +5,9 @@ from torch import Tensor
 
 
 def focal_term(log_probability: Tensor, gamma: float) -> Tensor:
-    r"""$-(1 - p)^\gamma \log p$ of $\log p$, elementwise (Lin et al. 2017, "Focal Loss for Dense Object Detection", eq. 4).
+    r"""$-(1 - p)^\gamma \log p$ of $\log p$, elementwise.
+
+    Lin et al. 2017, "Focal Loss for Dense Object Detection", eq. 4.
 
     With `gamma` 0 this is $-\log p$, to the bit. Its gradient is finite everywhere: for `gamma` below 1, where
     $(1 - p)^{\gamma - 1}$ grows without bound as p nears 1, the factor $\log p$ shrinks as fast.

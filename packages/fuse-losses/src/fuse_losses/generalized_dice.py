@@ -34,8 +34,8 @@ def generalized_dice_loss(
     $$1 - \frac{2 \sum_c u_c \sum p_c y_c + s_n}{\sum_c u_c (\sum p_c + \sum y_c) + s_d}$$
 
     Sudre et al. 2017, "Generalised Dice overlap as a deep learning loss function for highly unbalanced segmentations",
-    eq. in section 2.1, there without smoothing. The volume weights are scaled so that the largest is 1, which matters to
-    the smoothing only.
+    eq. in section 2.1, there without smoothing. The volume weights are scaled so that the largest is 1, which matters
+    to the smoothing only.
 
     Args:
         logits: `[B, C, *spatial]` with up to three spatial axes, or `[B, C]`.
@@ -51,8 +51,8 @@ def generalized_dice_loss(
         **options: see `DenseOptions`.
 
     Returns:
-        A scalar; 0, connected to the graph, if nothing counts. Under `"mean"` the mean over the samples in which a class
-        counts. With `reduction="none"` the losses of the samples `[B]`, or a scalar for whole-batch sums.
+        A scalar; 0, connected to the graph, if nothing counts. Under `"mean"` the mean over the samples in which a
+        class counts. With `reduction="none"` the losses of the samples `[B]`, or a scalar for whole-batch sums.
 
     Raises:
         TypeError: an argument of the wrong type.
@@ -105,9 +105,7 @@ def check_generalized_dice(
         raise TypeError(f"{loss}(per_sample=) takes True or False, got {per_sample!r}.")
 
 
-def _volume_weights(
-    present: Tensor, class_weights: Tensor | None, kind: VolumeWeights, empty: EmptyClass
-) -> Tensor:
+def _volume_weights(present: Tensor, class_weights: Tensor | None, kind: VolumeWeights, empty: EmptyClass) -> Tensor:
     """The weights of the classes `[B, C]`; the largest volume weight is 1."""
     counted = torch.ones_like(present) if class_weights is None else class_weights.expand_as(present)
     occurs = (present > 0) & (counted > 0)

@@ -1,16 +1,24 @@
 """Bring a segmentation's ground truth to the size of the prediction."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .dense_options import ResizeMode, check_choice
 
-_MAX_POOL = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
-_MEAN_POOL = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+Pool = Callable[..., Tensor]
+_MAX_POOL: dict[int, Pool] = {
+    1: nn.functional.adaptive_max_pool1d,
+    2: nn.functional.adaptive_max_pool2d,
+    3: nn.functional.adaptive_max_pool3d,
+}
+_MEAN_POOL: dict[int, Pool] = {
+    1: nn.functional.adaptive_avg_pool1d,
+    2: nn.functional.adaptive_avg_pool2d,
+    3: nn.functional.adaptive_avg_pool3d,
+}
 
 
 def resize_target(
@@ -23,8 +31,8 @@ def resize_target(
 ) -> Tensor:
     r"""Resize a target up or down, without ever mixing class numbers.
 
-    - `"nearest"`: each new voxel takes the value at its centre (voxel $\lfloor (i + 1/2)\, n / m \rfloor$ of n, for voxel
-      i of m; torch's `nearest-exact`, in integers). Type and format stay.
+    - `"nearest"`: each new voxel takes the value at its centre (voxel $\lfloor (i + 1/2)\, n / m \rfloor$ of n, for
+      voxel i of m; torch's `nearest-exact`, in integers). Type and format stay.
     - `"maxpool"`: a new voxel holds every class that occurs in the part of the target that it covers. Small lesions
       survive, and none of the other classes is lost for it: the result is multilabel.
     - `"area"`: a new voxel holds the share of each class in the part that it covers: soft labels.
@@ -41,9 +49,9 @@ def resize_target(
         ignore_index: marks voxels to ignore; see `DenseOptions`.
 
     Returns:
-        For `"nearest"` the target's type and format with the new size; else `[B, C, *size]`, float64 for a float64 target
-        and float32 otherwise. There a voxel to ignore has channel `ignore_index` 1 and the others 0, or if there is no
-        such channel, holds `ignore_index` in all.
+        For `"nearest"` the target's type and format with the new size; else `[B, C, *size]`, float64 for a float64
+        target and float32 otherwise. There a voxel to ignore has channel `ignore_index` 1 and the others 0, or if there
+        is no such channel, holds `ignore_index` in all.
 
     Raises:
         ValueError: an unknown mode, a target of the wrong rank or an empty one, or no `num_classes` to pool class
@@ -63,8 +71,8 @@ def resize_target(
     has_channel = target.ndim == axes + 2
     if axes not in _MAX_POOL or target.ndim not in (axes + 1, axes + 2):
         raise ValueError(
-            "resize_target takes 1 to 3 spatial axes behind those of the batch and perhaps of the classes, got a target of"
-            f" shape {tuple(target.shape)} for size {tuple(size)}."
+            "resize_target takes 1 to 3 spatial axes behind those of the batch and perhaps of the classes, got a"
+            f" target of shape {tuple(target.shape)} for size {tuple(size)}."
         )
     if mode == "nearest":
         return resize_nearest(target, size)
@@ -72,8 +80,8 @@ def resize_target(
     if per_class:
         if num_classes not in (None, target.shape[1]):
             raise ValueError(
-                f"resize_target was given num_classes={num_classes}, but the target holds {target.shape[1]} classes: its"
-                f" shape is {tuple(target.shape)}."
+                f"resize_target was given num_classes={num_classes}, but the target holds {target.shape[1]} classes:"
+                f" its shape is {tuple(target.shape)}."
             )
         num_classes = target.shape[1]
     elif num_classes is None:

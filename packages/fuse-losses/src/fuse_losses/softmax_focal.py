@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .focal_term import focal_term, focal_term_slope
-from .voxel_chunks import Chunk, accumulation_dtype, class_index, voxel_chunks
+from .voxel_chunks import Chunk, accumulation_dtype, class_index, store_block, voxel_chunks, working_block
 
 
 def softmax_focal(
@@ -29,13 +29,11 @@ def softmax_focal(
     """
     if torch.compiler.is_compiling():  # the compiler fuses the formula by itself
         return _formula(logits, target, valid, class_factor, gamma)
-    losses: Tensor = _SoftmaxFocal.apply(logits, target, valid, class_factor, gamma)
+    losses: Tensor = _SoftmaxFocal.apply(logits, target, valid, class_factor, gamma)  # type: ignore[no-untyped-call]
     return losses
 
 
-def _formula(
-    logits: Tensor, target: Tensor, valid: Tensor | None, class_factor: Tensor | None, gamma: float
-) -> Tensor:
+def _formula(logits: Tensor, target: Tensor, valid: Tensor | None, class_factor: Tensor | None, gamma: float) -> Tensor:
     """The same as one expression, for the compiler and for derivatives of derivatives."""
     log_probabilities = torch.log_softmax(logits, dim=1, dtype=accumulation_dtype(logits.dtype))
     classes = torch.arange(logits.shape[1], device=logits.device)[:, None]
@@ -62,7 +60,7 @@ class _SoftmaxFocal(Function):
         return losses
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004  the name is torch's
         logits, target, valid, class_factor, gamma = inputs
         ctx.save_for_backward(logits, target, valid, class_factor)
         ctx.gamma = gamma
@@ -80,19 +78,19 @@ class _SoftmaxFocal(Function):
         for chunk in voxel_chunks(logits.shape, logits.device):
             index = class_index(target, valid, chunk).unsqueeze(1)
             chunk_logits = logits[chunk[0], :, chunk[1]]
+            block = working_block(grad, chunk, dtype)
             if ctx.gamma == 0:
-                probabilities = torch.softmax(chunk_logits, dim=1, dtype=dtype)
+                torch.softmax(chunk_logits, dim=1, dtype=dtype, out=block)
                 slope = grad_losses[chunk].neg()
             else:
-                log_probabilities = torch.log_softmax(chunk_logits, dim=1, dtype=dtype)
-                slope = focal_term_slope(log_probabilities.gather(1, index).squeeze(1), ctx.gamma)
+                torch.log_softmax(chunk_logits, dim=1, dtype=dtype, out=block)
+                slope = focal_term_slope(block.gather(1, index).squeeze(1), ctx.gamma)
                 slope *= grad_losses[chunk]
-                probabilities = log_probabilities.exp_()
+                block.exp_()
             slope = _times_factors(slope, index, valid, class_factor, chunk).unsqueeze(1)
-            # The slope by the logits is slope * (1 - p) at the target and slope * -p elsewhere.
-            chunk_grad = probabilities.mul_(-slope)
-            chunk_grad.scatter_(1, index, chunk_grad.gather(1, index) + slope)
-            grad[chunk[0], :, chunk[1]] = chunk_grad
+            # With p now in the block: the slope by the logits is slope * (1 - p) at the target, slope * -p elsewhere.
+            block.mul_(slope.neg()).scatter_add_(1, index, slope)
+            store_block(grad, chunk, block)
         return grad, None, None, None, None
 
 

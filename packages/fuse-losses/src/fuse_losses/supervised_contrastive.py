@@ -1,8 +1,8 @@
 """Supervised contrastive loss."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from .connected_zero import connected_zero
 from .dense_options import check_number
@@ -30,8 +30,8 @@ def supervised_contrastive_loss(
 
     Args:
         feat_i: the anchors' features, `[B_i, D]`.
-        feat_j: the features that they are compared with, `[B_j, D]`: another view, or another modality. None is `feat_i`,
-            where a sample is not compared with itself.
+        feat_j: the features that they are compared with, `[B_j, D]`: another view, or another modality. None is
+            `feat_i`, where a sample is not compared with itself.
         target_i: the anchors' classes, `[B_i]`, integer. None makes every sample a class of its own, so that row i of
             `feat_i` and of `feat_j` belong together.
         target_j: the classes of `feat_j`, `[B_j]`; None is `target_i`.
@@ -103,7 +103,7 @@ def _contrast(similarity: Tensor, positive: Tensor) -> Tensor:
 def _unit(features: Tensor) -> Tensor:
     # Scaled by the largest entry first: the squares of huge or tiny ones would not be finite, or be 0.
     largest = features.detach().abs().amax(1, keepdim=True)
-    return F.normalize(features / torch.where(largest > 0, largest, 1.0), dim=1)
+    return normalize(features / torch.where(largest > 0, largest, 1.0), dim=1)
 
 
 def _positives(feat_i: Tensor, feat_j: Tensor, target_i: Tensor | None, target_j: Tensor | None) -> Tensor:

@@ -42,8 +42,8 @@ def tversky_loss(
 
     $$\left(1 - \frac{2 TP + s_n}{2 TP + 2 \alpha FP + 2 \beta FN + s_d}\right)^\gamma$$
 
-    Salehi et al. 2017, "Tversky loss function for image segmentation using 3D fully convolutional deep networks", eq. 2,
-    there without smoothing. The factor 2 is that of Dice, so that `alpha = beta = 0.5` is `dice_loss` and
+    Salehi et al. 2017, "Tversky loss function for image segmentation using 3D fully convolutional deep networks", eq.
+    2, there without smoothing. The factor 2 is that of Dice, so that `alpha = beta = 0.5` is `dice_loss` and
     `alpha = beta = 1` its Jaccard form whatever the smoothing. With `gamma` this is the focal Tversky loss (Abraham and
     Khan 2019, "A novel focal Tversky loss function", eq. 4), whose authors write the exponent as $1/\gamma$.
 

@@ -19,7 +19,7 @@ def voxel_chunks(shape: torch.Size, device: torch.device) -> Iterator[Chunk]:
         [(slice(0, 2, None), slice(0, 4, None))]
     """
     samples, classes, voxels = shape
-    share = shape.numel() // (64 if device.type == "cpu" else 32)
+    share = int(shape.numel() / 40 * (1 + 16 / max(1, classes)))  # more where a plane of voxels is a larger share
     elements = min(max(share, 2**15), 2**18) if device.type == "cpu" else max(share, 2**20)
     samples_per_chunk = max(1, elements // max(1, classes * voxels))
     voxels_per_chunk = max(1, elements // max(1, classes))
@@ -35,6 +35,21 @@ def class_index(target: Tensor, valid: Tensor | None, chunk: Chunk) -> Tensor:
     """The class indices of a block of a target `[B, S]`, as int64 `[b, s]`; 0 where not valid, safe to index with."""
     index = target[chunk].long()
     return index if valid is None else index * valid[chunk]
+
+
+def working_block(whole: Tensor, chunk: Chunk, dtype: torch.dtype) -> Tensor:
+    """Memory to compute the block of `whole` `[B, C, S]` in: the block itself if it serves, else some of its own."""
+    block = whole[chunk[0], :, chunk[1]]
+    if block.dtype == dtype and block.is_contiguous():
+        return block
+    return torch.empty(block.shape, dtype=dtype, device=block.device)
+
+
+def store_block(whole: Tensor, chunk: Chunk, block: Tensor) -> None:
+    """Write what was computed in a `working_block` to its place."""
+    place = whole[chunk[0], :, chunk[1]]
+    if place.data_ptr() != block.data_ptr():
+        place.copy_(block)
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
