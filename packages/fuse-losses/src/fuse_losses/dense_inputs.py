@@ -26,18 +26,6 @@ class DenseInputs(NamedTuple):
     spatial: torch.Size
     """The spatial size that S stands for."""
 
-    @property
-    def holds_indices(self) -> bool:
-        """Whether the target holds class indices."""
-        return self.target.ndim == 2
-
-    def voxel_counts(self, dtype: torch.dtype) -> Tensor:
-        """How many voxels of each sample are valid, `[B, 1]`."""
-        if self.valid is not None:
-            return self.valid.sum(1, keepdim=True).to(dtype)
-        samples, _, voxels = self.logits.shape
-        return torch.full((samples, 1), voxels, dtype=dtype, device=self.logits.device)
-
 
 def read_dense_inputs(
     loss: str, logits: Tensor, target: Tensor, mask: Tensor | None, settings: DenseSettings
@@ -82,6 +70,19 @@ def read_dense_inputs(
     flat_valid = None if valid is None else _flatten(valid, 1)
     weights = _class_weights(loss, flat_logits, flat_target, flat_valid, settings)
     return DenseInputs(flat_logits, flat_target, flat_valid, weights, spatial)
+
+
+def holds_indices(target: Tensor) -> bool:
+    """Whether a target in the form of `DenseInputs` holds class indices, not probabilities."""
+    return target.ndim == 2
+
+
+def voxel_counts(inputs: DenseInputs, dtype: torch.dtype) -> Tensor:
+    """How many voxels of each sample are valid, `[B, 1]`."""
+    if inputs.valid is not None:
+        return inputs.valid.sum(1, keepdim=True).to(dtype)
+    samples, _, voxels = inputs.logits.shape
+    return torch.full((samples, 1), voxels, dtype=dtype, device=inputs.logits.device)
 
 
 def _check_shapes(loss: str, logits: Tensor, target: Tensor, settings: DenseSettings) -> int:

@@ -12,6 +12,9 @@ Activation = Literal["softmax", "sigmoid", "none"]
 Reduction = Literal["none", "mean", "sum"]
 ResizeMode = Literal["nearest", "maxpool", "area"]
 ClassWeights = Sequence[float] | Tensor | Literal["ipw"]
+RESIZE_MODES: tuple[ResizeMode, ...] = get_args(ResizeMode)
+_ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+_REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
 
 
 class DenseOptions(TypedDict, total=False):
@@ -85,10 +88,10 @@ def dense_settings(loss: str, options: Mapping[str, Any]) -> DenseSettings:
             nearest = nearest_keys(name, DenseSettings._fields, n=1) or DenseSettings._fields
             raise TypeError(f"{loss} has no option {name!r}. Nearest: {', '.join(nearest)}.")
     settings = DenseSettings(**options)
-    check_choice(loss, "activation", settings.activation, get_args(Activation))
-    check_choice(loss, "reduction", settings.reduction, get_args(Reduction))
+    check_choice(loss, "activation", settings.activation, _ACTIVATIONS)
+    check_choice(loss, "reduction", settings.reduction, _REDUCTIONS)
     if settings.resize_mode is not None:
-        check_choice(loss, "resize_mode", settings.resize_mode, get_args(ResizeMode), "None")
+        check_choice(loss, "resize_mode", settings.resize_mode, RESIZE_MODES, "None")
     if settings.ignore_index is not None and not _is_int(settings.ignore_index):
         raise TypeError(f"{loss}(ignore_index=) takes an int or None, got {settings.ignore_index!r}.")
     if isinstance(settings.ignore_classes, str) or not isinstance(settings.ignore_classes, Iterable):
@@ -99,7 +102,7 @@ def dense_settings(loss: str, options: Mapping[str, Any]) -> DenseSettings:
     if not settings.include_background:
         ignored = (0, *ignored)
     check_class_weights(loss, settings.class_weights, settings.validate)
-    return settings._replace(ignore_classes=ignored)
+    return DenseSettings(**{**options, "ignore_classes": ignored})
 
 
 def check_choice(loss: str, option: str, value: object, choices: Sequence[str], *others: str) -> None:
@@ -111,7 +114,7 @@ def check_choice(loss: str, option: str, value: object, choices: Sequence[str], 
 
 def check_number(loss: str, option: str, value: object, *, at_most: float = math.inf) -> None:
     """Raise unless `value` is a finite number from 0 to `at_most`."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{loss}({option}=) takes a number, got {value!r}.")
     if not (math.isfinite(value) and 0 <= value <= at_most):
         upper = "" if at_most == math.inf else f" and at most {at_most:g}"
@@ -122,7 +125,7 @@ def check_class_weights(loss: str, weights: object, validate: bool) -> None:
     """Raise unless `weights` are None, `"ipw"`, or finite numbers of at least 0, one for each class."""
     if isinstance(weights, str) and weights == "ipw":
         return
-    if (weights is not None and not isinstance(weights, Tensor | Sequence)) or isinstance(weights, str):
+    if (weights is not None and not isinstance(weights, (Tensor, Sequence))) or isinstance(weights, str):
         raise TypeError(f"{loss}(class_weights=) takes a number for each class, 'ipw' or None, got {weights!r}.")
     check_numbers(loss, "class_weights", weights, validate)
 

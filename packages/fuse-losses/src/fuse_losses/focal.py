@@ -10,7 +10,7 @@ from torch.nn.functional import logsigmoid
 
 from .class_sums import class_probabilities
 from .class_weights import class_counts
-from .dense_inputs import DenseInputs, read_dense_inputs
+from .dense_inputs import DenseInputs, holds_indices, read_dense_inputs
 from .dense_options import DenseOptions, DenseSettings, check_number, check_numbers, dense_settings
 from .focal_term import focal_term
 from .safe_division import divide_or_zero
@@ -76,7 +76,7 @@ def check_focal(gamma: float, alpha: Alpha | None, settings: DenseSettings, loss
     """Raise unless `gamma` and `alpha` are in range."""
     check_number(loss, "gamma", gamma)
     at_most = 1.0 if settings.activation == "sigmoid" else math.inf
-    if alpha is None or (isinstance(alpha, Tensor | Sequence) and not isinstance(alpha, str)):
+    if alpha is None or (isinstance(alpha, (Tensor, Sequence)) and not isinstance(alpha, str)):
         check_numbers(loss, "alpha", alpha, settings.validate, at_most=at_most)
     else:
         check_number(loss, "alpha", alpha, at_most=at_most)
@@ -88,7 +88,7 @@ def reduced_focal(inputs: DenseInputs, settings: DenseSettings, gamma: float, al
     factor = _alpha_of_classes(alpha, inputs.logits.shape[1], dtype, inputs.logits.device)
     binary = settings.activation == "sigmoid" or inputs.logits.shape[1] == 1
     if binary:
-        if isinstance(alpha, int | float):
+        if isinstance(alpha, (int, float)):
             check_number("focal_loss", "alpha", alpha, at_most=1.0)
         losses = _binary_losses(inputs, settings, gamma, factor)
     else:
@@ -105,7 +105,7 @@ def reduced_focal(inputs: DenseInputs, settings: DenseSettings, gamma: float, al
 def _categorical_losses(inputs: DenseInputs, settings: DenseSettings, gamma: float, factor: Tensor | None) -> Tensor:
     """The losses `[B, S]` of probabilities over the classes."""
     logits, target, valid = inputs.logits, inputs.target, inputs.valid
-    if settings.activation == "softmax" and inputs.holds_indices:
+    if settings.activation == "softmax" and holds_indices(inputs.target):
         return softmax_focal(logits, target, valid, factor, gamma)
     dtype = accumulation_dtype(logits.dtype)
     if settings.activation == "softmax":
@@ -146,7 +146,7 @@ def _divisor(inputs: DenseInputs, binary: bool) -> Tensor:
     """What a mean divides by: the sum of the weights that took part."""
     logits, target, valid, weights, _ = inputs
     classes = logits.shape[1]
-    if not binary and (weights is not None or not inputs.holds_indices):
+    if not binary and (weights is not None or not holds_indices(inputs.target)):
         counts = class_counts(target, valid, classes)
         return counts.sum() if weights is None else (counts * weights).sum()
     voxels = logits.shape[0] * logits.shape[2]
@@ -160,7 +160,7 @@ def _alpha_of_classes(alpha: Alpha | None, classes: int, dtype: torch.dtype, dev
     """Alpha as `[C]`."""
     if alpha is None:
         return None
-    if isinstance(alpha, int | float):
+    if isinstance(alpha, (int, float)):
         return torch.full((classes,), float(alpha), dtype=dtype, device=device)
     factors = alpha.detach().to(device, dtype) if isinstance(alpha, Tensor) else torch.tensor(alpha).to(device, dtype)
     if len(factors) != classes:

@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from .class_sums import ClassSums, class_sums
-from .dense_inputs import read_dense_inputs
+from .dense_inputs import read_dense_inputs, voxel_counts
 from .dense_options import DenseOptions, check_choice, check_number, dense_settings
 from .safe_division import divide_or_zero
 
 VolumeWeights = Literal["square", "simple", "uniform"]
 EmptyClass = Literal["skip", "penalize"]
+_VOLUME_WEIGHTS: tuple[VolumeWeights, ...] = get_args(VolumeWeights)
+_EMPTY: tuple[EmptyClass, ...] = get_args(EmptyClass)
 
 
 def generalized_dice_loss(
@@ -68,7 +70,7 @@ def generalized_dice_loss(
     check_generalized_dice(loss, volume_weights, smooth_numerator, smooth_denominator, per_sample, empty)
     inputs = read_dense_inputs(loss, logits, target, mask, settings)
     sums = class_sums(inputs.logits, inputs.target, inputs.valid, settings.activation)
-    voxels = inputs.voxel_counts(sums.present.dtype)
+    voxels = voxel_counts(inputs, sums.present.dtype)
     if not per_sample:
         sums = ClassSums(*(one.sum(0, keepdim=True) for one in sums))
         voxels = voxels.sum(0, keepdim=True)
@@ -97,8 +99,8 @@ def check_generalized_dice(
     empty: EmptyClass,
 ) -> None:
     """Raise unless the options have values that they take."""
-    check_choice(loss, "volume_weights", volume_weights, get_args(VolumeWeights))
-    check_choice(loss, "empty", empty, get_args(EmptyClass))
+    check_choice(loss, "volume_weights", volume_weights, _VOLUME_WEIGHTS)
+    check_choice(loss, "empty", empty, _EMPTY)
     check_number(loss, "smooth_numerator", smooth_numerator)
     check_number(loss, "smooth_denominator", smooth_denominator)
     if not isinstance(per_sample, bool):

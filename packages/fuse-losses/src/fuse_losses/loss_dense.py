@@ -69,15 +69,15 @@ class LossDense(LossBase):
         target: Tensor = read_key(batch_dict, self.target, name)
         mask = self.mask if self.mask_key is None else read_key(batch_dict, self.mask_key, name)
         settings = self.settings
-        options = DenseOptions(
-            activation=settings.activation,
-            class_weights=settings.class_weights if self.class_weights is None else self.class_weights,
-            ignore_index=settings.ignore_index,
-            ignore_classes=settings.ignore_classes,  # the background is one of them if it is not to count
-            reduction=settings.reduction,
-            resize_mode=settings.resize_mode,
-            validate=settings.validate,
-        )
+        options: DenseOptions = {
+            "activation": settings.activation,
+            "class_weights": settings.class_weights if self.class_weights is None else self.class_weights,
+            "ignore_index": settings.ignore_index,
+            "ignore_classes": settings.ignore_classes,  # the background is one of them if it is not to count
+            "reduction": settings.reduction,
+            "resize_mode": settings.resize_mode,
+            "validate": settings.validate,
+        }
         return self.loss(logits, target, mask, options)
 
 
@@ -85,6 +85,6 @@ def numbers_buffer(numbers: Any) -> Tensor | None:
     """Numbers given by the caller as a tensor of the module's own; None for what is no sequence of numbers."""
     if isinstance(numbers, Tensor):
         return numbers.detach().clone()
-    if numbers is None or isinstance(numbers, str | int | float):
+    if numbers is None or isinstance(numbers, (str, int, float)):
         return None
     return torch.tensor(list(numbers), dtype=torch.get_default_dtype())

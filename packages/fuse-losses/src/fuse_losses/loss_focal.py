@@ -32,7 +32,7 @@ class LossFocal(LossDense):
         super().__init__(**arguments)
         check_focal(gamma, alpha, self.settings, "LossFocal")
         self.gamma = gamma
-        self.scalar_alpha = alpha if isinstance(alpha, int | float) else None
+        self.scalar_alpha = alpha if isinstance(alpha, (int, float)) else None
         self.register_buffer("alpha", numbers_buffer(alpha))
 
     def loss(self, logits: Tensor, target: Tensor, mask: Tensor | None, options: DenseOptions) -> Tensor:

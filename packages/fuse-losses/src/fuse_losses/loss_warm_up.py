@@ -78,13 +78,17 @@ class LossWarmUp(LossBase):
         self.ramp_iterations = ramp_iterations or max(1, nof_iterations)
         self.compute_while_zero = compute_while_zero
         self.register_buffer("forwards", torch.zeros((), dtype=torch.int64))
-        # The same number where Python reads it without waiting for the device.
-        self._count = _Count()
-        self.register_load_state_dict_post_hook(_read_count)  # type: ignore[no-untyped-call]
+        self._count: _Count | None = None
 
     def compute(self, batch_dict: Mapping[str, Any]) -> Tensor:
         """The loss before `weight`."""
-        factor = self.factor(self._iteration(batch_dict))
+        if GLOBAL_STEP in batch_dict:
+            iteration = int(batch_dict[GLOBAL_STEP])
+        elif torch.compiler.is_compiling():
+            return self._compiled(batch_dict)
+        else:
+            iteration = self._counted()
+        factor = self.factor(iteration)
         if factor == 0:
             return self._zero(batch_dict)
         loss: Tensor = self.loss(batch_dict)
@@ -100,14 +104,27 @@ class LossWarmUp(LossBase):
         progress = (since + 1) / self.ramp_iterations
         return progress if self.ramp == "linear" else (1 - math.cos(math.pi * progress)) / 2
 
-    def _iteration(self, batch_dict: Mapping[str, Any]) -> int:
-        if GLOBAL_STEP in batch_dict:
-            return int(batch_dict[GLOBAL_STEP])
-        iteration = self._count.value
+    def _counted(self) -> int:
+        """The number of forwards in training mode before this one, without waiting for the device."""
+        count = self._count
+        if count is None or not count.is_of(self.forwards):  # the first time, or loaded, moved or compiled since
+            count = _Count(int(self.forwards), self.forwards)
+        iteration = count.value
         if self.training:
-            self._count.value += 1
             self.forwards += 1
+            count = _Count(iteration + 1, self.forwards)
+        self._count = count
         return iteration
+
+    def _compiled(self, batch_dict: Mapping[str, Any]) -> Tensor:
+        """The loss by arithmetic on the buffer: in a graph the number of forwards cannot be a choice of Python's."""
+        progress = (self.forwards - self.nof_iterations + 1) / (1 if self.ramp is None else self.ramp_iterations)
+        progress = progress.clamp(0, 1)
+        factor = (1 - torch.cos(math.pi * progress)) / 2 if self.ramp == "cosine" else progress
+        if self.training:
+            self.forwards += 1
+        loss: Tensor = self.loss(batch_dict)
+        return torch.where(factor > 0, loss * factor, 0.0)
 
     def _zero(self, batch_dict: Mapping[str, Any]) -> Tensor:
         if self.compute_while_zero:
@@ -121,14 +138,16 @@ class LossWarmUp(LossBase):
 
 
 class _Count:
-    """A number outside of the module, where a compiler does not take it for a constant."""
+    """The number that a buffer holds, where Python reads it without waiting for the device."""
 
-    def __init__(self) -> None:
-        self.value = 0
+    def __init__(self, value: int, buffer: Tensor) -> None:
+        self.value = value
+        self._buffer = buffer
+        self._version = -1 if buffer.is_inference() else buffer._version
 
-
-def _read_count(warm_up: LossWarmUp, _: object) -> None:
-    warm_up._count.value = int(warm_up.forwards)
+    def is_of(self, buffer: Tensor) -> bool:
+        """Whether the buffer is still this one and has not been written to since."""
+        return self._buffer is buffer and not buffer.is_inference() and self._version == buffer._version
 
 
 def _check_count(option: str, value: object, at_least: int) -> None:

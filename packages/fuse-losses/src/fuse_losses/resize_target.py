@@ -1,12 +1,11 @@
 """Bring a segmentation's ground truth to the size of the prediction."""
 
 from collections.abc import Callable, Sequence
-from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from .dense_options import ResizeMode, check_choice
+from .dense_options import RESIZE_MODES, ResizeMode, check_choice
 
 Pool = Callable[..., Tensor]
 _MAX_POOL: dict[int, Pool] = {
@@ -66,7 +65,7 @@ def resize_target(
                  [0., 1., 0.],
                  [0., 0., 1.]]])
     """
-    check_choice("resize_target", "mode", mode, get_args(ResizeMode))
+    check_choice("resize_target", "mode", mode, RESIZE_MODES)
     axes = len(size)
     has_channel = target.ndim == axes + 2
     if axes not in _MAX_POOL or target.ndim not in (axes + 1, axes + 2):

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from .class_sums import ClassSums, class_sums
-from .dense_inputs import DenseInputs, read_dense_inputs
+from .dense_inputs import DenseInputs, read_dense_inputs, voxel_counts
 from .dense_options import DenseOptions, DenseSettings, check_choice, check_number, dense_settings
 from .safe_division import divide_or_zero, finite_power
 
 Empty = Literal["skip", "zero", "penalize"]
+_EMPTY: tuple[Empty, ...] = get_args(Empty)
 
 
 class OverlapOptions(NamedTuple):
@@ -93,7 +94,7 @@ def check_overlap(loss: str, options: OverlapOptions) -> None:
     """Raise unless the options have values that they take."""
     check_number(loss, "smooth_numerator", options.smooth_numerator)
     check_number(loss, "smooth_denominator", options.smooth_denominator)
-    check_choice(loss, "empty", options.empty, get_args(Empty))
+    check_choice(loss, "empty", options.empty, _EMPTY)
     if not isinstance(options.per_sample, bool):
         raise TypeError(f"{loss}(per_sample=) takes True or False, got {options.per_sample!r}.")
 
@@ -106,7 +107,7 @@ def tversky_index(
     Returns:
         `[B, C]`, or `[1, C]` for sums over the whole batch, and the same in bool, or None if all count.
     """
-    voxels = inputs.voxel_counts(sums.present.dtype)
+    voxels = voxel_counts(inputs, sums.present.dtype)
     if not options.per_sample:
         sums = ClassSums(*(one.sum(0, keepdim=True) for one in sums))
         voxels = voxels.sum(0, keepdim=True)
