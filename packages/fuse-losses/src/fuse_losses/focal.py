@@ -162,7 +162,10 @@ def _alpha_of_classes(alpha: Alpha | None, classes: int, dtype: torch.dtype, dev
         return None
     if isinstance(alpha, (int, float)):
         return torch.full((classes,), float(alpha), dtype=dtype, device=device)
-    factors = alpha.detach().to(device, dtype) if isinstance(alpha, Tensor) else torch.tensor(alpha).to(device, dtype)
+    if isinstance(alpha, Tensor):
+        factors = alpha.detach().to(device, dtype)
+    else:
+        factors = torch.tensor(alpha, dtype=dtype, device=device)
     if len(factors) != classes:
         raise ValueError(f"focal_loss got {len(factors)} values of alpha for a prediction of {classes} classes.")
     return factors
