@@ -7,7 +7,11 @@ import torch
 
 def probabilities(logits, activation):
     """p[b][c][v] of a tensor [B, C, ...]."""
-    scores = logits.detach().double().flatten(2).tolist() if logits.ndim > 2 else logits.detach().double()[..., None].tolist()
+    scores = (
+        logits.detach().double().flatten(2).tolist()
+        if logits.ndim > 2
+        else logits.detach().double()[..., None].tolist()
+    )
     result = []
     for sample in scores:
         columns = []
@@ -44,7 +48,8 @@ def ipw(truth, valid):
     """N / (K n) for each class, 0 for those that do not occur."""
     classes = len(truth[0])
     counts = [
-        sum(truth[b][c][v] for b in range(len(truth)) for v in range(len(valid[b])) if valid[b][v]) for c in range(classes)
+        sum(truth[b][c][v] for b in range(len(truth)) for v in range(len(valid[b])) if valid[b][v])
+        for c in range(classes)
     ]
     occurring = sum(count > 0 for count in counts)
     return [sum(counts) / (occurring * count) if count else 0.0 for count in counts]

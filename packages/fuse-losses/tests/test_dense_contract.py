@@ -82,7 +82,9 @@ def test_a_mask_is_as_good_as_leaving_the_voxels_out(drawn, loss):
 
 @given(drawn=dense_batches(), loss=any_loss)
 def test_one_hot_targets_are_as_good_as_class_indices(drawn, loss):
-    target = torch.randint(drawn.classes, (len(drawn.logits), *drawn.spatial), generator=torch.Generator().manual_seed(0))
+    target = torch.randint(
+        drawn.classes, (len(drawn.logits), *drawn.spatial), generator=torch.Generator().manual_seed(0)
+    )
     one_hot = torch.nn.functional.one_hot(target, drawn.classes).movedim(-1, 1)
     options = {**drawn.options, "ignore_index": None, "mask": drawn.mask}
     expected = loss(drawn.logits, target, **options)
@@ -178,7 +180,9 @@ def test_half_precision_is_as_exact_as_its_logits(loss, activation, dtype):
 
 @every_loss
 def test_fp16_sums_over_many_voxels_do_not_overflow(loss):
-    logits = torch.zeros(1, 2, 512, 512, dtype=torch.float16, requires_grad=True)  # sums of 131072, above fp16's largest
+    logits = torch.zeros(
+        1, 2, 512, 512, dtype=torch.float16, requires_grad=True
+    )  # sums of 131072, above fp16's largest
     target = torch.arange(512 * 512).reshape(1, 512, 512) % 2
     value = loss(logits, target)
     assert_close(value, loss(logits.detach().float(), target), rtol=1e-6, atol=0)

@@ -114,7 +114,9 @@ def test_generalized_dice_is_what_loops_compute(batch, kind, empty, per_sample):
     power = {"square": 2, "simple": 1, "uniform": 0}[kind]
     losses, count = [], 0
     for rows in overlap(p, truth, valid, whole_batch=not per_sample):
-        volumes = [present**-power for (_, _, present, _), w in zip(rows, weights, strict=True) if present > 0 and w > 0]
+        volumes = [
+            present**-power for (_, _, present, _), w in zip(rows, weights, strict=True) if present > 0 and w > 0
+        ]
         rarest = max(volumes, default=1.0) if empty == "penalize" else 0.0
         u = [w * (row[2] ** -power if row[2] > 0 else rarest) for row, w in zip(rows, weights, strict=True)]
         if not any(u):
@@ -126,7 +128,9 @@ def test_generalized_dice_is_what_loops_compute(batch, kind, empty, per_sample):
             losses.append(1 - numerator / sum(a * (row[1] + row[2]) for a, row in zip(u, rows, strict=True)))
         else:
             voxels = rows[0][3]
-            losses.append(sum(a * row[1] for a, row in zip(u, rows, strict=True)) / (sum(u) * voxels) if voxels else 0.0)
+            losses.append(
+                sum(a * row[1] for a, row in zip(u, rows, strict=True)) / (sum(u) * voxels) if voxels else 0.0
+            )
     expected = torch.tensor(losses, dtype=torch.float64)
     if batch.options["reduction"] == "mean":
         expected = expected.sum() / max(count, 1)

@@ -61,7 +61,10 @@ def test_cross_entropy_and_its_gradient_are_those_of_torch(reduction, spatial):
     assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
     direction = torch.rand_like(ours)
     assert_close(
-        torch.autograd.grad(ours, logits, direction), torch.autograd.grad(theirs, logits, direction), rtol=1e-5, atol=1e-8
+        torch.autograd.grad(ours, logits, direction),
+        torch.autograd.grad(theirs, logits, direction),
+        rtol=1e-5,
+        atol=1e-8,
     )
 
 

@@ -1,7 +1,13 @@
 import pytest
 import torch
-from fuse_losses.functional import dice_loss, focal_loss, generalized_dice_loss, resize_target
-from fuse_losses.functional import segmentation_cross_entropy, tversky_loss
+from fuse_losses.functional import (
+    dice_loss,
+    focal_loss,
+    generalized_dice_loss,
+    resize_target,
+    segmentation_cross_entropy,
+    tversky_loss,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
@@ -114,7 +120,9 @@ def test_equal_sizes_are_not_touched():
 
 
 def test_an_unknown_mode_is_an_error():
-    with pytest.raises(ValueError, match=r"resize_target\(mode=\) is one of 'nearest', 'maxpool', 'area', got 'linear'"):
+    with pytest.raises(
+        ValueError, match=r"resize_target\(mode=\) is one of 'nearest', 'maxpool', 'area', got 'linear'"
+    ):
         resize_target(torch.zeros(1, 4), [2], "linear")
 
 

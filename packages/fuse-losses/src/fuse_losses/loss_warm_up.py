@@ -78,7 +78,9 @@ class LossWarmUp(LossBase):
         self.ramp_iterations = ramp_iterations or max(1, nof_iterations)
         self.compute_while_zero = compute_while_zero
         self.register_buffer("forwards", torch.zeros((), dtype=torch.int64))
-        self._count: _Count | None = None
+        # The same number where Python reads it without waiting for the device; None if it is to be read from there.
+        self._count: int | None = None
+        self.register_load_state_dict_post_hook(_forget_count)  # type: ignore[no-untyped-call]
 
     def compute(self, batch_dict: Mapping[str, Any]) -> Tensor:
         """The loss before `weight`."""
@@ -105,15 +107,11 @@ class LossWarmUp(LossBase):
         return progress if self.ramp == "linear" else (1 - math.cos(math.pi * progress)) / 2
 
     def _counted(self) -> int:
-        """The number of forwards in training mode before this one, without waiting for the device."""
-        count = self._count
-        if count is None or not count.is_of(self.forwards):  # the first time, or loaded, moved or compiled since
-            count = _Count(int(self.forwards), self.forwards)
-        iteration = count.value
+        """The number of forwards in training mode before this one."""
+        iteration = int(self.forwards) if self._count is None else self._count
         if self.training:
             self.forwards += 1
-            count = _Count(iteration + 1, self.forwards)
-        self._count = count
+        self._count = iteration + self.training
         return iteration
 
     def _compiled(self, batch_dict: Mapping[str, Any]) -> Tensor:
@@ -121,8 +119,9 @@ class LossWarmUp(LossBase):
         progress = (self.forwards - self.nof_iterations + 1) / (1 if self.ramp is None else self.ramp_iterations)
         progress = progress.clamp(0, 1)
         factor = (1 - torch.cos(math.pi * progress)) / 2 if self.ramp == "cosine" else progress
+        self._count = None
         if self.training:
-            self.forwards += 1
+            self.forwards = self.forwards + 1  # not in place: the backward pass may look at the old number
         loss: Tensor = self.loss(batch_dict)
         return torch.where(factor > 0, loss * factor, 0.0)
 
@@ -137,17 +136,8 @@ class LossWarmUp(LossBase):
         return connected_zero([*read, *self.loss.parameters()])
 
 
-class _Count:
-    """The number that a buffer holds, where Python reads it without waiting for the device."""
-
-    def __init__(self, value: int, buffer: Tensor) -> None:
-        self.value = value
-        self._buffer = buffer
-        self._version = -1 if buffer.is_inference() else buffer._version
-
-    def is_of(self, buffer: Tensor) -> bool:
-        """Whether the buffer is still this one and has not been written to since."""
-        return self._buffer is buffer and not buffer.is_inference() and self._version == buffer._version
+def _forget_count(warm_up: LossWarmUp, _: object) -> None:
+    warm_up._count = None
 
 
 def _check_count(option: str, value: object, at_least: int) -> None:
