@@ -77,6 +77,7 @@ class _ClassSums(Function):
         # Sums of blocks are summed in float64 where there is such a thing: it costs nothing at this size.
         wide = torch.float32 if logits.device.type == "mps" else torch.float64
         overlap, predicted, present = (logits.new_zeros(logits.shape[:2], dtype=wide) for _ in range(3))
+        one = logits.new_ones((1, 1), dtype=wide)
         for chunk in voxel_chunks(logits.shape, logits.device):
             samples, voxels = chunk
             probabilities = probabilities_of(logits[samples, :, voxels], activation)
@@ -86,7 +87,7 @@ class _ClassSums(Function):
             if target.ndim == 2:
                 index = class_index(target, valid, chunk)
                 overlap[samples].scatter_add_(1, index, probabilities.gather(1, index[:, None]).squeeze(1).to(wide))
-                counts = torch.ones_like(index, dtype=wide) if chunk_valid is None else chunk_valid.to(wide)
+                counts = one.expand(index.shape) if chunk_valid is None else chunk_valid.to(wide)
                 present[samples].scatter_add_(1, index, counts)
             else:
                 chunk_target = target[samples, :, voxels]

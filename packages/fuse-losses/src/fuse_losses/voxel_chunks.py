@@ -19,7 +19,7 @@ def voxel_chunks(shape: torch.Size, device: torch.device) -> Iterator[Chunk]:
         [(slice(0, 2, None), slice(0, 4, None))]
     """
     samples, classes, voxels = shape
-    share = int(shape.numel() / 40 * (1 + 16 / max(1, classes)))  # more where a plane of voxels is a larger share
+    share = samples * voxels // 2  # half of what one number for each voxel takes
     elements = min(max(share, 2**15), 2**18) if device.type == "cpu" else max(share, 2**20)
     samples_per_chunk = max(1, elements // max(1, classes * voxels))
     voxels_per_chunk = max(1, elements // max(1, classes))
