@@ -3,9 +3,9 @@
     python benchmarks/bench_losses.py [--rounds 9] [--device cuda] [--compile]
 
 Times are medians over rounds in which all contestants take turns. Memory is measured in a process of its own for each
-contestant: on a CPU the growth of the resident set's peak (VmHWM, reset through clear_refs after the inputs are made and a
-small case has loaded the libraries), on a GPU the growth of the allocator's peak. Both include the gradient of the logits,
-which is 1.00 by itself. A library that is not installed, or does not take the shape, is named as missing.
+contestant: on a CPU the growth of the resident set's peak (VmHWM, reset through clear_refs after the inputs are made
+and a small case has loaded the libraries), on a GPU the growth of the allocator's peak. Both include the gradient of
+the logits, which is 1.00 by itself. A library that is not installed, or does not take the shape, is named as missing.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ def print_versions() -> None:
 def main(arguments: argparse.Namespace) -> None:
     """Print the table."""
     print_versions()
-    print("| shape | loss | library | time [ms] | ours / theirs | target | memory [× logits] | bound |")
+    print("| shape | loss | library | time [ms] | ours / theirs | target | memory [logits] | bound |")
     print("|---|---|---|---|---|---|---|---|")
     for shape in arguments.shapes:
         for family in FAMILIES:

@@ -1,4 +1,4 @@
-"""The formulas of the losses as loops over Python floats, written for the tests and sharing nothing with the package."""
+"""The formulas of the losses as loops over Python floats, which share nothing with the package."""
 
 import math
 
@@ -29,7 +29,7 @@ def probabilities(logits, activation):
 
 
 def truth_and_valid(target, classes, ignore_index=None, mask=None):
-    """y[b][c][v] and valid[b][v] of class indices [B, ...] or probabilities [B, C, ...] (the latter if 2 axes longer)."""
+    """y[b][c][v] and valid[b][v] of class indices [B, ...] or probabilities [B, C, ...] (floating-point)."""
     samples = len(target)
     if target.is_floating_point():
         truth = target.double().reshape(samples, classes, -1).tolist()
@@ -91,7 +91,7 @@ def focal(p, truth, valid, weights, gamma, alpha, binary):
 
 
 def overlap(p, truth, valid, power=1, whole_batch=False):
-    """TP, sum of p ** power, sum of y ** power and the number of valid voxels, each [b][c] (one b for the whole batch)."""
+    """TP, sum of p ** power, sum of y ** power and the number of valid voxels, [b][c] (one b for a whole batch)."""
     tables = []
     for b in range(len(p)):
         rows = []

@@ -188,7 +188,7 @@ def test_a_wrong_number_of_alphas_is_an_error():
 
 
 def test_an_alpha_above_1_is_an_error_for_a_single_channel_of_probabilities():
-    with pytest.raises(ValueError, match="at least 0 and at most 1, got 2.0"):
+    with pytest.raises(ValueError, match=r"at least 0 and at most 1, got 2\.0"):
         focal_loss(torch.rand(2, 1, 4), TARGET, alpha=2.0, activation="none")
 
 

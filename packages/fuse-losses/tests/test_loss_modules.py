@@ -179,7 +179,7 @@ def test_what_is_not_a_function_is_no_callable():
 
 
 def test_a_missing_key_is_named_with_its_nearest():
-    with pytest.raises(KeyError, match="LossDefault reads 'model.logits', .* Nearest keys: 'model.logit'"):
+    with pytest.raises(KeyError, match=r"LossDefault reads 'model.logits', .* Nearest keys: 'model.logit'"):
         LossDefault(callable=CROSS_ENTROPY, **KEYS)({"model.logit": torch.zeros(1)})
 
 
@@ -202,7 +202,7 @@ def test_wrap_to_dict_takes_a_function_and_a_dictionary():
 
 def test_wrap_to_dict_names_a_missing_key():
     loss = LossWrapToDict(loss_module=CROSS_ENTROPY, loss_arg_to_batch_key={"input": "model.logits"})
-    with pytest.raises(KeyError, match="LossWrapToDict reads 'model.logits'"):
+    with pytest.raises(KeyError, match=r"LossWrapToDict reads 'model.logits'"):
         loss({"model.logit": torch.zeros(1)})
 
 
@@ -212,5 +212,5 @@ def test_extract_gives_one_number_as_a_scalar():
         LossExtractFromBatchDict(key="loss")({"loss": torch.zeros(2)})
     with pytest.raises(TypeError, match="takes a tensor at 'loss', got float"):
         LossExtractFromBatchDict(key="loss")({"loss": 1.0})
-    with pytest.raises(KeyError, match="LossExtractFromBatchDict reads 'loss', .* Nearest keys: 'losses'"):
+    with pytest.raises(KeyError, match=r"LossExtractFromBatchDict reads 'loss', .* Nearest keys: 'losses'"):
         LossExtractFromBatchDict(key="loss")({"losses": 1.0})

@@ -161,7 +161,7 @@ def test_it_counts_the_same_as_one_compiled_graph(ramp):
 
 
 def test_a_missing_key_shows_while_zero():
-    with pytest.raises(KeyError, match="Calls reads 'model.logits', .* Nearest keys: 'model.logit'"):
+    with pytest.raises(KeyError, match=r"Calls reads 'model.logits', .* Nearest keys: 'model.logit'"):
         LossWarmUp(loss=Calls(), nof_iterations=1)({"model.logit": torch.zeros(1)})
 
 

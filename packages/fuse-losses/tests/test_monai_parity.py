@@ -4,7 +4,13 @@ import warnings
 
 import pytest
 import torch
-from fuse_losses.functional import dice_loss, focal_loss, generalized_dice_loss, segmentation_cross_entropy, tversky_loss
+from fuse_losses.functional import (
+    dice_loss,
+    focal_loss,
+    generalized_dice_loss,
+    segmentation_cross_entropy,
+    tversky_loss,
+)
 from torch.testing import assert_close
 
 with warnings.catch_warnings():
@@ -49,9 +55,9 @@ def test_dice_is_monais(batch, background, whole_batch, squared, jaccard):
 @pytest.mark.parametrize(("alpha", "beta"), [(0.5, 0.5), (0.3, 0.7), (1.0, 1.0)])
 def test_tversky_is_monais(batch, alpha, beta):
     logits, target = batch
-    theirs = losses.TverskyLoss(
-        softmax=True, to_onehot_y=True, alpha=alpha, beta=beta, smooth_nr=0.0, smooth_dr=0.0
-    )(logits, target[:, None])
+    theirs = losses.TverskyLoss(softmax=True, to_onehot_y=True, alpha=alpha, beta=beta, smooth_nr=0.0, smooth_dr=0.0)(
+        logits, target[:, None]
+    )
     assert_same(tversky_loss(logits, target, alpha=alpha, beta=beta), theirs, logits)
 
 
