@@ -4,8 +4,9 @@
 
 Times are medians over rounds in which all contestants take turns. Memory is measured in a process of its own for each
 contestant: on a CPU the growth of the resident set's peak (VmHWM, reset through clear_refs after the inputs are made
-and a small case has loaded the libraries), on a GPU the growth of the allocator's peak. Both include the gradient of
-the logits, which is 1.00 by itself. A library that is not installed, or does not take the shape, is named as missing.
+and a small case has loaded the libraries; malloc is told to return freed blocks at once), on a GPU the growth of the
+allocator's peak. Both include the gradient of the logits, which is 1.00 by itself. A library that is not installed, or
+does not take the shape, is named as missing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import importlib.metadata
+import os
 import platform
 import statistics
 import subprocess
@@ -166,7 +168,9 @@ def memory_in_a_process_of_its_own(
     """`measure_memory` in a fresh interpreter; None if the contestant cannot take part."""
     command = [sys.executable, "-W", "ignore", __file__, "--memory-of", family, library, shape]
     command += ["--device", arguments.device, "--threads", str(arguments.threads)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Freed blocks go back to the system at once, so that the peak is of what is in use, not of what malloc keeps.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     return float(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else None
 
 
@@ -184,7 +188,8 @@ def times(family: str, shape: str, arguments: argparse.Namespace) -> dict[str, l
         except Exception as error:  # a peer may fail in any way; ours may not
             if library.startswith("fuse-losses"):
                 raise
-            print(f"{library} does not take part in {family} {shape}: {type(error).__name__}: {str(error)[:80]}")
+            reason = f"{type(error).__name__}: {str(error)[:100]}"
+            print(f"{library} does not take part in {family} {shape}: {reason}", file=sys.stderr)
             continue
         taking_part[library] = (loss, tensors)
     measured: dict[str, list[float]] = {library: [] for library in taking_part}

@@ -273,6 +273,21 @@ def test_class_indices_may_be_of_any_integer_type(loss, dtype):
 
 
 @every_loss
+@pytest.mark.parametrize(("dtype", "index"), [(torch.uint8, 156), (torch.int8, -1)])
+def test_small_integers_do_not_wrap_around(loss, dtype, index):
+    """156 is -100, and 299 is 43, as uint8; -1 is 255 as int8."""
+    logits = torch.randn(1, 300, 4, generator=torch.Generator().manual_seed(0))
+    target = torch.tensor([[0, 50, 100, abs(index)]])
+    expected = loss(logits, target)
+    for ignore_index in (-100, 255, 1000):
+        assert torch.equal(loss(logits, target.to(torch.uint8), ignore_index=ignore_index), expected)
+    if index < 0:
+        marked = torch.tensor([[0, 1, index]], dtype=dtype)
+        with pytest.raises(ValueError, match="got -1 at 1 voxels"):
+            loss(logits[..., :3], marked, ignore_index=255)
+
+
+@every_loss
 def test_backward_can_run_twice(loss):
     logits, target = batch(2, 3, 8)
     value = loss(logits, target)

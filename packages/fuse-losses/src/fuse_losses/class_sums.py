@@ -131,23 +131,6 @@ class _ClassSums(Function):
             _through_activation(slope, block, ctx.activation)
             store_block(grad, chunk, block)
         return grad, None, None, None, None
-        grad = torch.empty_like(logits)
-        for chunk in voxel_chunks(logits.shape, logits.device):
-            samples, voxels = chunk
-            probabilities = probabilities_of(logits[samples, :, voxels], ctx.activation)
-            slope = grad_predicted[samples, :, None]
-            slope = 2 * probabilities * slope if ctx.squared else slope.expand_as(probabilities).contiguous()
-            if target.ndim == 2:  # slope: by the probabilities
-                index = class_index(target, valid, chunk)
-                at_target = grad_overlap[samples].gather(1, index) + slope.gather(1, index[:, None]).squeeze(1)
-                slope.scatter_(1, index[:, None], at_target[:, None])
-            else:
-                slope.addcmul_(grad_overlap[samples, :, None], target[samples, :, voxels].to(slope.dtype))
-            chunk_grad = _through_activation(slope, probabilities, ctx.activation)
-            if valid is not None:
-                chunk_grad = torch.where(valid[samples, None, voxels], chunk_grad, 0.0)
-            grad[samples, :, voxels] = chunk_grad
-        return grad, None, None, None, None
 
 
 def _write_probabilities(logits: Tensor, activation: Activation, block: Tensor) -> None:

@@ -2,7 +2,6 @@
 
 from typing import Unpack
 
-import torch  # noqa: F401  for the example
 from torch import Tensor
 
 from .dense_inputs import read_dense_inputs
@@ -43,6 +42,7 @@ def segmentation_cross_entropy(
         ValueError: shapes that do not fit, or a value out of range.
 
     Example:
+        >>> import torch
         >>> logits = torch.tensor([[[2.0, 0.0, 0.0], [0.0, 2.0, 0.0]]])
         >>> segmentation_cross_entropy(logits, torch.tensor([[0, 0, 255]]), ignore_index=255)
         tensor(1.1269)

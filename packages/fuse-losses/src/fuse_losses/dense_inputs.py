@@ -141,6 +141,8 @@ def _check_values(
     highest = 1 if per_class else classes - 1
     if target.dtype == torch.bool or target.numel() == 0 or not values_may_be_read(target, validate):
         return
+    if not target.is_floating_point():
+        highest = min(highest, torch.iinfo(target.dtype).max)  # a comparison with more would wrap around
     low, high = torch.aminmax(target)
     if bool((low >= 0) & (high <= highest)):
         return

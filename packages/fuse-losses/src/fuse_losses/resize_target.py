@@ -99,13 +99,21 @@ def resize_target(
 
 def valid_voxels(target: Tensor, ignore_index: int | None, num_classes: int, *, per_class: bool) -> Tensor | None:
     """Which voxels `ignore_index` leaves, bool `[B, *spatial]`; None if there is nothing to ignore."""
-    if ignore_index is None:
+    if ignore_index is None or not _can_hold(target.dtype, ignore_index):
         return None
     if not per_class:
         return target != ignore_index
     if 0 <= ignore_index < num_classes:
         return target[:, ignore_index] != 1
     return (target != ignore_index).all(1)
+
+
+def _can_hold(dtype: torch.dtype, value: int) -> bool:
+    """Whether a tensor can hold this integer. If not, comparing them would wrap it: 156 is -100 as uint8."""
+    if dtype == torch.bool or dtype.is_floating_point or dtype.is_complex:
+        return True
+    limits = torch.iinfo(dtype)
+    return limits.min <= value <= limits.max
 
 
 def resize_nearest(target: Tensor, size: Sequence[int]) -> Tensor:
