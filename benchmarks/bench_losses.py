@@ -192,6 +192,7 @@ def times(family: str, shape: str, arguments: argparse.Namespace) -> dict[str, l
             print(f"{library} does not take part in {family} {shape}: {reason}", file=sys.stderr)
             continue
         taking_part[library] = (loss, tensors)
+    torch.set_num_threads(arguments.threads)  # again: importing a peer may have set it
     measured: dict[str, list[float]] = {library: [] for library in taking_part}
     for _ in range(arguments.rounds):
         for library, (loss, tensors) in taking_part.items():
@@ -249,7 +250,9 @@ def main(arguments: argparse.Namespace) -> None:
             ours = measured["fuse-losses"]
             for library, seconds in measured.items():
                 ratio = statistics.median(a / b for a, b in zip(ours, seconds, strict=True))
-                memory = memory_in_a_process_of_its_own(family, library, shape, arguments)
+                memory = (
+                    None if arguments.times_only else memory_in_a_process_of_its_own(family, library, shape, arguments)
+                )
                 bound = 1 + 3 / SHAPES[shape][1] + 0.1
                 own = library.startswith("fuse-losses")
                 cells = (
@@ -259,7 +262,7 @@ def main(arguments: argparse.Namespace) -> None:
                     f"{1000 * statistics.median(seconds):.0f}",
                     "" if library == "fuse-losses" else f"{ratio:.2f}",
                     f"{TARGETS[family, library, shape]:.2f}" if (family, library, shape) in TARGETS else "",
-                    "failed" if memory is None else f"{memory:.2f}",
+                    "" if memory is None else f"{memory:.2f}",
                     f"{bound:.2f}" if own and "+" not in family else "",
                 )
                 print(f"| {' | '.join(cells)} |", flush=True)
@@ -275,6 +278,7 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--compile", action="store_true", help="measure our losses compiled too")
+    parser.add_argument("--times-only", action="store_true", help="do not measure memory")
     parser.add_argument("--memory-of", nargs=3, metavar=("LOSS", "LIBRARY", "SHAPE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
