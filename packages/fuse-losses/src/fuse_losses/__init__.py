@@ -1,7 +1,33 @@
-"""Losses for PyTorch that read what they need from a nested batch_dict."""
+"""Losses for PyTorch that read what they need from a nested batch_dict, and the same losses as functions."""
 
+from . import functional
 from .__about__ import __version__
 from .loss_base import LossBase
 from .loss_default import LossDefault
+from .loss_dense import LossDense
+from .loss_dice import LossDice
+from .loss_extract_from_batch_dict import LossExtractFromBatchDict
+from .loss_focal import LossFocal
+from .loss_generalized_dice import LossGeneralizedDice
+from .loss_segmentation_cross_entropy import LossSegmentationCrossEntropy
+from .loss_supervised_contrastive import LossSupervisedContrastive
+from .loss_tversky import LossTversky
+from .loss_warm_up import LossWarmUp
+from .loss_wrap_to_dict import LossWrapToDict
 
-__all__ = ["LossBase", "LossDefault", "__version__"]
+__all__ = [
+    "LossBase",
+    "LossDefault",
+    "LossDense",
+    "LossDice",
+    "LossExtractFromBatchDict",
+    "LossFocal",
+    "LossGeneralizedDice",
+    "LossSegmentationCrossEntropy",
+    "LossSupervisedContrastive",
+    "LossTversky",
+    "LossWarmUp",
+    "LossWrapToDict",
+    "__version__",
+    "functional",
+]

@@ -1,0 +1,86 @@
+"""Weights of the classes, given or from how often the classes occur."""
+
+import torch
+from torch import Tensor
+
+from .voxel_chunks import accumulation_dtype, voxel_chunks
+
+
+def inverse_proportion_weights(target: Tensor, num_classes: int, valid: Tensor | None = None) -> Tensor:
+    r"""Weights in inverse proportion to how often each class occurs.
+
+    $w_c = N / (K\, n_c)$, where $n_c$ of the N valid voxels are of class c and K classes occur at all. These are the
+    weights known as "balanced" (King and Zeng 2001, "Logistic Regression in Rare Events Data"): the voxels of each
+    class together weigh N / K, and an average voxel weighs 1. A class that does not occur has weight 0.
+
+    Args:
+        target: class indices of any shape, or probabilities `[B, C, *spatial]` if floating-point.
+        num_classes: C. Indices outside of 0 to C - 1 are not counted.
+        valid: which voxels count, bool, in the target's shape (without its class axis); None is all.
+
+    Returns:
+        `[C]`, float64 for a float64 target, else float32.
+
+    Raises:
+        ValueError: probabilities whose axis 1 is not C long.
+
+    Example:
+        >>> inverse_proportion_weights(torch.tensor([[0, 0, 0, 2]]), num_classes=3)
+        tensor([0.6667, 0.0000, 2.0000])
+    """
+    if target.is_floating_point():
+        if target.ndim < 2 or target.shape[1] != num_classes:
+            raise ValueError(
+                f"inverse_proportion_weights takes probabilities [B, {num_classes}, ...] or integer class indices, got"
+                f" {target.dtype} of shape {tuple(target.shape)}."
+            )
+        flat = target.flatten(2) if target.ndim > 2 else target[..., None]
+        flat_valid = None if valid is None else valid.reshape(flat.shape[0], flat.shape[2])
+    else:
+        flat = target.reshape(1, -1)
+        flat_valid = None if valid is None else valid.reshape(1, -1)
+    counts = class_counts(flat, flat_valid, num_classes)
+    return balanced(counts).to(accumulation_dtype(target.dtype))
+
+
+def balanced(counts: Tensor) -> Tensor:
+    """N / (K n) of the counts n `[C]` of each class; 0 where n is 0."""
+    occurs = counts > 0
+    divisor = torch.where(occurs, counts, 1) * occurs.sum().clamp(min=1)
+    return torch.where(occurs, counts.sum() / divisor, 0.0)
+
+
+def class_counts(target: Tensor, valid: Tensor | None, num_classes: int) -> Tensor:
+    """How many valid voxels are of each class.
+
+    Args:
+        target: class indices `[B, S]`, of which those that are no class are not counted, or probabilities `[B, C, S]`,
+            which are summed.
+        valid: bool `[B, S]`; None is all.
+        num_classes: C.
+
+    Returns:
+        `[C]`, floating-point.
+    """
+    wide = torch.float32 if target.device.type == "mps" else torch.float64
+    if target.ndim == 3:
+        return sum(
+            (
+                _masked(target[samples, :, voxels], valid, samples, voxels).sum((0, 2), dtype=wide)
+                for samples, voxels in voxel_chunks(target.shape, target.device)
+            ),
+            start=torch.zeros(num_classes, dtype=wide, device=target.device),
+        )
+    counts = torch.zeros(num_classes + 1, dtype=torch.int64, device=target.device)
+    for chunk in voxel_chunks(torch.Size((target.shape[0], 1, target.shape[1])), target.device):
+        index = target[chunk].long()
+        counted = (index >= 0) & (index < num_classes)
+        if valid is not None:
+            counted &= valid[chunk]
+        index = torch.where(counted, index, num_classes).flatten()
+        counts.scatter_add_(0, index, torch.ones_like(index))
+    return counts[:num_classes].to(wide)
+
+
+def _masked(values: Tensor, valid: Tensor | None, samples: slice, voxels: slice) -> Tensor:
+    return values if valid is None else torch.where(valid[samples, None, voxels], values, 0)

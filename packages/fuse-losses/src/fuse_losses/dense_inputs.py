@@ -1,0 +1,200 @@
+"""Prediction, target and mask of a dense loss in the one form that the formulas work on."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .class_weights import balanced, class_counts
+from .dense_options import ClassWeights, DenseSettings, values_may_be_read
+from .resize_target import resize_nearest, resize_pooled, valid_voxels
+from .voxel_chunks import accumulation_dtype
+
+
+class DenseInputs(NamedTuple):
+    """What a dense loss is computed from. S is the number of voxels of a sample, 1 for a classification."""
+
+    logits: Tensor
+    """`[B, C, S]`."""
+    target: Tensor
+    """Class indices `[B, S]`, which may hold anything where not valid, or probabilities `[B, C, S]`."""
+    valid: Tensor | None
+    """Which voxels count, bool `[B, S]`; None is all."""
+    class_weights: Tensor | None
+    """`[C]`, 0 for the ignored classes; None is 1 for all."""
+    spatial: torch.Size
+    """The spatial size that S stands for."""
+
+
+def read_dense_inputs(
+    loss: str, logits: Tensor, target: Tensor, mask: Tensor | None, settings: DenseSettings
+) -> DenseInputs:
+    """Check the tensors, resize the target, and find the valid voxels and the weights of the classes.
+
+    Args:
+        loss: the loss that they are for, named by the errors.
+        logits: `[B, C, *spatial]`, up to three spatial axes.
+        target: `[B, *spatial]`, `[B, 1, *spatial]` or `[B, C, *spatial]`; see `DenseOptions`.
+        mask: not zero at valid voxels, `[B, *spatial]` or `[B, 1, *spatial]` with the target's spatial size; B may be
+            1.
+        settings: the checked options.
+
+    Raises:
+        TypeError: logits that are not floating-point, class indices that are, or a target that wants a gradient.
+        ValueError: shapes that do not fit, a class or a probability out of range, or no class left.
+    """
+    classes = _check_shapes(loss, logits, target, settings)
+    spatial = logits.shape[2:]
+    old_spatial = target.shape[target.ndim - len(spatial) :]
+    per_class = classes == 1 or (target.ndim == logits.ndim and target.shape[1] == classes)
+    if per_class and target.ndim < logits.ndim:
+        target = target.unsqueeze(1)
+    elif not per_class and target.ndim == logits.ndim:
+        target = target.squeeze(1)
+
+    valid = valid_voxels(target, settings.ignore_index, classes if classes > 1 else 0, per_class=per_class)
+    if mask is not None:
+        mask = _read_mask(loss, mask, logits.shape[0], old_spatial)
+        valid = mask if valid is None else valid & mask
+    _check_values(loss, target, valid, classes, per_class, settings.validate)
+
+    if old_spatial != spatial:
+        if settings.resize_mode == "nearest":
+            target = resize_nearest(target, spatial)
+            valid = None if valid is None else resize_nearest(valid, spatial)
+        elif settings.resize_mode is not None:
+            target, valid = resize_pooled(target, valid, spatial, settings.resize_mode, classes)
+            per_class = True
+    flat_logits, flat_target = _flatten(logits, 2), _flatten(target, 2 if per_class else 1)
+    flat_valid = None if valid is None else _flatten(valid, 1)
+    weights = _class_weights(loss, flat_logits, flat_target, flat_valid, settings)
+    return DenseInputs(flat_logits, flat_target, flat_valid, weights, spatial)
+
+
+def holds_indices(target: Tensor) -> bool:
+    """Whether a target in the form of `DenseInputs` holds class indices, not probabilities."""
+    return target.ndim == 2
+
+
+def voxel_counts(inputs: DenseInputs, dtype: torch.dtype) -> Tensor:
+    """How many voxels of each sample are valid, `[B, 1]`."""
+    if inputs.valid is not None:
+        return inputs.valid.sum(1, keepdim=True).to(dtype)
+    samples, _, voxels = inputs.logits.shape
+    return torch.full((samples, 1), voxels, dtype=dtype, device=inputs.logits.device)
+
+
+def _check_shapes(loss: str, logits: Tensor, target: Tensor, settings: DenseSettings) -> int:
+    """Raise unless the shapes and types fit; returns the number of classes."""
+    if not logits.is_floating_point():
+        raise TypeError(f"{loss} takes a floating-point prediction, got {logits.dtype}.")
+    if not 2 <= logits.ndim <= 5:
+        raise ValueError(
+            f"{loss} takes a prediction [B, C, *spatial] with 0 to 3 spatial axes, got shape {tuple(logits.shape)}."
+        )
+    classes, spatial = logits.shape[1], logits.shape[2:]
+    if classes == 1 and settings.activation == "softmax":
+        raise ValueError(
+            f"{loss} got a prediction of one class, shape {tuple(logits.shape)}, whose softmax is always 1. Use"
+            " activation='sigmoid'."
+        )
+    channel = target.shape[1:2] if target.ndim == logits.ndim else torch.Size()
+    if target.ndim not in (logits.ndim - 1, logits.ndim) or channel not in ((), (1,), (classes,)):
+        raise ValueError(
+            f"{loss} takes a target [B, *spatial], [B, 1, *spatial] or [B, {classes}, *spatial] for a prediction of"
+            f" shape {tuple(logits.shape)}, got shape {tuple(target.shape)}."
+        )
+    if target.shape[0] != logits.shape[0]:
+        raise ValueError(
+            f"{loss} takes as many targets as predictions, got shapes {tuple(target.shape)} and {tuple(logits.shape)}."
+        )
+    if settings.resize_mode is None and target.shape[target.ndim - len(spatial) :] != spatial:
+        raise ValueError(
+            f"{loss} got a target of shape {tuple(target.shape)} for a prediction of shape {tuple(logits.shape)}."
+            " Resize one of them, or let the loss do it with resize_mode='nearest', 'maxpool' or 'area'."
+        )
+    if channel != (classes,) and classes > 1 and (target.is_floating_point() or target.is_complex()):
+        raise TypeError(f"{loss} takes class indices of an integer type, got {target.dtype}. Convert with .long().")
+    if target.requires_grad:
+        raise TypeError(f"{loss} gives no gradient to the target, but the target requires one. Call .detach() on it.")
+    return classes
+
+
+def _read_mask(loss: str, mask: Tensor, samples: int, spatial: torch.Size) -> Tensor:
+    """The mask as bool `[B, *spatial]`."""
+    if mask.ndim == len(spatial) + 2 and mask.shape[1] == 1:
+        mask = mask.squeeze(1)
+    if mask.shape[1:] != spatial or mask.ndim == 0 or mask.shape[0] not in (1, samples):
+        raise ValueError(
+            f"{loss} takes a mask [{samples}, *spatial] or [1, *spatial], perhaps with a channel axis of 1, of the"
+            f" target's spatial size {tuple(spatial)}, got shape {tuple(mask.shape)}."
+        )
+    mask = mask if mask.dtype == torch.bool else mask != 0
+    return mask.expand(samples, *spatial)
+
+
+def _check_values(
+    loss: str, target: Tensor, valid: Tensor | None, classes: int, per_class: bool, validate: bool
+) -> None:
+    """Raise if a valid voxel's class index or probability is out of range, where looking costs no synchronisation."""
+    highest = 1 if per_class else classes - 1
+    if target.dtype == torch.bool or target.numel() == 0 or not values_may_be_read(target, validate):
+        return
+    if not target.is_floating_point():
+        highest = min(highest, torch.iinfo(target.dtype).max)  # a comparison with more would wrap around
+    low, high = torch.aminmax(target)
+    if bool((low >= 0) & (high <= highest)):
+        return
+    wrong = ~((target >= 0) & (target <= highest))  # NaN is wrong too
+    if valid is not None:
+        wrong &= valid.unsqueeze(1) if per_class else valid
+    if bool(wrong.any()):
+        received = torch.unique(target[wrong])[:5]
+        what = "probabilities from 0 to 1" if per_class else f"class indices from 0 to {highest}"
+        values = ", ".join(f"{value:g}" for value in received)
+        raise ValueError(
+            f"{loss} takes {what}, got {values} at {int(wrong.sum())} voxels. Fix the target, or leave such voxels out"
+            " with ignore_index or a mask."
+        )
+
+
+def _flatten(tensor: Tensor, from_axis: int) -> Tensor:
+    return tensor.flatten(from_axis) if tensor.ndim > from_axis else tensor.unsqueeze(from_axis)
+
+
+def _class_weights(
+    loss: str, logits: Tensor, target: Tensor, valid: Tensor | None, settings: DenseSettings
+) -> Tensor | None:
+    """The weights of the classes, `[C]`, with 0 for those ignored; None if all are 1."""
+    classes = logits.shape[1]
+    ignored = settings.ignore_classes
+    too_high = [one for one in ignored if one >= classes]
+    if too_high:
+        raise ValueError(
+            f"{loss}(ignore_classes=) holds {too_high}, but the prediction has classes 0 to {classes - 1}."
+        )
+    if len(set(ignored)) == classes:
+        raise ValueError(f"{loss} has no class left: the prediction has {classes}, and all are ignored.")
+    weights = _given_weights(settings.class_weights, logits, lambda: class_counts(target, valid, classes))
+    if weights is not None and len(weights) != classes:
+        raise ValueError(f"{loss} got {len(weights)} class_weights for a prediction of {classes} classes.")
+    if not ignored:
+        return weights
+    if weights is None:
+        weights = torch.ones(classes, dtype=accumulation_dtype(logits.dtype), device=logits.device)
+    weights = weights.clone()
+    for one in ignored:
+        weights[one] = 0.0
+    return weights
+
+
+def _given_weights(class_weights: ClassWeights | None, logits: Tensor, counts: Callable[[], Tensor]) -> Tensor | None:
+    dtype = accumulation_dtype(logits.dtype)
+    if class_weights is None:
+        return None
+    if isinstance(class_weights, str):  # "ipw"
+        return balanced(counts()).to(dtype)
+    if isinstance(class_weights, Tensor):
+        return class_weights.detach().to(logits.device, dtype)
+    return torch.tensor(class_weights, dtype=dtype, device=logits.device)

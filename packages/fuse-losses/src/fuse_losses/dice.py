@@ -1,0 +1,95 @@
+"""Dice loss."""
+
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from .class_sums import class_sums
+from .dense_inputs import read_dense_inputs
+from .dense_options import DenseOptions, dense_settings
+from .tversky import Empty, OverlapOptions, check_overlap, reduce_classes, tversky_index
+
+
+def dice_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    smooth_numerator: float = 0.0,
+    smooth_denominator: float = 0.0,
+    squared: bool = False,
+    jaccard: bool = False,
+    log: bool = False,
+    per_sample: bool = True,
+    empty: Empty = "skip",
+    mask: Tensor | None = None,
+    **options: Unpack[DenseOptions],
+) -> Tensor:
+    r"""Dice loss: one minus the overlap of prediction and target.
+
+    For each sample and class, with p the probabilities, y the target and the sums over valid voxels:
+
+    $$1 - \frac{2 \sum p y + s_n}{\sum p + \sum y + s_d}$$
+
+    The form is that of Drozdzal et al. 2016, "The Importance of Skip Connections in Biomedical Image Segmentation", eq.
+    1; `squared` sums $p^2$ and $y^2$ in the denominator (Milletari et al. 2016, "V-Net", eq. in section 3); `jaccard`
+    takes $\sum p y$ off half of the denominator, doubled: $2 (\sum p + \sum y - \sum p y) + s_d$; `log` is minus the
+    logarithm of the overlap, which is bounded below by the type's epsilon, instead of one minus it.
+
+    The Dice of a class that the target does not hold is 0/0. `empty` says what such a class contributes:
+
+    - `"skip"`, the default: nothing, and the mean does not count it. It is the only choice that adds neither a reward
+      nor a price to the overlap of the classes that are there, and it needs no smoothing, so that the loss is exact.
+      False positives of an absent class then cost only what they take from the others; add cross-entropy, or use:
+    - `"penalize"`: the mean probability $\sum p / N$ that the class is given over the N valid voxels (of squares with
+      `squared`), which has the same gradient towards predicting nothing at every voxel, be the class predicted
+      everywhere or nearly nowhere. (A smoothed $1 - s / (\sum p + s)$, the usual way, has almost none once $\sum p$ is
+      well above s.)
+    - `"zero"`: 0, and the mean counts it, as for a perfect prediction.
+
+    Args:
+        logits: `[B, C, *spatial]` with up to three spatial axes, or `[B, C]`.
+        target: class indices or probabilities; see `DenseOptions`.
+        smooth_numerator: $s_n$. Not needed for a finite loss.
+        smooth_denominator: $s_d$. Not needed for a finite loss.
+        squared: squares in the denominator.
+        jaccard: the Jaccard index (intersection over union) in place of Dice.
+        log: minus the logarithm of the overlap.
+        per_sample: sum over the voxels of each sample; False sums over those of the whole batch, which makes classes
+            that few samples hold less noisy.
+        empty: what a class absent from the target contributes; see above. A class absent from the whole batch has
+            weight 0 under `class_weights="ipw"`, whatever is said here.
+        mask: which voxels count, `[B, *spatial]` or `[B, 1, *spatial]`, bool or not zero.
+        **options: see `DenseOptions`.
+
+    Returns:
+        A scalar; 0, connected to the graph, if nothing counts. Under `"mean"` the weighted sum of the losses of all
+        samples and classes that count, divided by the sum of their weights. With `reduction="none"` the weighted losses
+        `[B, C]`, or `[C]` for whole-batch sums, 0 for those that do not count.
+
+    Raises:
+        TypeError: an argument of the wrong type.
+        ValueError: shapes that do not fit, or a value out of range.
+
+    Example:
+        >>> logits = torch.tensor([[[9.0, 9.0, -9.0, -9.0], [-9.0, -9.0, 9.0, 9.0]]])
+        >>> dice_loss(logits, torch.tensor([[0, 1, 1, 1]]), include_background=False)
+        tensor(0.2000)
+    """
+    settings = dense_settings("dice_loss", options)
+    overlap = OverlapOptions(smooth_numerator, smooth_denominator, per_sample, empty)
+    check_dice("dice_loss", overlap, squared=squared, jaccard=jaccard, log=log)
+    inputs = read_dense_inputs("dice_loss", logits, target, mask, settings)
+    sums = class_sums(inputs.logits, inputs.target, inputs.valid, settings.activation, squared)
+    price = 1.0 if jaccard else 0.5
+    index, counted = tversky_index(sums, inputs, overlap, alpha=price, beta=price)
+    losses = -index.clamp(min=torch.finfo(index.dtype).eps).log() if log else 1 - index
+    return reduce_classes(losses, counted, inputs.class_weights, settings, per_sample)
+
+
+def check_dice(loss: str, overlap: OverlapOptions, **switches: bool) -> None:
+    """Raise unless the options have values that they take."""
+    check_overlap(loss, overlap)
+    for option, value in switches.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{loss}({option}=) takes True or False, got {value!r}.")

@@ -1,0 +1,21 @@
+"""The losses as plain functions: tensors in, a tensor out."""
+
+from .class_weights import inverse_proportion_weights
+from .cross_entropy import segmentation_cross_entropy
+from .dice import dice_loss
+from .focal import focal_loss
+from .generalized_dice import generalized_dice_loss
+from .resize_target import resize_target
+from .supervised_contrastive import supervised_contrastive_loss
+from .tversky import tversky_loss
+
+__all__ = [
+    "dice_loss",
+    "focal_loss",
+    "generalized_dice_loss",
+    "inverse_proportion_weights",
+    "resize_target",
+    "segmentation_cross_entropy",
+    "supervised_contrastive_loss",
+    "tversky_loss",
+]

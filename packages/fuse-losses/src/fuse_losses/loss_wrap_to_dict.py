@@ -1,0 +1,66 @@
+"""Any loss function, whatever its arguments are called, over a batch_dict."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from fuse_core import read_key
+
+from .connected_zero import connected_zero
+from .loss_base import LossBase, PreprocessFunc
+
+
+class LossWrapToDict(LossBase):
+    """`weight * loss_module(argument=batch_dict[key], ...)`.
+
+    Args:
+        loss_module: a function or module that returns a scalar tensor. A module's parameters and buffers become this
+            module's.
+        loss_arg_to_batch_key: the batch_dict key of each argument of `loss_module`, by the argument's name.
+        weight: the factor of the result; None is 1.
+        preprocess_func: see `LossBase`. A batch filtered to no samples gives zero, connected to the graph.
+
+    Raises:
+        TypeError: an argument of the wrong type.
+        NestedKeyError: the batch_dict lacks a key.
+
+    Example:
+        >>> import torch
+        >>> loss = LossWrapToDict(
+        ...     loss_module=torch.nn.GaussianNLLLoss(),
+        ...     loss_arg_to_batch_key={"input": "model.mean", "target": "data.value", "var": "model.variance"},
+        ... )
+        >>> loss({"model.mean": torch.zeros(2), "data.value": torch.ones(2), "model.variance": torch.ones(2)})
+        tensor(0.5000)
+    """
+
+    def __init__(
+        self,
+        *,
+        loss_module: Callable[..., Tensor],
+        loss_arg_to_batch_key: Mapping[str, str],
+        weight: float | None = None,
+        preprocess_func: PreprocessFunc | None = None,
+    ) -> None:
+        if not callable(loss_module):
+            raise TypeError(f"LossWrapToDict(loss_module=) takes a function or a module, got {loss_module!r}.")
+        if not isinstance(loss_arg_to_batch_key, Mapping) or not all(
+            isinstance(one, str) for pair in loss_arg_to_batch_key.items() for one in pair
+        ):
+            raise TypeError(
+                "LossWrapToDict(loss_arg_to_batch_key=) takes a dictionary from argument names to batch_dict keys, got"
+                f" {loss_arg_to_batch_key!r}."
+            )
+        keys = dict(loss_arg_to_batch_key)
+        super().__init__(reads=tuple(keys.values()), weight=weight, preprocess_func=preprocess_func)
+        self.loss_module = loss_module
+        self.loss_arg_to_batch_key = keys
+
+    def compute(self, batch_dict: Mapping[str, Any]) -> Tensor:
+        """The loss before `weight`."""
+        keys = self.loss_arg_to_batch_key
+        arguments = {argument: read_key(batch_dict, key, "LossWrapToDict") for argument, key in keys.items()}
+        if any(isinstance(one, Tensor) and one.shape[:1] == (0,) for one in arguments.values()):
+            return connected_zero(arguments.values())  # a mean over no samples would be NaN
+        return self.loss_module(**arguments)

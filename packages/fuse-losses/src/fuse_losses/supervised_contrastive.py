@@ -1,0 +1,133 @@
+"""Supervised contrastive loss."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from .connected_zero import connected_zero
+from .dense_options import check_number
+from .safe_division import divide_or_zero
+from .voxel_chunks import accumulation_dtype
+
+
+def supervised_contrastive_loss(
+    feat_i: Tensor,
+    feat_j: Tensor | None = None,
+    target_i: Tensor | None = None,
+    target_j: Tensor | None = None,
+    *,
+    temperature: float = 0.2,
+    symmetrical: bool = False,
+    alpha: float = 0.5,
+) -> Tensor:
+    r"""Supervised contrastive loss: features of the same class attract, all others repel.
+
+    With features scaled to length 1, temperature $\tau$, anchors i and the set $P(i)$ of the j with i's target:
+
+    $$-\frac{1}{|P(i)|} \sum_{p \in P(i)} \log \frac{\exp(z_i \cdot z_p / \tau)}{\sum_j \exp(z_i \cdot z_j / \tau)}$$
+
+    averaged over the anchors with a positive. Khosla et al. 2020, "Supervised Contrastive Learning", eq. 2.
+
+    Args:
+        feat_i: the anchors' features, `[B_i, D]`.
+        feat_j: the features that they are compared with, `[B_j, D]`: another view, or another modality. None is
+            `feat_i`, where a sample is not compared with itself.
+        target_i: the anchors' classes, `[B_i]`, integer. None makes every sample a class of its own, so that row i of
+            `feat_i` and of `feat_j` belong together.
+        target_j: the classes of `feat_j`, `[B_j]`; None is `target_i`.
+        temperature: $\tau$, above 0.
+        symmetrical: add the loss with the roles exchanged: `alpha` of i against j and `1 - alpha` of j against i.
+        alpha: the share of i against j, from 0 to 1. Nothing to choose without `feat_j`, or unless `symmetrical`.
+
+    Returns:
+        A scalar, float64 for float64 features, else float32; 0, connected to the graph, if no anchor has a positive.
+
+    Raises:
+        TypeError: features that are not floating-point, or an argument of the wrong type.
+        ValueError: shapes that do not fit, a value out of range, or neither `feat_j` nor `target_i`.
+
+    Example:
+        >>> feat = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> supervised_contrastive_loss(feat, target_i=torch.tensor([0, 0, 1]), temperature=1.0)
+        tensor(0.3133)
+    """
+    check_supervised_contrastive("supervised_contrastive_loss", temperature, symmetrical, alpha)
+    within = feat_j is None
+    _check_features("feat_i", feat_i)
+    if feat_j is None:
+        if target_i is None:
+            raise ValueError("supervised_contrastive_loss needs feat_j, target_i or both, got neither.")
+        if target_j is not None:
+            raise ValueError("supervised_contrastive_loss got target_j without feat_j. Leave both out, or give both.")
+        feat_j = feat_i
+    _check_features("feat_j", feat_j)
+    if feat_i.shape[1] != feat_j.shape[1]:
+        raise ValueError(
+            f"supervised_contrastive_loss takes features of one length, got {feat_i.shape[1]} and {feat_j.shape[1]}."
+        )
+    target_j = target_i if target_j is None else target_j
+    positive = _positives(feat_i, feat_j, target_i, target_j)
+    if positive.numel() == 0:  # no sample
+        return connected_zero([feat_i, feat_j])
+
+    dtype = accumulation_dtype(torch.promote_types(feat_i.dtype, feat_j.dtype))
+    with torch.autocast(feat_i.device.type, enabled=False):  # whose products would be in half precision
+        similarity = _unit(feat_i.to(dtype)) @ _unit(feat_j.to(dtype)).T / temperature
+    if within:
+        itself = torch.eye(len(feat_i), dtype=torch.bool, device=feat_i.device)
+        # Lower than any similarity, but finite, so that a lone sample's loss is too.
+        similarity = torch.where(itself, similarity.new_tensor(torch.finfo(dtype).min / 4), similarity)
+        return _contrast(similarity, positive & ~itself)
+    loss = _contrast(similarity, positive)
+    return alpha * loss + (1 - alpha) * _contrast(similarity.T, positive.T) if symmetrical else loss
+
+
+def check_supervised_contrastive(loss: str, temperature: float, symmetrical: bool, alpha: float) -> None:
+    """Raise unless the options have values that they take."""
+    check_number(loss, "temperature", temperature)
+    if temperature == 0:
+        raise ValueError(f"{loss}(temperature=) is above 0, got {temperature!r}.")
+    check_number(loss, "alpha", alpha, at_most=1.0)
+    if not isinstance(symmetrical, bool):
+        raise TypeError(f"{loss}(symmetrical=) takes True or False, got {symmetrical!r}.")
+
+
+def _contrast(similarity: Tensor, positive: Tensor) -> Tensor:
+    """The mean over the anchors, along axis 0, that have a positive."""
+    log_probabilities = torch.log_softmax(similarity, dim=1)
+    count = positive.sum(1)
+    losses = -divide_or_zero(torch.where(positive, log_probabilities, 0.0).sum(1), count)
+    return divide_or_zero(losses.sum(), (count > 0).sum())
+
+
+def _unit(features: Tensor) -> Tensor:
+    # Scaled by the largest entry first: the squares of huge or tiny ones would not be finite, or be 0.
+    largest = features.detach().abs().amax(1, keepdim=True)
+    return normalize(features / torch.where(largest > 0, largest, 1.0), dim=1)
+
+
+def _positives(feat_i: Tensor, feat_j: Tensor, target_i: Tensor | None, target_j: Tensor | None) -> Tensor:
+    """Which pairs belong together, bool `[B_i, B_j]`."""
+    if target_i is None or target_j is None:
+        if target_j is not None:
+            raise ValueError("supervised_contrastive_loss got target_j without target_i. Leave both out, or give both.")
+        if len(feat_i) != len(feat_j):
+            raise ValueError(
+                "supervised_contrastive_loss without targets pairs the rows of feat_i and feat_j, got"
+                f" {len(feat_i)} and {len(feat_j)}. Give the targets, or as many rows."
+            )
+        return torch.eye(len(feat_i), dtype=torch.bool, device=feat_i.device)
+    for name, target, features in (("i", target_i, feat_i), ("j", target_j, feat_j)):
+        if target.shape != features.shape[:1]:
+            raise ValueError(
+                f"supervised_contrastive_loss takes target_{name} [{len(features)}], one class for each row of"
+                f" feat_{name}, got shape {tuple(target.shape)}."
+            )
+    return target_i[:, None] == target_j
+
+
+def _check_features(name: str, features: Tensor) -> None:
+    if not features.is_floating_point():
+        raise TypeError(f"supervised_contrastive_loss takes floating-point {name}, got {features.dtype}.")
+    if features.ndim != 2:
+        raise ValueError(f"supervised_contrastive_loss takes {name} [B, D], got shape {tuple(features.shape)}.")

@@ -1,0 +1,57 @@
+"""The blocks of voxels that the fused losses work on, one at a time."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+Chunk = tuple[slice, slice]
+
+
+def voxel_chunks(shape: torch.Size, device: torch.device) -> Iterator[Chunk]:
+    """Slices of samples and of voxels that together cover `[B, C, S]`.
+
+    A block is small beside the whole, so that a handful of temporaries of its size cost little memory. On a CPU it
+    also fits the cache; elsewhere blocks are larger, because starting a kernel costs more than it saves.
+
+    Example:
+        >>> list(voxel_chunks(torch.Size((2, 2, 4)), torch.device("cpu")))
+        [(slice(0, 2, None), slice(0, 4, None))]
+    """
+    samples, classes, voxels = shape
+    share = samples * voxels // 2  # half of what one number for each voxel takes
+    elements = min(max(share, 2**15), 2**18) if device.type == "cpu" else max(share, 2**20)
+    samples_per_chunk = max(1, elements // max(1, classes * voxels))
+    voxels_per_chunk = max(1, elements // max(1, classes))
+    for sample in range(0, samples, samples_per_chunk):
+        for voxel in range(0, voxels, voxels_per_chunk):
+            yield (
+                slice(sample, min(sample + samples_per_chunk, samples)),
+                slice(voxel, min(voxel + voxels_per_chunk, voxels)),
+            )
+
+
+def class_index(target: Tensor, valid: Tensor | None, chunk: Chunk) -> Tensor:
+    """The class indices of a block of a target `[B, S]`, as int64 `[b, s]`; 0 where not valid, safe to index with."""
+    index = target[chunk].long()
+    return index if valid is None else index * valid[chunk]
+
+
+def working_block(whole: Tensor, chunk: Chunk, dtype: torch.dtype) -> Tensor:
+    """Memory to compute the block of `whole` `[B, C, S]` in: the block itself if it serves, else some of its own."""
+    block = whole[chunk[0], :, chunk[1]]
+    if block.dtype == dtype and block.is_contiguous():
+        return block
+    return torch.empty(block.shape, dtype=dtype, device=block.device)
+
+
+def store_block(whole: Tensor, chunk: Chunk, block: Tensor) -> None:
+    """Write what was computed in a `working_block` to its place."""
+    place = whole[chunk[0], :, chunk[1]]
+    if place.data_ptr() != block.data_ptr():
+        place.copy_(block)
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type that losses compute in: float64 for float64, float32 for everything else."""
+    return torch.float64 if dtype == torch.float64 else torch.float32

@@ -1,0 +1,20 @@
+import pytest
+import torch
+
+from fuse_losses.voxel_chunks import voxel_chunks
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("shape", [(1, 14, 300000), (500, 3, 1), (3, 700, 7000), (2, 4, 0), (0, 4, 9), (7, 2, 40000)])
+def test_blocks_cover_every_voxel_once(shape, device):
+    covered = torch.zeros(shape[0], shape[2], dtype=torch.int32)
+    for chunk in voxel_chunks(torch.Size(shape), torch.device(device)):
+        covered[chunk] += 1
+    assert (covered == 1).all()
+
+
+@pytest.mark.parametrize("classes", [2, 14, 60])
+def test_blocks_are_small_beside_the_whole(classes):
+    shape = torch.Size((2, classes, 200**3))
+    for samples, voxels in voxel_chunks(shape, torch.device("cpu")):
+        assert (samples.stop - samples.start) * classes * (voxels.stop - voxels.start) <= 2**18
