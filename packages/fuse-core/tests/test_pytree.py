@@ -24,6 +24,15 @@ def test_a_view_comes_back_as_an_ndict():
     assert doubled == {"b": 2}
 
 
+def test_subclasses_are_nodes_too():
+    class Batch(NDict):
+        pass
+
+    doubled = pytree.tree_map(lambda leaf: leaf * 2, Batch({"a.b": 1}))
+    assert type(doubled) is Batch
+    assert doubled == {"a.b": 2}
+
+
 def test_a_treespec_survives_serialization():
     leaves, spec = pytree.tree_flatten(NDict({"a.b": 1}))
     loaded = pytree.treespec_loads(pytree.treespec_dumps(spec))

@@ -81,6 +81,17 @@ def test_bad_arguments_fail_at_construction():
         LossDefault(pred="p", target="t", callable=3)
     with pytest.raises(TypeError, match=r"LossDefault\(preprocess_func=\) takes a function, got 'f'"):
         cross_entropy(preprocess_func="f")
+    with pytest.raises(TypeError, match=r"LossDefault\(weight=\) takes a number, got '2'"):
+        cross_entropy(weight="2")
+
+
+def test_reads_are_a_sequence_of_keys():
+    class Zero(LossBase):
+        def compute(self, batch_dict):
+            return batch_dict["x"].sum() * 0
+
+    with pytest.raises(TypeError, match=r"Zero\(reads=\) takes a sequence of keys, got 'x'\. Use \['x'\]"):
+        Zero(reads="x")
 
 
 def test_a_loss_of_ones_own_gets_weight_and_preprocessing(batch):

@@ -54,6 +54,10 @@ class NDict(dict[str, Any]):
         if leaves:
             self.update(leaves)
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        _register(cls, cls)  # torch's pytrees do not look at base classes
+
     # ------------------------------------------------------------------------------------------------ dict protocol
 
     def __missing__(self, key: str) -> NDictView:
@@ -362,20 +366,20 @@ def _flatten_with_keys(nd: Mapping[str, Any]) -> tuple[list[tuple[pytree.KeyEntr
     return [(pytree.MappingKey(key), value) for key, value in nd.items()], list(nd)
 
 
-def _unflatten(values: Iterable[Any], keys: Sequence[str]) -> NDict:
-    return NDict._with_results(zip(keys, values, strict=True))
-
-
-def _register(node: type) -> None:
+def _register(node: type, result: type[NDict]) -> None:
     """Have torch's pytrees see what is inside; the tensors are then seen by torch.func, torch.export and the like."""
+
+    def unflatten(values: Iterable[Any], keys: Sequence[str]) -> NDict:
+        return result._with_results(zip(keys, values, strict=True))
+
     pytree.register_pytree_node(
         node,
         _flatten,
-        _unflatten,
+        unflatten,
         serialized_type_name=f"{node.__module__}.{node.__qualname__}",
         flatten_with_keys_fn=_flatten_with_keys,
     )
 
 
-_register(NDict)
-_register(NDictView)  # comes back as an NDict of its own
+_register(NDict, NDict)
+_register(NDictView, NDict)

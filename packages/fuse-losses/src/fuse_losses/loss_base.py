@@ -41,6 +41,10 @@ class LossBase(nn.Module, ABC):
         preprocess_func: PreprocessFunc | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(reads, str):
+            raise TypeError(f"{type(self).__name__}(reads=) takes a sequence of keys, got {reads!r}. Use [{reads!r}].")
+        if weight is not None and not isinstance(weight, int | float):
+            raise TypeError(f"{type(self).__name__}(weight=) takes a number, got {weight!r}.")
         if preprocess_func is not None and not callable(preprocess_func):
             raise TypeError(f"{type(self).__name__}(preprocess_func=) takes a function, got {preprocess_func!r}.")
         self.reads = tuple(reads)
