@@ -294,3 +294,18 @@ def test_backward_can_run_twice(loss):
     value = loss(logits, target)
     (first,) = torch.autograd.grad(value, logits, retain_graph=True)
     assert torch.equal(torch.autograd.grad(value, logits)[0], first)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.int16])
+def test_any_integer_type_holds_classes(dtype):
+    logits, target = torch.randn(2, 3, 4), torch.tensor([[0, 1, 2, 2], [1, 1, 0, 255]])
+    expected = functional.dice_loss(logits, target, ignore_index=255)
+    torch.testing.assert_close(functional.dice_loss(logits, target.to(dtype), ignore_index=255), expected)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_a_smoothed_tversky_loss_of_a_perfect_prediction_is_not_below_zero(gamma):
+    target = torch.tensor([[0, 1, 1]])
+    logits = torch.nn.functional.one_hot(target, 2).movedim(-1, 1) * 60.0 - 30
+    loss = functional.tversky_loss(logits, target, smooth_numerator=1.0, gamma=gamma)
+    assert 0 <= loss <= 1

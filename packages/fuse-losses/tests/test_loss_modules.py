@@ -215,3 +215,14 @@ def test_extract_gives_one_number_as_a_scalar():
         LossExtractFromBatchDict(key="loss")({"loss": 1.0})
     with pytest.raises(KeyError, match=r"LossExtractFromBatchDict reads 'loss', .* Nearest keys: 'losses'"):
         LossExtractFromBatchDict(key="loss")({"losses": 1.0})
+
+
+def test_a_batch_without_objects_still_has_the_loss_of_its_predictions():
+    def false_positives(scores, boxes):
+        return scores.square().sum() + boxes.sum()
+
+    loss = LossWrapToDict(
+        loss_module=false_positives, loss_arg_to_batch_key={"scores": "model.scores", "boxes": "data.boxes"}
+    )
+    assert loss({"model.scores": torch.full((3,), 2.0), "data.boxes": torch.zeros(0, 4)}) == 12
+    assert loss({"model.scores": torch.zeros(0), "data.boxes": torch.zeros(0, 4)}) == 0

@@ -180,3 +180,14 @@ def test_a_missing_key_shows_while_zero():
 def test_a_bad_argument_is_an_error(options, error, message):
     with pytest.raises(error, match=message):
         LossWarmUp(**{"loss": Calls(), "nof_iterations": 1, **options})
+
+
+def test_the_zero_is_connected_to_predictions_in_a_list():
+    class DeepSupervision(LossBase):
+        def compute(self, batch_dict):
+            return sum(one.mean() for one in batch_dict["model.maps"])
+
+    maps = [torch.ones(2, requires_grad=True), torch.ones(3, requires_grad=True)]
+    warm_up = LossWarmUp(loss=DeepSupervision(reads=["model.maps"]), nof_iterations=1)
+    warm_up({"model.maps": maps}).backward()
+    assert all(one.grad.eq(0).all() for one in maps)

@@ -146,3 +146,9 @@ def test_a_wrong_number_of_classes_is_an_error():
 def test_a_target_without_voxels_is_an_error(mode):
     with pytest.raises(ValueError, match=r"without voxels cannot be resized, got shape \(1, 0\)"):
         resize_target(torch.zeros(1, 0, dtype=torch.long), [2], mode, num_classes=2)
+
+
+def test_classes_that_the_type_cannot_hold_do_not_wrap_around():
+    target = torch.tensor([[1, 2, 250, 255]], dtype=torch.uint8)
+    pooled = resize_target(target, [2], "maxpool", num_classes=300)
+    assert pooled[0].nonzero().tolist() == [[1, 0], [2, 0], [250, 1], [255, 1]]

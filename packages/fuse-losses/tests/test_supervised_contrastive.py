@@ -148,3 +148,12 @@ def test_a_bad_argument_is_an_error(arguments, error, message):
 def test_keys_that_do_not_go_together_are_an_error_at_construction(arguments, message):
     with pytest.raises(ValueError, match=message):
         LossSupervisedContrastive(feat_i="i", **arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_row_of_zeros_has_a_finite_gradient(dtype):
+    features = torch.randn(4, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    features[0] = 0
+    features.requires_grad_()
+    supervised_contrastive_loss(features, target_i=torch.tensor([0, 0, 1, 1])).backward()
+    assert features.grad.abs().max() < 100

@@ -120,7 +120,11 @@ class _ClassSums(Function):
             block = working_block(grad, chunk, accumulation_dtype(logits.dtype))
             _write_probabilities(logits[samples, :, voxels], ctx.activation, block)
             slope = grad_predicted[samples, :, None]  # by the probabilities
-            slope = 2 * block * slope if ctx.squared else slope.expand_as(block).contiguous()
+            slope = (
+                2 * block * slope
+                if ctx.squared
+                else slope.expand_as(block).clone(memory_format=torch.contiguous_format)
+            )
             if target.ndim == 2:
                 index = class_index(target, valid, chunk)
                 slope.scatter_add_(1, index[:, None], grad_overlap[samples].gather(1, index)[:, None])

@@ -72,7 +72,7 @@ def class_counts(target: Tensor, valid: Tensor | None, num_classes: int) -> Tens
             start=torch.zeros(num_classes, dtype=wide, device=target.device),
         )
     counts = torch.zeros(num_classes + 1, dtype=torch.int64, device=target.device)
-    for chunk in voxel_chunks(torch.Size((target.shape[0], 1, target.shape[1])), target.device):
+    for chunk in voxel_chunks(target[:, None].shape, target.device):
         index = target[chunk].long()
         counted = (index >= 0) & (index < num_classes)
         if valid is not None:

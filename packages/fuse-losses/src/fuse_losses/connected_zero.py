@@ -25,7 +25,9 @@ def connected_zero(tensors: Iterable[Any]) -> Tensor:
         tensor([0.])
     """
     floating = [one for one in tensors if isinstance(one, Tensor) and one.is_floating_point()]
-    connected = [one.reshape(-1)[:0].sum() for one in floating if one.requires_grad]
+    connected = [
+        (one.narrow(0, 0, 0) if one.ndim else one.reshape(1)[:0]).sum() for one in floating if one.requires_grad
+    ]
     if not connected:
         zero = floating[0].new_zeros(()) if floating else torch.zeros(())
         return zero.to(torch.promote_types(zero.dtype, torch.float32))
@@ -35,12 +37,12 @@ def connected_zero(tensors: Iterable[Any]) -> Tensor:
     return total
 
 
-def tensors_of(batch_dict: Mapping[str, Any]) -> list[Tensor]:
-    """All tensors of a batch_dict, those of nested dictionaries included."""
-    found: list[Tensor] = []
-    for value in batch_dict.values():
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, Mapping):
-            found += tensors_of(value)
-    return found
+def tensors_of(value: Any) -> list[Tensor]:
+    """All tensors of a batch_dict, or of one of its values, those within dictionaries, lists and tuples included."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if not isinstance(value, (list, tuple)):
+        return []
+    return [tensor for one in value for tensor in tensors_of(one)]

@@ -44,6 +44,8 @@ def read_dense_inputs(
         TypeError: logits that are not floating-point, class indices that are, or a target that wants a gradient.
         ValueError: shapes that do not fit, a class or a probability out of range, or no class left.
     """
+    if target.dtype in (torch.uint16, torch.uint32, torch.uint64):
+        target = target.long()  # which torch has few operations for
     classes = _check_shapes(loss, logits, target, settings)
     spatial = logits.shape[2:]
     old_spatial = target.shape[target.ndim - len(spatial) :]

@@ -117,7 +117,7 @@ def check_number(loss: str, option: str, value: object, *, at_most: float = math
     """Raise unless `value` is a finite number from 0 to `at_most`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{loss}({option}=) takes a number, got {value!r}.")
-    if not (math.isfinite(value) and 0 <= value <= at_most):
+    if not (0 <= value <= at_most and value < math.inf):  # not isfinite, which the compiler cannot trace
         upper = "" if at_most == math.inf else f" and at most {at_most:g}"
         raise ValueError(f"{loss}({option}=) is a finite number of at least 0{upper}, got {value!r}.")
 

@@ -1,5 +1,6 @@
 """What every loss over a batch_dict shares."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,7 +20,7 @@ class LossBase(nn.Module, ABC):
 
     Args:
         reads: the keys that `compute` reads.
-        weight: the factor of the result; None is 1.
+        weight: the factor of the result, a finite number; None is 1.
         preprocess_func: is given a shallow copy of the batch_dict and returns the batch_dict that the loss sees, to
             filter samples or to derive a target for instance. It may write to the copy and drop keys from it, but
             must not change a tensor in place.
@@ -45,6 +46,8 @@ class LossBase(nn.Module, ABC):
             raise TypeError(f"{type(self).__name__}(reads=) takes a sequence of keys, got {reads!r}. Use [{reads!r}].")
         if weight is not None and not isinstance(weight, int | float):
             raise TypeError(f"{type(self).__name__}(weight=) takes a number, got {weight!r}.")
+        if weight is not None and not math.isfinite(weight):
+            raise ValueError(f"{type(self).__name__}(weight=) takes a finite number, got {weight!r}.")
         if preprocess_func is not None and not callable(preprocess_func):
             raise TypeError(f"{type(self).__name__}(preprocess_func=) takes a function, got {preprocess_func!r}.")
         self.reads = tuple(reads)

@@ -132,9 +132,10 @@ class LossWarmUp(LossBase):
         read: list[Any] = []
         if getattr(self.loss, "preprocess_func", None) is None:  # else only that function knows what it reads
             read = [read_key(batch_dict, key, type(self.loss).__name__) for key in self.reads]
-        if not any(isinstance(one, Tensor) and one.requires_grad for one in read):
-            read += tensors_of(batch_dict)
-        return connected_zero([*read, *self.loss.parameters()])
+        tensors = tensors_of(read)
+        if not any(one.requires_grad for one in tensors):
+            tensors += tensors_of(batch_dict)
+        return connected_zero([*tensors, *self.loss.parameters()])
 
 
 def _forget_count(warm_up: LossWarmUp, _: object) -> None:

@@ -147,6 +147,8 @@ def resize_pooled(
     dtype = torch.float64 if target.dtype == torch.float64 else torch.float32
     pool = (_MAX_POOL if mode == "maxpool" else _MEAN_POOL)[axes]
     counts = None if valid is None else _MEAN_POOL[axes](valid[:, None].to(dtype), list(size))
+    if target.ndim == axes + 1 and torch.iinfo(target.dtype).max < num_classes - 1:
+        target = target.long()  # a comparison with a class that the type cannot hold would wrap around
     channels = []
     for channel in range(num_classes):  # one at a time, so that no one-hot target of the old size is needed
         one = target == channel if target.ndim == axes + 1 else target[:, channel]

@@ -103,7 +103,8 @@ def _contrast(similarity: Tensor, positive: Tensor) -> Tensor:
 def _unit(features: Tensor) -> Tensor:
     # Scaled by the largest entry first: the squares of huge or tiny ones would not be finite, or be 0.
     largest = features.detach().abs().amax(1, keepdim=True)
-    return normalize(features / torch.where(largest > 0, largest, 1.0), dim=1)
+    unit = normalize(features / torch.where(largest > 0, largest, 1.0), dim=1)
+    return torch.where(largest > 0, unit, 0.0)  # a row of zeros has no direction, and no gradient
 
 
 def _positives(feat_i: Tensor, feat_j: Tensor, target_i: Tensor | None, target_j: Tensor | None) -> Tensor:
