@@ -23,11 +23,10 @@ def import_name(distribution: str) -> str:
 
 def declared(distribution: str, extra: str | None = None) -> set[str]:
     """The distributions that one declares always, or for one extra alone."""
-    marker = f"extra == '{extra}'" if extra else None
     found = set()
     for requirement in importlib.metadata.requires(distribution) or []:
-        text = requirement.replace('"', "'")
-        if marker in text if marker else "extra ==" not in text:
+        belongs_to = re.search(r"""extra == ["'](.+?)["']""", requirement)
+        if (belongs_to and belongs_to[1]) == extra:
             found.add(re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower().replace("_", "-"))
     return found
 

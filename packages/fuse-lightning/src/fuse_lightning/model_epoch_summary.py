@@ -88,8 +88,10 @@ class ModelEpochSummary(Checkpoint):
         return values
 
     def _is_best(self, value: float) -> bool:
-        if math.isnan(value) or self.best_epoch is None:
-            return not math.isnan(value)
+        if math.isnan(value):
+            return False
+        if self.best_epoch is None:
+            return True
         best = self.best_values[self.monitor]
         return value < best if self.mode == "min" else value > best
 
