@@ -63,8 +63,9 @@ class Package:
         return self.pyproject["tool"]["hatch"]["envs"]["hatch-test"].get("features", [])
 
     def group(self, name: str) -> list[str]:
-        """The requirements of a dependency group."""
-        return list(nox.project.dependency_groups(self.pyproject, name))
+        """The requirements of a dependency group; none where the package has no such group."""
+        has_group = name in self.pyproject.get("dependency-groups", {})
+        return list(nox.project.dependency_groups(self.pyproject, name)) if has_group else []
 
     def siblings(self, extras: list[str]) -> list[Package]:
         """The other packages that it needs with these extras, directly or not."""
@@ -132,7 +133,9 @@ def types(session: nox.Session, package: Package) -> None:
 @for_each_package
 def tests(session: nox.Session, package: Package, torch: str) -> None:
     """Run one package's tests and doctests against its wheel and one torch."""
-    install_package(session, package, package.test_extras, f"torch=={torch}", *package.group("test"))
+    # Peers that exist for one torch alone, such as torchvision, stand in a group of that torch: test-torch2_6.
+    requirements = [*package.group("test"), *package.group(f"test-{torch_id(torch)}")]
+    install_package(session, package, package.test_extras, f"torch=={torch}", *requirements)
     check_installation(session, package, "--torch", torch)
     session.chdir(package.folder)
     session.run("pytest", "--doctest-modules", "--pyargs", package.import_name, "tests", *session.posargs)
@@ -175,13 +178,14 @@ def build(session: nox.Session) -> None:
 def bench(session: nox.Session, script: Path) -> None:
     """Measure speed and memory against the peers that the benchmark's header names; arguments after -- go to it."""
     header = nox.project.load_toml(script)
-    requirements = [
-        line for line in header["dependencies"] if canonicalize_name(Requirement(line).name) not in PACKAGES
-    ]
-    ours = [PACKAGES[name] for line in header["dependencies"] if (name := Requirement(line).name) in PACKAGES]
-    for package in ours:
-        install_package(session, package, [], f"torch=={DEFAULT_TORCH}", *requirements)
-    alone = header.get("tool", {}).get("bench", {}).get("install-without-dependencies", [])
+    settings = header.get("tool", {}).get("bench", {})
+    requirements = [Requirement(line) for line in header["dependencies"]]
+    ours = {r.name: sorted(r.extras) for r in requirements if r.name in PACKAGES}
+    peers = [str(r) for r in requirements if r.name not in PACKAGES and r.name != "torch"]
+    torch = f"torch=={settings.get('torch', DEFAULT_TORCH)}"
+    for name, extras in ours.items():
+        install_package(session, PACKAGES[name], extras, torch, *peers)
+    alone = settings.get("install-without-dependencies", [])
     if alone:
         install(session, "--no-deps", *alone)
     session.run("python", "-I", str(script), *session.posargs)
