@@ -1,6 +1,7 @@
 """Models for PyTorch that read from and write to a nested batch_dict."""
 
 from .__about__ import __version__
+from .load_state_dict_file import load_state_dict_file
 from .model_wrap_seq_to_dict import ModelWrapSeqToDict
 
-__all__ = ["ModelWrapSeqToDict", "__version__"]
+__all__ = ["ModelWrapSeqToDict", "__version__", "load_state_dict_file"]

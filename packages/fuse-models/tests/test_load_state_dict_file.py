@@ -1,0 +1,105 @@
+import argparse
+import pickle
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from fuse_models import load_state_dict_file
+
+
+class Network(nn.Linear):
+    """A class of its own, so that pickling it stores a reference to code."""
+
+
+@pytest.fixture
+def state_dict():
+    return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).state_dict()
+
+
+def assert_equal(loaded, expected):
+    assert set(loaded) == set(expected)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(loaded[name], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("as_path", [str, lambda path: path])
+def test_a_state_dict_saved_by_torch(tmp_path, state_dict, as_path):
+    torch.save(state_dict, tmp_path / "weights.pth")
+    assert_equal(load_state_dict_file(as_path(tmp_path / "weights.pth")), state_dict)
+
+
+def test_a_state_dict_saved_in_the_old_format(tmp_path, state_dict):
+    torch.save(state_dict, tmp_path / "weights.pth", _use_new_zipfile_serialization=False)
+    assert_equal(load_state_dict_file(tmp_path / "weights.pth"), state_dict)
+
+
+def test_a_safetensors_file(tmp_path, state_dict):
+    safetensors.torch.save_file(state_dict, tmp_path / "weights.safetensors")
+    assert_equal(load_state_dict_file(tmp_path / "weights.safetensors"), state_dict)
+
+
+def test_the_state_dict_of_a_lightning_checkpoint(tmp_path, state_dict):
+    torch.save({"epoch": 3, "state_dict": state_dict, "optimizer_states": []}, tmp_path / "best_epoch.ckpt")
+    assert_equal(load_state_dict_file(tmp_path / "best_epoch.ckpt"), state_dict)
+
+
+def test_a_pickled_module_is_refused_and_the_message_says_why(tmp_path):
+    torch.save(Network(3, 2), tmp_path / "model.pth")
+    message = r"model\.pth' holds pickled objects.*GLOBAL .*Network.*unpickling runs whatever.*Save the weights alone"
+    with pytest.raises(ValueError, match=message):
+        load_state_dict_file(tmp_path / "model.pth")
+
+
+def test_a_checkpoint_with_a_pickled_payload_is_refused(tmp_path, state_dict):
+    checkpoint = {"state_dict": state_dict, "hyper_parameters": argparse.Namespace(lr=0.1)}
+    torch.save(checkpoint, tmp_path / "best_epoch.ckpt")
+    with pytest.raises(ValueError, match=r"best_epoch\.ckpt' holds pickled objects.*Namespace"):
+        load_state_dict_file(tmp_path / "best_epoch.ckpt")
+
+
+def test_no_code_of_a_plain_pickle_runs(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (tmp_path.joinpath("sprung").write_text, ("",))
+
+    tmp_path.joinpath("trap.pth").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(ValueError, match=r"trap\.pth' holds pickled objects"):
+        load_state_dict_file(tmp_path / "trap.pth")
+    assert not tmp_path.joinpath("sprung").exists()
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(FileNotFoundError, match=r"No weights at 'nowhere/best_epoch\.ckpt'"):
+        load_state_dict_file("nowhere/best_epoch.ckpt")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello world", b"PK\x03\x04 cut off"])
+def test_a_damaged_file_is_named(tmp_path, content):
+    tmp_path.joinpath("weights.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=r"weights\.pth' is no readable checkpoint \(\w+.*download it again"):
+        load_state_dict_file(tmp_path / "weights.pth")
+
+
+def test_a_damaged_safetensors_file_is_named(tmp_path):
+    tmp_path.joinpath("weights.safetensors").write_bytes(b"hello world")
+    with pytest.raises(ValueError, match=r"weights\.safetensors' is no readable safetensors file: .*header"):
+        load_state_dict_file(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.zeros(2)], "holds a list, where a state dict was expected"),
+        ({}, "holds no state dict, .* but nothing at all"),
+        (
+            {"model": {"weight": torch.zeros(2)}, "epoch": 3},
+            r"holds no state dict, .* but 'model' \(dict\), 'epoch' \(int\)",
+        ),
+    ],
+)
+def test_other_content_is_named(tmp_path, content, message):
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=rf"weights\.pth' {message}"):
+        load_state_dict_file(tmp_path / "weights.pth")
