@@ -1,0 +1,42 @@
+"""The walkthrough as the files of a project of the user's own."""
+
+import re
+from importlib.resources import files
+
+STYLES = ("ready-made", "custom")
+"""How the LightningModule comes about: LightningModuleDefault, or one written from the step functions."""
+
+
+def template_files(style: str = "ready-made") -> dict[str, str]:
+    """The text of each file of a new project, by its path in the project's folder; `python run.py` there runs it.
+
+    They are the files of `fuse_lightning/walkthrough/template`, changed in two ways: they import one another by name
+    instead of as parts of a package, and of the two LightningModules there is the one that was asked for.
+
+    Args:
+        style: `"ready-made"` or `"custom"`, the LightningModule that the project has.
+
+    Raises:
+        ValueError: an unknown style.
+
+    Example:
+        >>> sorted(name for name in template_files("custom") if name.startswith("module_"))
+        ['module_custom.py']
+    """
+    if style not in STYLES:
+        raise ValueError(f"template_files(style=) is one of {', '.join(map(repr, STYLES))}, got {style!r}.")
+    chosen, others = _module_file(style), {_module_file(other) for other in STYLES if other != style}
+    project = {}
+    for file in sorted(files(__package__).joinpath("template").iterdir(), key=lambda file: file.name):
+        if file.is_file() and file.name != "__init__.py" and f"{file.name}" not in {f"{name}.py" for name in others}:
+            text = file.read_text(encoding="utf-8")
+            if file.name.endswith(".py"):
+                text = re.sub(r"^from \.(\w+) import ", r"from \1 import ", text, flags=re.MULTILINE)
+            for other in others:
+                text = text.replace(other, chosen)
+            project[file.name] = text
+    return project
+
+
+def _module_file(style: str) -> str:
+    return f"module_{style.replace('-', '_')}"

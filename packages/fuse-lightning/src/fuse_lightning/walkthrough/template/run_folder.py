@@ -1,0 +1,73 @@
+"""The run folder: everything that a run writes, in one place of its own.
+
+Nothing that exists is written over unless it was asked for, and then only the files that an earlier run wrote are
+deleted: notes that lie beside them stay.
+"""
+
+from pathlib import Path
+
+from .settings import is_run_folder
+
+MODEL_DIR = "model"  # checkpoints and the epoch summary: `model_dir` of the LightningModule
+LOGS_DIR = "logs"  # what the loggers write, for TensorBoard and as CSV files
+
+# What a run writes. `--overwrite` deletes what matches, and the folders that this leaves empty.
+WRITTEN = (
+    "config.yaml",
+    "wiring.md",
+    "predictions.csv",
+    "predicted_masks.npz",
+    "evaluation.json",
+    "learning_curves.csv",
+    "learning_curves.png",
+    "confusion_matrix.png",
+    "worst_classified.png",
+    "overlays.png",
+    "worst_segmented.png",
+    "index.html",
+    f"{MODEL_DIR}/*.ckpt",
+    f"{MODEL_DIR}/epoch_summary_*.txt",
+    f"{LOGS_DIR}/csv/version_*/metrics.csv",
+    f"{LOGS_DIR}/*/version_*/hparams.yaml",
+    f"{LOGS_DIR}/tensorboard/version_*/events.out.tfevents.*",
+)
+
+
+def start_run_folder(run_dir: Path, overwrite: bool) -> None:
+    """Make the folder of a new run.
+
+    Raises:
+        FileExistsError: it is a file, it is not empty and may not be overwritten, or it is not the folder of a run.
+    """
+    if run_dir.exists() and not run_dir.is_dir():
+        raise FileExistsError(f"{run_dir} is a file. Choose another --run-dir.")
+    if run_dir.exists() and any(run_dir.iterdir()):
+        if not is_run_folder(run_dir):
+            raise FileExistsError(
+                f"{run_dir} is not empty and not the folder of a run, so nothing is written there, with --overwrite "
+                f"neither. Choose another --run-dir."
+            )
+        if not overwrite:
+            raise FileExistsError(
+                f"{run_dir} holds a run already. Choose another --run-dir, add --resume to go on with that run, or "
+                f"--overwrite to replace it."
+            )
+        delete_run(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+
+
+def delete_run(run_dir: Path) -> None:
+    """Delete the files that a run wrote to its folder, and the folders within it that are empty then."""
+    for pattern in WRITTEN:
+        for path in run_dir.glob(pattern):
+            path.unlink()
+    # The deepest first. A link is no folder of ours, wherever it leads.
+    for folder in sorted(run_dir.glob("**/"), key=lambda folder: len(folder.parts), reverse=True):
+        if folder != run_dir and not folder.is_symlink() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def newest_run(runs_dir: Path) -> Path | None:
+    """The run folder in `runs_dir` that was started last."""
+    runs = [folder for folder in runs_dir.glob("*") if is_run_folder(folder)]
+    return max(runs, key=lambda folder: (folder / "config.yaml").stat().st_mtime, default=None)

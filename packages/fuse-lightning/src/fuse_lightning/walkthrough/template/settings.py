@@ -1,0 +1,155 @@
+"""What a run can be told, and `config.yaml`, which keeps it with the results.
+
+To add a setting: give `Settings` a field and `add_settings` an argument of the same name. It is then kept in
+`config.yaml` and there to use wherever `settings` is.
+"""
+
+import argparse
+import dataclasses
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import yaml
+
+CONFIG_FILE = "config.yaml"
+WRITTEN_BY = "fuse-lightning walkthrough"  # by this a run folder is known, so that nothing else is ever overwritten
+
+# What suits one task does not suit the other. The command line goes before these.
+TASK_DEFAULTS: dict[str, dict[str, Any]] = {
+    "classification": {"epochs": 25, "learning_rate": 2e-3},
+    "segmentation": {"epochs": 12, "learning_rate": 1e-2},
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a run: with these, the same versions and the same device, its results are the same again."""
+
+    task: str
+    style: str
+    epochs: int
+    learning_rate: float
+    batch_size: int = 32
+    optimizer: str = "adam"
+    sampler: str = "shuffle"
+    seed: int = 0
+    accelerator: str = "auto"
+    data_dir: str | None = None
+    max_train_samples: int | None = None
+
+
+MAY_CHANGE = ("accelerator",)  # in a run that exists; what else is told must be what it was started with
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add an argument for each setting; those that are not given are left out of what the parser returns."""
+    group = parser.add_argument_group("settings of the run", argument_default=argparse.SUPPRESS)
+    group.add_argument("--task", choices=tuple(TASK_DEFAULTS), help="what is learned (default: classification)")
+    defaults = ", ".join(f"{task}: {values['epochs']}" for task, values in TASK_DEFAULTS.items())
+    group.add_argument("--epochs", type=positive(int), help=f"passes over the training set (default: {defaults})")
+    defaults = ", ".join(f"{task}: {values['learning_rate']}" for task, values in TASK_DEFAULTS.items())
+    group.add_argument("--learning-rate", type=positive(float), help=f"its largest value (default: {defaults})")
+    group.add_argument(
+        "--batch-size", type=positive(int), help=f"samples in each step (default: {Settings.batch_size})"
+    )
+    group.add_argument(
+        "--optimizer", choices=("adam", "sam"), help=f"sam takes two passes a step (default: {Settings.optimizer})"
+    )
+    group.add_argument(
+        "--sampler",
+        choices=("shuffle", "balanced"),
+        help=f"balanced draws every class equally often (default: {Settings.sampler})",
+    )
+    group.add_argument(
+        "--seed", type=int, help=f"of the split, the weights, order and augmentation (default: {Settings.seed})"
+    )
+    group.add_argument(
+        "--accelerator",
+        choices=("auto", "cpu", "gpu"),
+        help=f"what to compute on; auto takes a GPU if there is one (default: {Settings.accelerator})",
+    )
+    group.add_argument(
+        "--data-dir",
+        type=lambda folder: str(Path(folder).resolve()),
+        help="classification: a folder with the four MNIST IDX files, to train on those instead of the 8 x 8 digits",
+    )
+    group.add_argument(
+        "--max-train-samples", type=positive(int), help="train on the first so many samples, for a quick try"
+    )
+
+
+def positive(kind: type) -> Callable[[str], Any]:
+    """A type of command line arguments: a number above zero."""
+
+    def parse(text: str) -> Any:
+        number = kind(text)
+        if not 0 < number < float("inf"):
+            raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+        return number
+
+    parse.__name__ = kind.__name__  # argparse's name for what it cannot convert
+    return parse
+
+
+def make_settings(given: Mapping[str, Any], style: str) -> Settings:
+    """The settings of a new run: what was given, else the task's defaults, else those of `Settings`.
+
+    Raises:
+        ValueError: settings that do not go together.
+    """
+    task = given.get("task", "classification")
+    settings = Settings(**{"task": task, "style": style, **TASK_DEFAULTS[task], **given})
+    if settings.task == "segmentation":
+        if settings.data_dir is not None:
+            raise ValueError("--data-dir is for --task classification; the canvases are made of the 8 x 8 digits.")
+        if settings.sampler == "balanced":
+            raise ValueError("--sampler balanced needs one class a sample: use it with --task classification.")
+    return settings
+
+
+def write_config(run_dir: Path, settings: Settings) -> None:
+    """Write `config.yaml`: the settings as run, and the versions that they were run with."""
+    content = {
+        "written_by": WRITTEN_BY,
+        "settings": dataclasses.asdict(settings),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "pytorch-lightning": pl.__version__,
+        },
+    }
+    (run_dir / CONFIG_FILE).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether the folder holds a `config.yaml` that a run has written."""
+    try:
+        content = yaml.safe_load((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and content.get("written_by") == WRITTEN_BY
+
+
+def read_config(run_dir: Path, given: Mapping[str, Any], style: str) -> Settings:
+    """The settings that a run was started with, to go on with it.
+
+    Raises:
+        FileNotFoundError: the folder is not that of a run.
+        ValueError: another value was given for a setting that may not change.
+    """
+    if not is_run_folder(run_dir):
+        raise FileNotFoundError(f"{run_dir} is no run folder: it has no {CONFIG_FILE} of a run. Train one first.")
+    stored = yaml.safe_load((run_dir / CONFIG_FILE).read_text(encoding="utf-8"))["settings"]
+    for name, value in {**given, "style": style}.items():
+        if name not in MAY_CHANGE and value != stored.get(name):
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(
+                f"{run_dir} was started with {option} {stored.get(name)}, got {option} {value}. "
+                f"Give the same, or start a run of its own."
+            )
+    return Settings(**{**stored, **{name: given[name] for name in MAY_CHANGE if name in given}})
