@@ -1,0 +1,95 @@
+"""The inputs of a backbone or head: keys, the channels they are to have, and their concatenation on the channel axis."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fuse_core import read_key
+
+ConvInput = str | tuple[str, int]
+"""A key, or a key and the number of channels that it is to have."""
+
+ConvInputs = tuple[tuple[str, int | None], ...]
+"""Keys with their number of channels, None where it was not declared."""
+
+
+def parse_conv_inputs(conv_inputs: Sequence[ConvInput], argument: str) -> ConvInputs:
+    """Each input as `(key, channels)`, with None for a number of channels that was not given.
+
+    Args:
+        conv_inputs: keys, or pairs of a key and a number of channels.
+        argument: what the user calls it, for the message, such as `"ModelMultiHead(conv_inputs=)"`.
+
+    Raises:
+        ValueError: it is something else, or empty.
+
+    Example:
+        >>> parse_conv_inputs(["data.image", ("data.mask", 1)], "ModelMultiHead(conv_inputs=)")
+        (('data.image', None), ('data.mask', 1))
+    """
+    listed = [] if isinstance(conv_inputs, str) or not isinstance(conv_inputs, Iterable) else list(conv_inputs)
+    pairs: list[Any] = [(entry, None) if isinstance(entry, str) else entry for entry in listed]
+    if not pairs or not all(_is_pair(pair) for pair in pairs):
+        raise ValueError(
+            f"{argument} takes a non-empty sequence of keys or of (key, channels) pairs, got {conv_inputs!r}. "
+            f"For one input, use [key] or [(key, channels)]."
+        )
+    return tuple((key, channels) for key, channels in pairs)
+
+
+def _is_pair(pair: Any) -> bool:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[0], str):
+        return False
+    channels = pair[1]
+    return channels is None or (isinstance(channels, int) and not isinstance(channels, bool) and channels > 0)
+
+
+def read_conv_inputs(batch_dict: Mapping[str, Any], conv_inputs: ConvInputs, reader: str) -> list[Tensor]:
+    """The inputs, each of shape (N, channels, ...) where it declares its channels.
+
+    Args:
+        batch_dict: holds the inputs.
+        conv_inputs: what `parse_conv_inputs` returned.
+        reader: the component that reads, for the messages.
+
+    Raises:
+        NestedKeyError: the batch_dict lacks an input.
+        ValueError: an input has another number of channels than declared.
+    """
+    tensors = []
+    for key, channels in conv_inputs:
+        tensor = read_key(batch_dict, key, reader)
+        if channels is not None and tensor.shape[1:2] != (channels,):
+            raise ValueError(
+                f"{reader} expects {key!r} to have {channels} channels (axis 1), but its shape is "
+                f"{tuple(tensor.shape)}. Declare the channels that it has, or give another input."
+            )
+        tensors.append(tensor)
+    return tensors
+
+
+def concatenate_channels(tensors: Sequence[Tensor], names: Iterable[str], owner: str) -> Tensor:
+    """`torch.cat(tensors, dim=1)`, with an error that names the tensors if their other axes differ.
+
+    Args:
+        tensors: of shape (N, C, ...), equal but for C.
+        names: what they are called, for the message.
+        owner: the component that joins them, for the message.
+
+    Raises:
+        ValueError: the axes beside the channels differ.
+    """
+    first, *others = tensors
+    if not others:
+        return first
+    if any(
+        tensor.ndim < 2 or tensor.shape[:1] + tensor.shape[2:] != first.shape[:1] + first.shape[2:]
+        for tensor in tensors
+    ):
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in zip(names, tensors, strict=True))
+        raise ValueError(
+            f"{owner} concatenates on the channel axis (1), for which all other axes must be equal, got {shapes}."
+        )
+    return torch.cat(list(tensors), dim=1)

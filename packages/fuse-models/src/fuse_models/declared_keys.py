@@ -1,0 +1,37 @@
+"""What several components that run one after another read from outside and write."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def are_declared(component: Any) -> bool:
+    """Whether a component says which keys it uses; one with `reads` alone writes nothing."""
+    return getattr(component, "reads", None) is not None or getattr(component, "writes", None) is not None
+
+
+def keys_in_turn(components: Iterable[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The keys that the components read and that none before them wrote, and the keys that they write.
+
+    Args:
+        components: with `reads` and `writes`, in the order in which they run.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> backbone = SimpleNamespace(reads=("data.image",), writes=("model.backbone_features",))
+        >>> head = SimpleNamespace(reads=("model.backbone_features", "data.age"), writes=("model.output.cls",))
+        >>> keys_in_turn([backbone, head])
+        (('data.image', 'data.age'), ('model.backbone_features', 'model.output.cls'))
+    """
+    reads: dict[str, None] = {}
+    writes: dict[str, None] = {}
+    for component in components:
+        for key in getattr(component, "reads", None) or ():
+            if not is_provided(key, tuple(writes)):
+                reads[key] = None
+        writes.update(dict.fromkeys(getattr(component, "writes", None) or ()))
+    return tuple(reads), tuple(writes)
+
+
+def is_provided(key: str, written: Sequence[str]) -> bool:
+    """Whether one of the written keys is this key, lies below it, or is a branch that it lies in."""
+    return any(key == other or other.startswith(f"{key}.") or key.startswith(f"{other}.") for other in written)
