@@ -1,6 +1,7 @@
 """Sharpness-aware minimization (SAM) for PyTorch."""
 
 from .__about__ import __version__
+from .batch_norm_stats import freeze_batch_norm_stats
 from .sam import SAM
 
-__all__ = ["SAM", "__version__"]
+__all__ = ["SAM", "__version__", "freeze_batch_norm_stats"]
