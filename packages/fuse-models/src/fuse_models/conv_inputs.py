@@ -1,4 +1,4 @@
-"""The inputs of a backbone or head: keys, the channels they are to have, and their concatenation on the channel axis."""
+"""The inputs of a backbone or head: their keys, their channels, and their concatenation on the channel axis."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -84,11 +84,9 @@ def concatenate_channels(tensors: Sequence[Tensor], names: Iterable[str], owner:
     first, *others = tensors
     if not others:
         return first
-    if any(
-        tensor.ndim < 2 or tensor.shape[:1] + tensor.shape[2:] != first.shape[:1] + first.shape[2:]
-        for tensor in tensors
-    ):
-        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in zip(names, tensors, strict=True))
+    rest = first.shape[:1] + first.shape[2:]
+    if any(tensor.ndim < 2 or tensor.shape[:1] + tensor.shape[2:] != rest for tensor in tensors):
+        shapes = ", ".join(f"{name!r} {tuple(tensor.shape)}" for name, tensor in zip(names, tensors, strict=True))
         raise ValueError(
             f"{owner} concatenates on the channel axis (1), for which all other axes must be equal, got {shapes}."
         )

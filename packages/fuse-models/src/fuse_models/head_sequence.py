@@ -9,6 +9,7 @@ from torch import nn
 
 from .declared_keys import are_declared, keys_in_turn
 
+Keys = tuple[str, ...]
 BatchDict = TypeVar("BatchDict", bound=MutableMapping[str, Any])
 
 
@@ -46,9 +47,7 @@ class HeadSequence(nn.ModuleList):
                 )
         return batch_dict
 
-    def keys_behind(
-        self, reads: tuple[str, ...], writes: tuple[str, ...]
-    ) -> tuple[tuple[str, ...], tuple[str, ...]] | tuple[None, None]:
+    def keys_behind(self, reads: Keys, writes: Keys) -> tuple[Keys | None, Keys | None]:
         """What a model reads and writes that reads `reads`, writes `writes` and then runs the heads.
 
         None where a head declares no keys: what such a head reads and writes is not known, so that the wiring check

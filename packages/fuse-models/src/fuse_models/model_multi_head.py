@@ -83,7 +83,7 @@ class ModelMultiHead(nn.Module):
         """The batch_dict with the features and the heads' outputs written to it."""
         inputs = read_conv_inputs(batch_dict, self.inputs, "ModelMultiHead")
         if self.concatenates_inputs:
-            inputs = [concatenate_channels(inputs, [repr(key) for key, _ in self.inputs], "ModelMultiHead")]
+            inputs = [concatenate_channels(inputs, (key for key, _ in self.inputs), "ModelMultiHead")]
         batch_dict[self.key_out_features] = self.backbone(*inputs)
         result: BatchDict = self.heads(batch_dict)
         return result
