@@ -1,0 +1,130 @@
+"""Several backbones side by side, whose features are joined, and heads."""
+
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+
+from fuse_core import BACKBONE_FEATURES
+
+from .conv_inputs import ConvInput, concatenate_channels, parse_conv_inputs, read_conv_inputs
+from .head_sequence import HeadSequence
+
+BatchDict = TypeVar("BatchDict", bound=MutableMapping[str, Any])
+SplitLogic = Callable[[Mapping[str, Any], Sequence[nn.Module]], Sequence[Any]]
+JoinLogic = Callable[[Mapping[str, Any], Sequence[Any]], Any]
+
+
+class ModelMultistream(nn.Module):
+    """Streams that each see a part of the input, their features joined on the channel axis, and heads.
+
+    Args:
+        conv_inputs: what the streams see. A key, or a pair of a key and its number of channels: the tensor, of shape
+            (N, C, ...), has one channel for each stream. A sequence of keys or pairs: one for each stream.
+        backbone_streams: a module for each stream. The same module may stand in it more than once, as in
+            `[backbone] * 3`: those streams share their weights, which are registered once.
+        heads: modules that take the batch_dict and return it with their outputs added, as in `ModelMultiHead`.
+        split_logic: called as `split_logic(batch_dict, streams)` in place of the above; it runs the streams and
+            returns their outputs. `conv_inputs` then says which keys it reads.
+        join_logic: called as `join_logic(batch_dict, outputs)`, returns the features; None concatenates the outputs on
+            the channel axis.
+        key_out_features: the key of the features.
+
+    Attributes:
+        backbone_streams: each of the modules once, in order of their first use.
+        reads: as `ModelMultiHead.reads`.
+        writes: as `ModelMultiHead.writes`.
+
+    Raises:
+        NestedKeyError: the batch_dict lacks an input.
+        TypeError: a stream or a head is no module, or a logic is not callable.
+        ValueError: there are not as many channels, or keys, as streams; two heads write the same key; or the outputs
+            cannot be concatenated.
+
+    Example:
+        >>> import torch
+        >>> from fuse_core import NDict
+        >>> streams = [nn.Conv2d(1, 4, 3), nn.Conv2d(1, 6, 3)]
+        >>> model = ModelMultistream(("data.image", 2), streams, heads=[])
+        >>> model(NDict({"data.image": torch.rand(5, 2, 8, 8)}))["model.backbone_features"].shape
+        torch.Size([5, 10, 6, 6])
+    """
+
+    def __init__(
+        self,
+        conv_inputs: ConvInput | Sequence[ConvInput],
+        backbone_streams: Sequence[nn.Module],
+        heads: Sequence[nn.Module],
+        split_logic: SplitLogic | None = None,
+        join_logic: JoinLogic | None = None,
+        key_out_features: str = BACKBONE_FEATURES,
+    ) -> None:
+        super().__init__()
+        streams = list(backbone_streams)
+        if not streams or not all(isinstance(stream, nn.Module) for stream in streams):
+            raise TypeError(
+                f"ModelMultistream(backbone_streams=) takes a non-empty sequence of modules, got {backbone_streams!r}."
+            )
+        for name, logic in (("split_logic", split_logic), ("join_logic", join_logic)):
+            if logic is not None and not callable(logic):
+                raise TypeError(f"ModelMultistream({name}=) takes a function or None, got {logic!r}.")
+        self.splits_channels = _is_one_input(conv_inputs)
+        listed: Any = [conv_inputs] if self.splits_channels else conv_inputs
+        self.inputs = parse_conv_inputs(listed, "ModelMultistream(conv_inputs=)")
+        unique = list(dict.fromkeys(streams))
+        self.backbone_streams = nn.ModuleList(unique)
+        self._module_of_stream = tuple(unique.index(stream) for stream in streams)
+        if split_logic is None:
+            self._check_inputs()
+        self.heads = HeadSequence(heads, "ModelMultistream")
+        self.split_logic = split_logic
+        self.join_logic = join_logic
+        self.key_out_features = key_out_features
+        self.reads, self.writes = self.heads.keys_behind(tuple(key for key, _ in self.inputs), (key_out_features,))
+
+    def _check_inputs(self) -> None:
+        keys, streams = len(self.inputs), len(self._module_of_stream)
+        if self.splits_channels:
+            self._check_channels(self.inputs[0][1] or streams)
+        elif keys != streams:
+            raise ValueError(
+                f"ModelMultistream gives each stream one of the keys in conv_inputs, but there are {keys} keys for "
+                f"{streams} streams. To split one tensor by its channels, pass conv_inputs=key, not [key]."
+            )
+
+    def _check_channels(self, channels: int) -> None:
+        streams = len(self._module_of_stream)
+        if channels != streams:
+            raise ValueError(
+                f"ModelMultistream gives each of its {streams} streams one channel, but {self.inputs[0][0]!r} has "
+                f"{channels} channels (axis 1). Give as many streams as channels, or split_logic."
+            )
+
+    def forward(self, batch_dict: BatchDict) -> BatchDict:
+        """The batch_dict with the joined features and the heads' outputs written to it."""
+        streams = [self.backbone_streams[i] for i in self._module_of_stream]
+        if self.split_logic is not None:
+            outputs = self.split_logic(batch_dict, streams)
+        else:
+            outputs = [stream(part) for stream, part in zip(streams, self._parts(batch_dict), strict=True)]
+        if self.join_logic is not None:
+            features = self.join_logic(batch_dict, outputs)
+        else:
+            features = concatenate_channels(outputs, (f"stream {i}" for i in range(len(outputs))), "ModelMultistream")
+        batch_dict[self.key_out_features] = features
+        result: BatchDict = self.heads(batch_dict)
+        return result
+
+    def _parts(self, batch_dict: Mapping[str, Any]) -> Sequence[Tensor]:
+        tensors = read_conv_inputs(batch_dict, self.inputs, "ModelMultistream")
+        if not self.splits_channels:
+            return tensors
+        self._check_channels(tensors[0].shape[1])
+        return tensors[0].tensor_split(len(self._module_of_stream), dim=1)
+
+
+def _is_one_input(conv_inputs: Any) -> bool:
+    """Whether it is a key, or a pair of a key and a number, and not a sequence of those."""
+    if isinstance(conv_inputs, str):
+        return True
+    return isinstance(conv_inputs, (tuple, list)) and len(conv_inputs) == 2 and isinstance(conv_inputs[1], int)

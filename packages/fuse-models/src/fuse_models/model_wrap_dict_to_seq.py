@@ -1,0 +1,80 @@
+"""A model over a batch_dict as one that takes and returns tensors."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from fuse_core import NDict, read_key
+
+from .declared_keys import is_provided
+
+
+class ModelWrapDictToSeq(nn.Module):
+    """Puts its arguments into a batch_dict, calls the model with it, and returns what the model wrote.
+
+    For tools that call a model with tensors: export, attribution maps, profilers.
+
+    Args:
+        fuse_model: a module that takes the batch_dict and returns it with its outputs added.
+        output_key: the key of what to return; a sequence of keys returns a tuple.
+        input_key: the key of the argument; a sequence of keys takes as many arguments.
+
+    Attributes:
+        reads: the keys that the arguments are put under.
+        writes: the keys of what is returned.
+
+    Raises:
+        NestedKeyError: the model did not write an output.
+        TypeError: `fuse_model` is no module, or the number of arguments is not that of the input keys.
+        ValueError: the model declares that it reads a key that is not among the input keys, or that it does not write
+            an output key.
+
+    Example:
+        >>> import torch
+        >>> from fuse_models import ModelWrapSeqToDict
+        >>> model = ModelWrapSeqToDict(
+        ...     model=nn.Linear(8, 2), model_inputs=["data.features"], model_outputs=["model.logits.cls"]
+        ... )
+        >>> plain = ModelWrapDictToSeq(model, output_key="model.logits.cls", input_key="data.features")
+        >>> plain(torch.zeros(5, 8)).shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(self, fuse_model: nn.Module, output_key: str | Sequence[str], input_key: str | Sequence[str]) -> None:
+        super().__init__()
+        if not isinstance(fuse_model, nn.Module):
+            raise TypeError(f"ModelWrapDictToSeq(fuse_model=) takes a module, got {fuse_model!r}.")
+        self.model = fuse_model
+        self.returns_tuple = not isinstance(output_key, str)
+        self.reads = _keys("input_key", input_key)
+        self.writes = _keys("output_key", output_key)
+        self._check(getattr(fuse_model, "reads", None), getattr(fuse_model, "writes", None))
+
+    def _check(self, reads: Sequence[str] | None, writes: Sequence[str] | None) -> None:
+        """Whether the keys that the model declares, if any, are those given."""
+        name = type(self.model).__name__
+        for key in reads or ():
+            if not is_provided(key, self.reads):
+                raise ValueError(f"{name} reads {key!r}, which input_key={list(self.reads)} lacks. Add it there.")
+        if writes is not None:
+            for key in self.writes:
+                if not is_provided(key, (*writes, *self.reads)):
+                    raise ValueError(f"{name} does not write {key!r}, but {list(writes)}. Take output_key from those.")
+
+    def forward(self, *inputs: Any) -> Any:
+        """What the model wrote to `output_key`, a tuple for a sequence of keys."""
+        if len(inputs) != len(self.reads):
+            raise TypeError(
+                f"ModelWrapDictToSeq takes {len(self.reads)} arguments, for {list(self.reads)}, got {len(inputs)}."
+            )
+        batch_dict = self.model(NDict(zip(self.reads, inputs, strict=True)))
+        outputs = tuple(read_key(batch_dict, key, "ModelWrapDictToSeq") for key in self.writes)
+        return outputs if self.returns_tuple else outputs[0]
+
+
+def _keys(argument: str, keys: str | Sequence[str]) -> tuple[str, ...]:
+    listed = (keys,) if isinstance(keys, str) else tuple(keys)
+    if not listed or not all(isinstance(key, str) for key in listed):
+        raise ValueError(f"ModelWrapDictToSeq({argument}=) takes a key or a non-empty sequence of keys, got {keys!r}.")
+    return listed
