@@ -4,11 +4,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from .atomic_checkpoint_io import AtomicCheckpointIO
 from .model_epoch_summary import ModelEpochSummary
+from .random_state import RandomState
 
 BestEpochSource = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
+
+class DefaultModelCheckpoint(ModelCheckpoint):
+    """A ModelCheckpoint whose type tells it from those that users give to the Trainer, which stay as they are.
+
+    It has the Trainer write checkpoints with `AtomicCheckpointIO`, unless another CheckpointIO was chosen.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Choose how files are written, before any is read or written."""
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        super().setup(trainer, pl_module, stage)
 
 
 def model_default_callbacks(
@@ -20,11 +37,12 @@ def model_default_callbacks(
         model_dir: where `last.ckpt`, `best_epoch.ckpt` and the summary are written.
         best_epoch_source: what tells the best epoch, as arguments of `ModelCheckpoint`: `monitor`, the logged name, and
             `mode`, `"min"` or `"max"`. Several for several checkpoints, which are then called
-            `best_epoch_<monitor>.ckpt`. None for none.
+            `best_epoch_<monitor>.ckpt`; with `save_top_k` other than 1 a name ends in its epoch and step. None for
+            none.
         log_lr: log the learning rate; needs a trainer that has a logger.
 
     Raises:
-        TypeError: `best_epoch_source` holds something else than dicts.
+        TypeError: `best_epoch_source` holds something else than dicts, or an argument that ModelCheckpoint lacks.
         ValueError: an entry of `best_epoch_source` has no `monitor`, or two have the same.
     """
     single = isinstance(best_epoch_source, Mapping | str)
@@ -40,12 +58,22 @@ def model_default_callbacks(
             )
         if sum(source["monitor"] == other.get("monitor") for other in sources) > 1:
             raise ValueError(f"best_epoch_source names the monitor {source['monitor']!r} twice; keep one of them.")
-        name = "best_epoch" if len(sources) == 1 else f"best_epoch_{source['monitor']}"
-        defaults = {"dirpath": model_dir, "filename": name, "mode": "min", "enable_version_counter": False}
-        callbacks.append(ModelCheckpoint(**{**defaults, **source}))
-    callbacks.append(ModelCheckpoint(dirpath=model_dir, save_last=True, save_top_k=0))
+        # A monitor may be written with slashes, which would make folders of the name.
+        name = "best_epoch" if len(sources) == 1 else f"best_epoch_{source['monitor'].replace('/', '_')}"
+        several = source.get("save_top_k", 1) not in (0, 1)
+        defaults = {
+            "dirpath": model_dir,
+            "filename": f"{name}-{{epoch}}-{{step}}" if several else name,
+            "mode": "min",
+            "enable_version_counter": several,
+        }
+        callbacks.append(DefaultModelCheckpoint(**{**defaults, **source}))
+    # First the summaries, so that `last.ckpt` holds those of its own epoch.
     for source in sources:
         callbacks.append(ModelEpochSummary(model_dir, monitor=source["monitor"], mode=source.get("mode", "min")))
+    last = {"dirpath": model_dir, "filename": "last", "enable_version_counter": False}
+    callbacks.append(DefaultModelCheckpoint(**last, save_on_train_epoch_end=True))  # with no monitor: every epoch
+    callbacks.append(RandomState())
     if log_lr:
         callbacks.append(LearningRateMonitor(logging_interval="epoch"))
     return callbacks

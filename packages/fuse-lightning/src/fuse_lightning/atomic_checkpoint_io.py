@@ -1,0 +1,78 @@
+"""Checkpoint files that are written whole or not at all, and read without running code."""
+
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from .atomic_file import replace_file
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside the old one and renames it; reads tensors and plain values only.
+
+    `model_default_callbacks` puts it in place of Lightning's own, which writes to the system's folder for temporary
+    files first, and so, where that is another disk, copies over the previous checkpoint. To use it without those
+    callbacks, pass `Trainer(plugins=[AtomicCheckpointIO()])`. Paths with a protocol, such as `s3://`, are left to
+    Lightning.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            OSError: it could not be written, for want of space for instance. The file that was there is as it was.
+        """
+        if storage_options is not None or "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        try:
+            with replace_file(path) as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:
+            cause = _os_error(error)
+            if cause is None:
+                raise
+            kept = "The previous one is intact" if Path(path).exists() else "There was none before"
+            raise OSError(
+                cause.errno,
+                f"The checkpoint {path} could not be written: {cause.strerror}. {kept}. Make room, then continue with "
+                f"Trainer.fit(ckpt_path=)",
+            ) from error
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Callable[..., Any] | None = lambda storage, _: storage,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Args:
+            path: the file.
+            map_location: see `torch.load`.
+            weights_only: None and True refuse pickled objects, which could run code; False trusts the file.
+
+        Raises:
+            ValueError: the file holds pickled objects.
+        """
+        try:
+            return super().load_checkpoint(path, map_location, weights_only is not False)
+        except pickle.UnpicklingError as error:
+            found = re.search(r"GLOBAL (\S+)", str(error))
+            raise ValueError(
+                f"The checkpoint {path} holds pickled Python objects{f' ({found[1]})' if found else ''}, which could run "
+                f"code when read, and was refused. If you trust where it comes from, pass weights_only=False to "
+                f"Trainer.fit, validate, test or predict."
+            ) from error
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """The failure of the disk behind an error: torch's writer hides it behind one of its own."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
