@@ -1,0 +1,106 @@
+"""What every head shares: the inputs it declares, and where it writes its scores."""
+
+from collections.abc import MutableMapping, Sequence
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fuse_core import logits_key, output_key, read_key
+
+from .conv_inputs import parse_conv_inputs
+
+Mode = Literal["classification", "regression"]
+DeclaredInputs = Sequence[tuple[str, int]]
+BatchDict = TypeVar("BatchDict", bound=MutableMapping[str, Any])
+
+
+class HeadBase(nn.Module):
+    """Reads feature maps and vectors from the batch_dict and writes scores to it.
+
+    Args:
+        head_name: the last part of the keys that are written.
+        mode: `"classification"` writes `model.logits.<head_name>` and, after a softmax over the classes,
+            `model.output.<head_name>`; `"regression"` writes the scores to `model.output.<head_name>`.
+        conv_inputs: `(key, channels)` of each feature map, None for none.
+        vector_inputs: `(key, size)` of each vector, None for none.
+        vectors_argument: what the user calls `vector_inputs`.
+
+    Raises:
+        ValueError: an unknown mode, no inputs at all, or inputs without their channels.
+    """
+
+    def __init__(
+        self,
+        *,
+        head_name: str,
+        mode: Mode,
+        conv_inputs: DeclaredInputs | None,
+        vector_inputs: DeclaredInputs | None,
+        vectors_argument: str,
+    ) -> None:
+        super().__init__()
+        kind = type(self).__name__
+        self._reader = f"{kind} {head_name!r}"
+        if mode not in ("classification", "regression"):
+            raise ValueError(f"{kind}(mode=) takes 'classification' or 'regression', got {mode!r}.")
+        if not conv_inputs and not vector_inputs:
+            raise ValueError(
+                f"{self._reader} has no inputs. Give conv_inputs=[(key, channels)], {vectors_argument}=[(key, size)], "
+                f"or both."
+            )
+        self.head_name = head_name
+        self.mode = mode
+        self.conv_inputs = _declared(conv_inputs, f"{kind}(conv_inputs=)")
+        self.vector_inputs = _declared(vector_inputs, f"{kind}({vectors_argument}=)")
+        self.reads = tuple(key for key, _ in self.conv_inputs + self.vector_inputs)
+        self.writes: tuple[str, ...] = (output_key(head_name),)
+        if mode == "classification":
+            self.writes = (logits_key(head_name), *self.writes)
+
+    def read_vectors(self, batch_dict: MutableMapping[str, Any]) -> Tensor:
+        """The vectors side by side, in the precision of the head's weights: `(batch, sum of sizes)`.
+
+        A vector of size 1 may come as `(batch,)`, which is what collating numbers gives.
+        """
+        dtype = self._precision()
+        vectors = []
+        for key, size in self.vector_inputs:
+            vector: Tensor = read_key(batch_dict, key, self._reader)
+            if vector.ndim == 1 and size == 1:
+                vector = vector[:, None]
+            if vector.shape[1:] != (size,):
+                raise ValueError(
+                    f"{self._reader} expects {key!r} to be vectors of size {size}, of shape (batch, {size}), but its "
+                    f"shape is {tuple(vector.shape)}. Declare the size that it has, or give another input."
+                )
+            vectors.append(vector.to(dtype))
+        return torch.cat(vectors, dim=1)
+
+    def _precision(self) -> torch.dtype:
+        for weight in self.parameters():
+            return weight.dtype
+        return torch.get_default_dtype()
+
+    def write_scores(self, batch_dict: BatchDict, scores: Tensor) -> BatchDict:
+        """The same batch_dict with the scores, `(batch, outputs, …)`, under the head's keys."""
+        prediction = scores
+        if self.mode == "classification":
+            batch_dict[logits_key(self.head_name)] = scores
+            prediction = scores.softmax(dim=1)
+        batch_dict[output_key(self.head_name)] = prediction
+        return batch_dict
+
+
+def total_size(inputs: DeclaredInputs) -> int:
+    """How many channels the inputs have side by side."""
+    return sum(size for _, size in inputs)
+
+
+def _declared(inputs: DeclaredInputs | None, argument: str) -> tuple[tuple[str, int], ...]:
+    declared = []
+    for key, size in parse_conv_inputs(inputs, argument) if inputs else ():
+        if size is None:
+            raise ValueError(f"{argument} takes (key, size) pairs, as layers are built for a size, got {key!r} alone.")
+        declared.append((key, size))
+    return tuple(declared)

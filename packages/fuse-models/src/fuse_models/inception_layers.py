@@ -1,0 +1,141 @@
+"""The layers of Inception-ResNet-v2, named as in the weights of Cadene and timm."""
+
+import torch
+from torch import Tensor, nn
+
+
+class ConvNormRelu(nn.Module):
+    """A convolution, batch normalisation and ReLU: `conv`, `bn`."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        *,
+        stride: int = 1,
+        padding: int | tuple[int, int] = 0,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, in_channels, height, width)` to `(batch, out_channels, …)`."""
+        result: Tensor = self.relu(self.bn(self.conv(x)))
+        return result
+
+
+class Branches(nn.Module):
+    """Branches over the same input, concatenated on the channel axis: `branch0`, `branch1`, …"""
+
+    def __init__(self, *branches: nn.Module) -> None:
+        super().__init__()
+        self._names = tuple(f"branch{i}" for i in range(len(branches)))
+        for name, branch in zip(self._names, branches, strict=True):
+            self.add_module(name, branch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The branches' outputs side by side."""
+        return torch.cat([self._modules[name](x) for name in self._names], dim=1)  # type: ignore[misc]
+
+
+class ResidualBranches(Branches):
+    """`relu(x + scale * conv2d(branches(x)))`.
+
+    Args:
+        branches: that give `mixed_channels` together.
+        mixed_channels: what `conv2d` takes.
+        channels: of the input and the output.
+        scale: of the residual, well below 1, which keeps deep networks of such blocks stable.
+        activation: False for no ReLU at the end.
+    """
+
+    def __init__(
+        self, *branches: nn.Module, mixed_channels: int, channels: int, scale: float, activation: bool = True
+    ) -> None:
+        super().__init__(*branches)
+        self.conv2d = nn.Conv2d(mixed_channels, channels, kernel_size=1)
+        self.relu = nn.ReLU(inplace=True) if activation else nn.Identity()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, channels, height, width)`, as the input."""
+        result: Tensor = self.relu(torch.add(x, self.conv2d(super().forward(x)), alpha=self.scale))
+        return result
+
+
+def mixed_5b() -> Branches:
+    """192 to 320 channels."""
+    return Branches(
+        ConvNormRelu(192, 96, 1),
+        nn.Sequential(ConvNormRelu(192, 48, 1), ConvNormRelu(48, 64, 5, padding=2)),
+        nn.Sequential(ConvNormRelu(192, 64, 1), ConvNormRelu(64, 96, 3, padding=1), ConvNormRelu(96, 96, 3, padding=1)),
+        nn.Sequential(nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False), ConvNormRelu(192, 64, 1)),
+    )
+
+
+def block35() -> ResidualBranches:
+    """320 channels, named for the 35 x 35 locations of its original input."""
+    return ResidualBranches(
+        ConvNormRelu(320, 32, 1),
+        nn.Sequential(ConvNormRelu(320, 32, 1), ConvNormRelu(32, 32, 3, padding=1)),
+        nn.Sequential(ConvNormRelu(320, 32, 1), ConvNormRelu(32, 48, 3, padding=1), ConvNormRelu(48, 64, 3, padding=1)),
+        mixed_channels=128,
+        channels=320,
+        scale=0.17,
+    )
+
+
+def mixed_6a() -> Branches:
+    """320 to 1088 channels at half the resolution."""
+    return Branches(
+        ConvNormRelu(320, 384, 3, stride=2),
+        nn.Sequential(
+            ConvNormRelu(320, 256, 1), ConvNormRelu(256, 256, 3, padding=1), ConvNormRelu(256, 384, 3, stride=2)
+        ),
+        nn.MaxPool2d(3, stride=2),
+    )
+
+
+def block17_branches() -> tuple[nn.Module, nn.Module]:
+    """1088 to 384 channels: what a network cut to 384 channels within its last such block ends with."""
+    return ConvNormRelu(1088, 192, 1), nn.Sequential(
+        ConvNormRelu(1088, 128, 1),
+        ConvNormRelu(128, 160, (1, 7), padding=(0, 3)),
+        ConvNormRelu(160, 192, (7, 1), padding=(3, 0)),
+    )
+
+
+def block17(*, activation: bool = True) -> ResidualBranches:
+    """1088 channels."""
+    return ResidualBranches(*block17_branches(), mixed_channels=384, channels=1088, scale=0.1, activation=activation)
+
+
+def mixed_7a() -> Branches:
+    """1088 to 2080 channels at half the resolution."""
+    return Branches(
+        nn.Sequential(ConvNormRelu(1088, 256, 1), ConvNormRelu(256, 384, 3, stride=2)),
+        nn.Sequential(ConvNormRelu(1088, 256, 1), ConvNormRelu(256, 288, 3, stride=2)),
+        nn.Sequential(
+            ConvNormRelu(1088, 256, 1), ConvNormRelu(256, 288, 3, padding=1), ConvNormRelu(288, 320, 3, stride=2)
+        ),
+        nn.MaxPool2d(3, stride=2),
+    )
+
+
+def block8(*, scale: float, activation: bool = True) -> ResidualBranches:
+    """2080 channels."""
+    return ResidualBranches(
+        ConvNormRelu(2080, 192, 1),
+        nn.Sequential(
+            ConvNormRelu(2080, 192, 1),
+            ConvNormRelu(192, 224, (1, 3), padding=(0, 1)),
+            ConvNormRelu(224, 256, (3, 1), padding=(1, 0)),
+        ),
+        mixed_channels=448,
+        channels=2080,
+        scale=scale,
+        activation=activation,
+    )
