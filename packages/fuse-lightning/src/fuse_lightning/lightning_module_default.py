@@ -1,8 +1,8 @@
 """A LightningModule that trains a model over batch_dicts as it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytorch_lightning as pl
 import torch
@@ -21,6 +21,11 @@ from .step_functions import (
     step_losses,
     step_metrics,
 )
+
+OptimizersAndSchedules: TypeAlias = (
+    Callable[[pl.LightningModule], Any] | torch.optim.Optimizer | Mapping[str, Any] | Sequence[Any]
+)
+"""What `configure_optimizers` returns, or a function that makes it. Not Any: by this a YAML file is read."""
 
 
 class LightningModuleDefault(pl.LightningModule):
@@ -60,7 +65,7 @@ class LightningModuleDefault(pl.LightningModule):
         train_metrics: Mapping[str, nn.Module] | None = None,
         validation_metrics: Mapping[str, nn.Module] | None = None,
         test_metrics: Mapping[str, nn.Module] | None = None,
-        optimizers_and_lr_schs: Any = None,
+        optimizers_and_lr_schs: OptimizersAndSchedules | None = None,
         callbacks: Sequence[Callback] = (),
         best_epoch_source: BestEpochSource | None = None,
         prediction_keys: Sequence[str] | None = None,
