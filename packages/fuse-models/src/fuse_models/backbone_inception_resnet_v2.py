@@ -46,8 +46,8 @@ class BackboneInceptionResnetV2(nn.Module):
     | 42 | `block8`, without ReLU | 2080 |
     | 43 | `conv2d_7b` | 1536 |
 
-    Source: Szegedy et al., Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning, AAAI 2017,
-    https://arxiv.org/abs/1602.07261.
+    Source: Szegedy et al., Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning, AAAI
+    2017, https://arxiv.org/abs/1602.07261.
 
     Args:
         logical_units_num: the last unit, from 0 to 43.
@@ -55,8 +55,8 @@ class BackboneInceptionResnetV2(nn.Module):
             concatenated branches, before they are added to the block's input; 1088 for the sum, before its ReLU.
         in_channels: of the images.
         weights: a state dict or the path of a `.pth` or `.safetensors` file, with the names of Cadene's
-            pretrained-models or of timm. They may be of the full network, whatever `logical_units_num`: units behind the
-            cut and the classifier are left out, and all else must fit. None starts at random. Weights of 3 channels are
+            pretrained-models or of timm. They may be of the full network, whatever `logical_units_num`: units behind
+            the cut and the classifier are left out, and all else must fit. None starts at random. Weights of 3 channels are
             adapted to other `in_channels`: summed for 1, else repeated cyclically and scaled by `3 / in_channels`.
         pool: `"avg"` or `"max"` to return a vector instead of a feature map.
 

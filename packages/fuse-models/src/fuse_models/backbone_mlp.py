@@ -47,8 +47,8 @@ class BackboneMultilayerPerceptron(nn.Module):
         check_rate(dropout_rate, "BackboneMultilayerPerceptron(dropout_rate=)")
         if isinstance(activation_layer, nn.Module):
             raise TypeError(
-                f"BackboneMultilayerPerceptron(activation_layer=) takes a class or a function that makes an activation, "
-                f"got the module {activation_layer}, which all layers would share. Use torch.nn.ReLU, or "
+                f"BackboneMultilayerPerceptron(activation_layer=) takes a class or a function that makes an "
+                f"activation, got the module {activation_layer}, which all layers would share. Use torch.nn.ReLU, or "
                 f"lambda: torch.nn.LeakyReLU(0.2)."
             )
         self.mlp = perceptron_layers(

@@ -17,8 +17,8 @@ class Head3D(HeadOfVectors):
         mode: `"classification"` writes `model.logits.<head_name>` and, after a softmax over the classes,
             `model.output.<head_name>`; `"regression"` writes the values to `model.output.<head_name>`. All are of shape
             `(batch, num_outputs)`.
-        conv_inputs: `(key, channels)` of each feature map, `(batch, channels, *spatial)`, pooled and concatenated on the
-            channel axis; None to use `append_features` only.
+        conv_inputs: `(key, channels)` of each feature map, `(batch, channels, *spatial)`, pooled and concatenated on
+            the channel axis; None to use `append_features` only.
         dropout_rate: of the dropout of the pooled features.
         num_outputs: the number of classes or of values.
         append_features: `(key, size)` of vectors to append, such as clinical values, of shape `(batch, size)`. They are

@@ -18,8 +18,8 @@ MAX_POOLINGS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 class HeadDenseSegmentation(HeadBase):
     """Classifies each location of feature maps of images or volumes; their rank need not be told.
 
-    The layers are convolutions of kernel 1. They write `model.logits.<head_name>` and, after a softmax over the classes,
-    `model.output.<head_name>`, both `(batch, num_classes, *spatial)`.
+    The layers are convolutions of kernel 1. They write `model.logits.<head_name>` and, after a softmax over the
+    classes, `model.output.<head_name>`, both `(batch, num_classes, *spatial)`.
 
     Args:
         head_name: the last part of the keys that are written.
@@ -38,7 +38,8 @@ class HeadDenseSegmentation(HeadBase):
 
     Raises:
         NestedKeyError: the batch_dict lacks an input.
-        ValueError: an argument is out of range, there are no `conv_inputs`, or an input has another shape than declared.
+        ValueError: an argument is out of range, there are no `conv_inputs`, or an input has another shape than
+            declared.
 
     Example:
         >>> import torch
@@ -95,8 +96,8 @@ class HeadDenseSegmentation(HeadBase):
         kernel = self.maxpool_kernel
         if rank not in MAX_POOLINGS or (isinstance(kernel, tuple) and len(kernel) != rank):
             raise ValueError(
-                f"{self._reader} takes feature maps of shape (batch, channels, *spatial) with 1 to 3 spatial axes, as many "
-                f"as maxpool_kernel has, got {self.conv_inputs[0][0]!r} of shape {tuple(features.shape)} with "
+                f"{self._reader} takes feature maps of shape (batch, channels, *spatial) with 1 to 3 spatial axes, as "
+                f"many as maxpool_kernel has, got {self.conv_inputs[0][0]!r} of shape {tuple(features.shape)} with "
                 f"maxpool_kernel={kernel}."
             )
         if kernel is not None:
@@ -126,4 +127,4 @@ class _LocationClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, in_channels, *spatial)` to `(batch, num_classes, *spatial)`."""
         scores: Tensor = self.layers(x.flatten(start_dim=2))  # for a kernel of 1, locations have no neighbours
-        return scores.unflatten(2, x.shape[2:])
+        return scores.reshape(*scores.shape[:2], *x.shape[2:])

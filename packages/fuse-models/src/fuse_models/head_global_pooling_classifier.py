@@ -14,8 +14,8 @@ class HeadGlobalPoolingClassifier(HeadOfVectors):
 
     Args:
         head_name: the last part of the keys that are written.
-        conv_inputs: `(key, channels)` of each feature map, `(batch, channels, *spatial)`, pooled and concatenated on the
-            channel axis; None to use `append_features` only.
+        conv_inputs: `(key, channels)` of each feature map, `(batch, channels, *spatial)`, pooled and concatenated on
+            the channel axis; None to use `append_features` only.
         num_classes: the number of classes or of values.
         append_features: `(key, size)` of vectors to append, such as clinical values, of shape `(batch, size)`. They are
             converted to the precision of the head's weights.

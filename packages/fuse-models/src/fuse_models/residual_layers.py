@@ -10,8 +10,8 @@ class ResidualBlock(nn.Module):
     """`relu(x + F(x))`, where F is two or three convolutions, each with batch normalisation.
 
     "Basic" blocks have two convolutions of kernel 3; "bottleneck" blocks a 1, a 3 and a 1, the last with four times the
-    channels. The stride is at the first kernel of 3, as in torchvision ("ResNet v1.5"). Source: He et al., Deep Residual
-    Learning for Image Recognition, CVPR 2016.
+    channels. The stride is at the first kernel of 3, as in torchvision ("ResNet v1.5"). Source: He et al., Deep
+    Residual Learning for Image Recognition, CVPR 2016.
 
     Torchvision registers the layers of images and videos under different names, and so does this block:
     `conv1, bn1, conv2, bn2` and `conv1.0, conv1.1, conv2.0, conv2.1`.
