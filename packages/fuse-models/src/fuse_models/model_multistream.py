@@ -1,6 +1,6 @@
 """Several backbones side by side, whose features are joined, and heads."""
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -60,7 +60,7 @@ class ModelMultistream(nn.Module):
         key_out_features: str = BACKBONE_FEATURES,
     ) -> None:
         super().__init__()
-        streams = list(backbone_streams)
+        streams = list(backbone_streams) if isinstance(backbone_streams, Iterable) else []
         if not streams or not all(isinstance(stream, nn.Module) for stream in streams):
             raise TypeError(
                 f"ModelMultistream(backbone_streams=) takes a non-empty sequence of modules, got {backbone_streams!r}."

@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from fuse_core import NDict, read_key
 
 from .declared_keys import is_provided
+
+TORCH_2_6 = torch.__version__.startswith("2.6.")
+"""Which cannot compile an NDict. A plain dict does there for models that use dotted keys, as all of this package do."""
 
 
 class ModelWrapDictToSeq(nn.Module):
@@ -68,7 +72,10 @@ class ModelWrapDictToSeq(nn.Module):
             raise TypeError(
                 f"ModelWrapDictToSeq takes {len(self.reads)} arguments, for {list(self.reads)}, got {len(inputs)}."
             )
-        batch_dict = self.model(NDict(zip(self.reads, inputs, strict=True)))
+        batch_dict: dict[str, Any] = {} if TORCH_2_6 and torch.compiler.is_compiling() else NDict()
+        for key, value in zip(self.reads, inputs, strict=True):
+            batch_dict[key] = value
+        batch_dict = self.model(batch_dict)
         outputs = tuple(read_key(batch_dict, key, "ModelWrapDictToSeq") for key in self.writes)
         return outputs if self.returns_tuple else outputs[0]
 
