@@ -238,17 +238,17 @@ def test_a_closure_is_needed():
 
 def test_a_closure_must_call_backward():
     weight = nn.Parameter(torch.ones(1))
-    with pytest.raises(RuntimeError, match=r"found no gradient after the closure\. The closure must call backward"):
+    with pytest.raises(RuntimeError, match=r"found no gradient after the first pass\. The closure must call backward"):
         SAM([weight], torch.optim.SGD, lr=0.1).step(lambda: weight.sum())
 
 
 @pytest.mark.parametrize("params", [[{"params": [nn.Parameter(torch.ones(1))], "rho": -0.1}], None])
 def test_a_negative_rho_is_rejected(params):
-    with pytest.raises(ValueError, match=r"SAM needs rho >= 0, got -0\.1"):
+    with pytest.raises(ValueError, match=r"SAM needs a finite rho >= 0, got -0\.1"):
         SAM(params or [nn.Parameter(torch.ones(1))], torch.optim.SGD, rho=0.05 if params else -0.1, lr=0.1)
 
 
 def test_a_negative_rho_of_a_later_group_is_rejected():
     optimizer = SAM([nn.Parameter(torch.ones(1))], torch.optim.SGD, lr=0.1)
-    with pytest.raises(ValueError, match=r"SAM needs rho >= 0, got -1"):
+    with pytest.raises(ValueError, match=r"SAM needs a finite rho >= 0, got -1"):
         optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "rho": -1})
