@@ -1,0 +1,75 @@
+"""Running a module again without leaving a trace in it."""
+
+import copy
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+# What nn.Module keeps for its own use, buffers aside: parameters, submodules, hooks, the training mode.
+_MACHINERY = frozenset(vars(nn.Module())) - {"_buffers"}
+_CONTAINERS = frozenset({Counter, OrderedDict, defaultdict, deque, dict, list, set})
+
+
+@contextmanager
+def preserved_state(root: nn.Module) -> Iterator[None]:
+    """Have all that happens inside leave no trace in the module but gradients.
+
+    Inside, the module and its submodules work on copies of their buffers, of their tensor attributes and of their
+    lists, dicts and sets; afterwards every attribute is the very object that it was before. So running statistics,
+    power iterations, queues, torchmetrics' states, counters and lists of outputs all stay as they were. Modules in
+    plain lists and dicts of attributes are included. Parameters are not copied, and of containers only the outermost
+    level is: a tensor in a list that is changed in place stays changed.
+
+    Args:
+        root: the module.
+
+    Example:
+        >>> import torch
+        >>> norm = nn.BatchNorm1d(2)
+        >>> with preserved_state(norm):
+        ...     output = norm(torch.randn(4, 2))
+        >>> norm.running_mean, norm.num_batches_tracked
+        (tensor([0., 0.]), tensor(0))
+    """
+    copies: dict[int, Tensor] = {}  # so that a tensor that two modules share is one tensor inside, too
+    kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    modules = list(root.modules())
+    known = {id(module) for module in modules}
+    try:
+        for module in modules:  # grows on the way
+            attributes = vars(module)
+            before = {name: value for name, value in attributes.items() if name not in _MACHINERY}
+            kept.append((attributes, before))
+            for name, value in before.items():
+                found = [element for element in _elements(value) if isinstance(element, nn.Module)]
+                inner = [inner for element in found for inner in element.modules() if id(inner) not in known]
+                modules.extend(inner)
+                known.update(map(id, inner))
+                if name == "_buffers":
+                    attributes[name] = type(value)((key, _copy(buffer, copies)) for key, buffer in value.items())
+                else:
+                    attributes[name] = _copy(value, copies)
+        yield
+    finally:
+        for attributes, before in kept:
+            for name in [name for name in attributes if name not in before and name not in _MACHINERY]:
+                del attributes[name]
+            attributes.update(before)
+
+
+def _elements(value: Any) -> list[Any]:
+    if type(value) not in _CONTAINERS:
+        return []
+    return list(value.values()) if isinstance(value, dict) else list(value)
+
+
+def _copy(value: Any, copies: dict[int, Tensor]) -> Any:
+    # A tensor that needs a gradient is a parameter in another place, or computed from one.
+    if isinstance(value, Tensor) and not value.requires_grad:
+        if id(value) not in copies:
+            copies[id(value)] = value.clone()
+        return copies[id(value)]
+    return copy.copy(value) if type(value) in _CONTAINERS else value

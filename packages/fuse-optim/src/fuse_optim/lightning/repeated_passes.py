@@ -1,0 +1,168 @@
+"""An optimizer step of Lightning's automatic optimization whose closure may be called more than once.
+
+The one place that reaches into Lightning. While it is attached, it stands in for three methods, all of them public:
+`Strategy.training_step` and `Strategy.backward`, to see which micro-batches the gradients come from, and
+`Precision.optimizer_step`, which hands the closure to the optimizer. Of what is private it uses
+`Precision._after_closure` alone, which calls `on_before_optimizer_step` and clips the gradients.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import ParallelStrategy
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..rng_snapshot import RNGSnapshot
+from ..sam import SAM
+from .accumulation_window import AccumulationWindow, MicroBatch
+from .loss_scaling import LossScaling
+from .muted_logging import muted_logging
+from .preserved_state import preserved_state
+from .replaced_attribute import replaced_attribute
+from .supported_training import base_optimizer, refuse_clipping
+
+
+class RepeatedPasses:
+    """Gives the optimizer a closure that it may call as often as it likes.
+
+    The first call is Lightning's own closure, which completes the gradients of the accumulation window. Each later one
+    computes them anew, at the weights of that moment, from all micro-batches of the window.
+
+    Args:
+        trainer: the trainer, when its strategy is set up.
+        replay_rng: whether later passes draw the random numbers of the first.
+    """
+
+    def __init__(self, trainer: pl.Trainer, replay_rng: bool) -> None:
+        self.window = AccumulationWindow()
+        self.repeating = False
+        """Whether a pass after the first is under way."""
+        self._trainer = trainer
+        self._module = trainer.lightning_module
+        self._strategy = trainer.strategy
+        self._precision = trainer.precision_plugin
+        self._loss_scaling = LossScaling(getattr(trainer.precision_plugin, "scaler", None))
+        self._replay_rng = replay_rng
+        self._training_step = trainer.strategy.training_step
+        self._backward = trainer.strategy.backward
+        self._optimizer_step = trainer.precision_plugin.optimizer_step
+        self._attached = ExitStack()
+
+    def attach(self) -> None:
+        """Stand in for Lightning's methods."""
+        for owner, name, method in (
+            (self._strategy, "training_step", self._recorded_training_step),
+            (self._strategy, "backward", self._recorded_backward),
+            (self._precision, "optimizer_step", self._step),
+        ):
+            self._attached.enter_context(replaced_attribute(owner, name, method))
+
+    def detach(self) -> None:
+        """Leave Lightning as it was."""
+        self._attached.close()
+        self.window.end_step()
+
+    def _recorded_training_step(self, *args: Any, **kwargs: Any) -> Any:
+        rng = RNGSnapshot([self._strategy.root_device]) if self._replay_rng else None
+        self.window.start(MicroBatch(args, kwargs, rng))
+        return self._training_step(*args, **kwargs)
+
+    def _recorded_backward(self, closure_loss: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        result = self._backward(closure_loss, *args, **kwargs)
+        self.window.add_gradients(closure_loss)
+        return result
+
+    def _step(self, optimizer: Optimizer, model: pl.LightningModule, closure: Callable[[], Any], **kwargs: Any) -> Any:
+        if self._loss_scaling.active and not isinstance(optimizer, SAM):
+            # One that calls its closure once: with loss scaling, Lightning calls it before the step.
+            return self._optimizer_step(optimizer, model=model, closure=closure, **kwargs)
+        base = base_optimizer(optimizer)
+        passes = 0
+        prepared = False
+
+        def prepare_gradients(*_: Any) -> None:
+            nonlocal prepared
+            if not prepared:
+                prepared = True
+                self._precision._after_closure(model, optimizer)
+
+        def evaluate() -> Tensor:
+            nonlocal passes
+            passes += 1
+            if passes == 2 and base is None:
+                refuse_clipping(self._trainer, model, optimizer)
+            loss = self._first_pass(closure) if passes == 1 else self._repeated_pass(optimizer)
+            if not self._loss_scaling.unscale_gradients(optimizer):
+                raise _StepSkippedError
+            if base is None:
+                prepare_gradients()
+            return loss
+
+        # The gradients are final when a base optimizer steps; without one they are used from the first pass on.
+        hook = nullcontext() if base is None else base.register_step_pre_hook(prepare_gradients)
+        try:
+            with hook:
+                result = optimizer.step(closure=evaluate, **kwargs)  # type: ignore[arg-type]
+        except _StepSkippedError:
+            result = None
+            prepare_gradients()  # Lightning calls the hooks in any case
+        finally:
+            self.window.end_step()
+        self._loss_scaling.end_step()
+        return result
+
+    def _first_pass(self, closure: Callable[[], Any]) -> Tensor:
+        closure()
+        if self.window.current is None:
+            raise RuntimeError(
+                "OptimizerClosureCallback saw no training_step before the optimizer's step. Where optimizer_step is "
+                "overridden, it must pass on the closure that it gets: optimizer.step(closure=optimizer_closure)."
+            )
+        if not self.window.micro_batches:  # every training_step of the window returned None
+            raise _StepSkippedError
+        return self.window.loss()
+
+    def _repeated_pass(self, optimizer: Optimizer) -> Tensor:
+        profile = self._trainer.profiler.profile("[OptimizerClosureCallback]repeated_pass")  # type: ignore[attr-defined]
+        losses = []
+        self.repeating = True
+        try:
+            optimizer.zero_grad()
+            with (
+                profile,
+                torch.enable_grad(),
+                muted_logging(self._trainer, self._module),
+                preserved_state(self._module),
+            ):
+                for micro_batch in self.window.micro_batches:
+                    is_last = micro_batch is self.window.micro_batches[-1]
+                    with nullcontext() if is_last else self._unsynchronized(), micro_batch.random_numbers():
+                        losses += self._replay(micro_batch, optimizer)
+        finally:
+            self.repeating = False
+        if not losses:
+            raise _StepSkippedError
+        return torch.stack(losses).sum()
+
+    def _replay(self, micro_batch: MicroBatch, optimizer: Optimizer) -> list[Tensor]:
+        """What Lightning does with a micro-batch, without the hooks; the loss, unless training_step returned None."""
+        args, kwargs = micro_batch.arguments()
+        output = self._training_step(*args, **kwargs)
+        loss = output["loss"] if isinstance(output, Mapping) else output
+        if loss is None:
+            return []
+        loss = loss / self._trainer.accumulate_grad_batches
+        self._precision.backward(self._loss_scaling.scale(loss), self._module, optimizer)
+        return [loss.detach()]
+
+    def _unsynchronized(self) -> AbstractContextManager[Any]:
+        """Leave the gradients of this process to itself, as of all micro-batches but the last."""
+        return self._strategy.block_backward_sync() if isinstance(self._strategy, ParallelStrategy) else nullcontext()
+
+
+class _StepSkippedError(Exception):
+    """Raised in the closure, so that the optimizer ends its step and leaves the weights as they were."""

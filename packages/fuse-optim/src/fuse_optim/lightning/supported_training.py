@@ -1,0 +1,89 @@
+"""What closures that are called more than once cannot go with, each with its reason."""
+
+import pytorch_lightning as pl
+from pytorch_lightning.plugins import MixedPrecision, Precision
+from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
+from torch.optim import LBFGS, Optimizer
+
+from ..sam import SAM
+
+
+def calls_closure_repeatedly(optimizer: Optimizer) -> bool:
+    """Whether an optimizer is known to call its closure more than once a step."""
+    return isinstance(optimizer, LBFGS) or getattr(optimizer, "calls_closure_repeatedly", False)
+
+
+def base_optimizer(optimizer: Optimizer) -> Optimizer | None:
+    """The optimizer that takes the step in the end, where one wraps another, as SAM does."""
+    base = getattr(optimizer, "base_optimizer", None)
+    return base if isinstance(base, Optimizer) else None
+
+
+def refuse_unsupported_training(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Check what is known before the first step.
+
+    Args:
+        trainer: the trainer, when its optimizers are set up.
+        module: the module it fits.
+
+    Raises:
+        ValueError: something does not go together; the message says what, why and what to do.
+    """
+    if not module.automatic_optimization:
+        raise ValueError(
+            "OptimizerClosureCallback is for automatic optimization, but "
+            f"{type(module).__name__}.automatic_optimization is False: the module calls its optimizers' step itself, "
+            "and gives them its own closure. Remove the callback."
+        )
+    if is_param_in_hook_signature(module.training_step, "dataloader_iter", explicit=True):
+        raise ValueError(
+            "OptimizerClosureCallback needs training_step(batch, batch_idx): a later pass takes the same batch again, "
+            "and training_step(dataloader_iter) would draw another one."
+        )
+    strategy, precision = trainer.strategy, trainer.precision_plugin
+    if isinstance(strategy, (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)):
+        raise ValueError(
+            f"OptimizerClosureCallback does not go with {type(strategy).__name__}, which splits parameters or "
+            "gradients between processes or accumulates them itself. Use a single device or strategy='ddp'."
+        )
+    if type(precision).optimizer_step not in (Precision.optimizer_step, MixedPrecision.optimizer_step):
+        raise ValueError(
+            f"OptimizerClosureCallback takes over Precision.optimizer_step, which {type(precision).__name__} does in "
+            "its own way. Use another precision, such as '32-true', 'bf16-mixed' or '16-mixed'."
+        )
+    for optimizer in filter(calls_closure_repeatedly, trainer.optimizers):
+        if base_optimizer(optimizer) is None:
+            refuse_clipping(trainer, module, optimizer)
+        if getattr(precision, "scaler", None) is not None:
+            _refuse_loss_scaling(trainer, optimizer)
+
+
+def refuse_clipping(trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer) -> None:
+    """Refuse to clip the gradients of an optimizer that uses those of several passes.
+
+    Raises:
+        ValueError: gradients are to be clipped.
+    """
+    overridden = is_overridden("configure_gradient_clipping", module)
+    if trainer.gradient_clip_val or overridden:
+        setting = (
+            f"{type(module).__name__}.configure_gradient_clipping is overridden"
+            if overridden
+            else f"gradient_clip_val={trainer.gradient_clip_val}"
+        )
+        raise ValueError(
+            f"{type(optimizer).__name__} does not go with clipping, but {setting}. It compares the losses and "
+            "gradients of several passes, which a clipped gradient does not fit, and none of the gradients is the "
+            "final one. Leave clipping out; LBFGS limits its steps by lr and line_search_fn."
+        )
+
+
+def _refuse_loss_scaling(trainer: pl.Trainer, optimizer: Optimizer) -> None:
+    if not isinstance(optimizer, SAM):
+        raise ValueError(
+            f"{type(optimizer).__name__} does not go with precision={trainer.precision!r}: when a gradient overflows, "
+            "loss scaling skips the step, but this optimizer cannot be stopped between its passes. Use 'bf16-mixed' "
+            "or '32-true', or fuse_optim.SAM."
+        )
