@@ -28,7 +28,7 @@ class ConvNormRelu(nn.Module):
 
 
 class Branches(nn.Module):
-    """Branches over the same input, concatenated on the channel axis. They are called `branch0`, `branch1` and so on."""
+    """Branches over the same input, concatenated on the channel axis, called `branch0`, `branch1` and so on."""
 
     def __init__(self, *branches: nn.Module) -> None:
         super().__init__()

@@ -74,7 +74,8 @@ def adapt_input_channels(weight: Tensor, in_channels: int) -> Tensor:
     """A first convolution's weights for another number of input channels.
 
     For one channel they are summed, so that a grey image gives what it would give repeated over the channels. For
-    others they are repeated cyclically (R, G, B, R, …) and scaled by `old / new`, which keeps the size of the activations.
+    others they are repeated cyclically (R, G, B, R, …) and scaled by `old / new`, which keeps the size of the
+    activations.
 
     Args:
         weight: `(out_channels, old, *kernel)`.

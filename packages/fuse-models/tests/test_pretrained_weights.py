@@ -1,0 +1,167 @@
+"""Weights from elsewhere, put into backbones."""
+
+import pytest
+import safetensors.torch
+import torch
+
+from fuse_models import BackboneInceptionResnetV2, BackboneResnet, BackboneResnet3D
+
+CASES = {
+    "resnet": (BackboneResnet, "conv1.weight", (1, 3, 32, 32)),
+    "resnet3d": (
+        lambda **options: BackboneResnet3D(first_channel_dim=4, **options),
+        "stem.0.weight",
+        (1, 3, 8, 16, 16),
+    ),
+    "inception": (lambda **options: BackboneInceptionResnetV2(1, **options), "conv2d_1a.conv.weight", (1, 3, 75, 75)),
+}
+every_case = pytest.mark.parametrize(("make", "first", "shape"), CASES.values(), ids=CASES)
+
+
+def trained(make):
+    """A backbone with weights and statistics of its own."""
+    backbone = make()
+    for name, tensor in backbone.state_dict().items():
+        if name.endswith(("running_mean", "running_var", "bn.bias")):
+            tensor.uniform_(0.5, 1.5)
+    return backbone.eval()
+
+
+@every_case
+def test_a_state_dict_loads(make, first, shape):
+    source = trained(make)
+    x = torch.rand(shape)
+    assert make(weights=source.state_dict()).eval()(x).equal(source(x))
+
+
+@every_case
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("as_path", [str, lambda path: path])
+def test_a_file_loads(make, first, shape, tmp_path, suffix, as_path):
+    source, path = trained(make), tmp_path / f"weights{suffix}"
+    (safetensors.torch.save_file if suffix == ".safetensors" else torch.save)(source.state_dict(), path)
+    x = torch.rand(shape)
+    assert make(weights=as_path(path)).eval()(x).equal(source(x))
+
+
+class Enumerated:
+    """Offers what a member of a torchvision weights enum offers."""
+
+    def __init__(self, state_dict):
+        self.state_dict = state_dict
+
+    def get_state_dict(self, *, progress, check_hash):
+        assert check_hash
+        return self.state_dict
+
+
+@every_case
+def test_a_weights_enum_loads(make, first, shape):
+    source = trained(make)
+    x = torch.rand(shape)
+    assert make(weights=Enumerated(source.state_dict())).eval()(x).equal(source(x))
+
+
+@every_case
+@pytest.mark.parametrize("classifier", ["fc.weight", "fc.bias"])
+def test_the_classifier_is_left_out(make, first, shape, classifier):
+    weights = trained(make).state_dict() | {classifier: torch.rand(1000)}
+    assert classifier not in make(weights=weights).state_dict()
+
+
+@pytest.mark.parametrize("classifier", ["last_linear", "classif"])
+def test_inceptions_classifier_has_several_names(classifier):
+    make = CASES["inception"][0]
+    make(weights=trained(make).state_dict() | {f"{classifier}.weight": torch.rand(1001, 1536)})
+
+
+@every_case
+def test_the_callers_state_dict_is_not_changed(make, first, shape):
+    weights = trained(make).state_dict() | {"fc.weight": torch.rand(1000)}
+    before = {name: tensor.clone() for name, tensor in weights.items()}
+    with torch.no_grad():
+        for parameter in make(in_channels=1, weights=weights).parameters():
+            parameter.add_(1)
+    assert list(weights) == list(before)
+    assert all(tensor.equal(before[name]) for name, tensor in weights.items())
+
+
+@every_case
+def test_for_one_channel_the_first_convolution_is_summed(make, first, shape):
+    """A grey image gives what it gives repeated over the three channels."""
+    source = trained(make)
+    grey = torch.rand(shape[0], 1, *shape[2:])
+    adapted = make(in_channels=1, weights=source.state_dict()).eval()
+    torch.testing.assert_close(adapted(grey), source(grey.expand(shape)), rtol=1e-4, atol=1e-4)
+
+
+@every_case
+@pytest.mark.parametrize("in_channels", [2, 4, 6, 7])
+def test_for_other_channels_it_is_repeated_cyclically_and_scaled(make, first, shape, in_channels):
+    weights = trained(make).state_dict()
+    adapted = make(in_channels=in_channels, weights=weights).state_dict()[first]
+    for channel in range(in_channels):
+        torch.testing.assert_close(adapted[:, channel], weights[first][:, channel % 3] * 3 / in_channels)
+
+
+@every_case
+def test_doubled_channels_give_what_they_give_once(make, first, shape):
+    source = trained(make)
+    x = torch.rand(shape)
+    adapted = make(in_channels=6, weights=source.state_dict()).eval()
+    torch.testing.assert_close(adapted(torch.cat([x, x], dim=1)), source(x), rtol=1e-4, atol=1e-4)
+
+
+@every_case
+def test_weights_of_the_same_other_number_of_channels_stay_as_they_are(make, first, shape):
+    weights = make(in_channels=4).state_dict()
+    assert make(in_channels=4, weights=weights).state_dict()[first].equal(weights[first])
+
+
+@every_case
+def test_counts_of_batches_may_be_missing_as_in_old_files(make, first, shape):
+    weights = {name: tensor for name, tensor in trained(make).state_dict().items() if "num_batches" not in name}
+    assert len(make(weights=weights).state_dict()) > len(weights)
+
+
+@every_case
+def test_everything_else_must_fit(make, first, shape):
+    weights = trained(make).state_dict()
+    weights["layer9.weight"] = weights.pop(first)
+    with pytest.raises(ValueError, match=rf"do not fit: missing: {first}; unknown: layer9\.weight\. Check the depth"):
+        make(weights=weights)
+
+
+@every_case
+def test_shapes_must_fit(make, first, shape):
+    weights = trained(make).state_dict()
+    name = next(reversed([name for name in weights if name.endswith("weight")]))
+    weights[name] = torch.zeros(7)
+    with pytest.raises(ValueError, match=rf"do not fit: of another shape: {name} \(7,\) for \(\d+,"):
+        make(weights=weights)
+
+
+def test_weights_of_another_depth_are_refused_with_the_first_few_names():
+    with torch.device("meta"):
+        weights = BackboneResnet(name="resnet34").state_dict()
+    with pytest.raises(ValueError, match=r"unknown: layer1\.2\.conv1\.weight, .* and 92 more"):
+        BackboneResnet(name="resnet18", weights=weights)
+
+
+@pytest.mark.parametrize("weights", [1, True, Enumerated, object()])
+def test_anything_else_is_refused(weights):
+    with pytest.raises(TypeError, match=r"BackboneResnet\(weights=\) takes a state dict, the path of one, or"):
+        BackboneResnet(weights=weights)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(FileNotFoundError, match=r"No weights at 'IMAGENET1K_V1'"):
+        BackboneResnet(weights="IMAGENET1K_V1")
+
+
+def test_weights_of_half_precision_load_in_the_backbones_own():
+    make, first, _ = CASES["resnet3d"]
+    weights = {name: t.half() if t.is_floating_point() else t for name, t in trained(make).state_dict().items()}
+    loaded = make(weights=weights).state_dict()[first]
+    assert loaded.dtype == torch.float32
+    assert loaded.equal(weights[first].float())
