@@ -5,7 +5,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 from torchmetrics import MeanSquaredError
 
-from fuse_core import NDict, NestedKeyError, collate
+from fuse_core import NDict, WiringError, collate
 from fuse_lightning import LightningModuleDefault, MetricDefault, ModelEpochSummary
 from fuse_losses import LossDefault
 from fuse_models import ModelWrapSeqToDict
@@ -201,7 +201,7 @@ def test_training_needs_an_optimizer(tmp_path):
 
 def test_a_missing_key_stops_with_the_components_name(tmp_path):
     loss = LossDefault(pred="model.z", target="data.y", callable=nn.functional.mse_loss)
-    with pytest.raises(NestedKeyError, match=r"LossDefault reads 'model\.z'"):
+    with pytest.raises(WiringError, match=r"LossDefault 'losses\.mse' reads 'model\.z'"):
         make_trainer(tmp_path).fit(make_module(tmp_path, losses={"mse": loss}), loader(4))
 
 

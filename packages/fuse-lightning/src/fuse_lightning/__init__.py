@@ -1,13 +1,19 @@
 """Train batch_dict models, losses and metrics with PyTorch Lightning."""
 
 from .__about__ import __version__
+from .atomic_checkpoint_io import AtomicCheckpointIO
 from .default_callbacks import model_default_callbacks
 from .epoch_losses import EpochLosses
 from .lightning_module_default import LightningModuleDefault
+from .metric_collected import MetricCollected
 from .metric_default import MetricDefault
+from .metric_wrap_to_dict import MetricWrapToDict
 from .model_epoch_summary import ModelEpochSummary
+from .nonfinite_losses import NonFiniteLossError
 from .predictions import convert_predictions_to_dataframe
+from .random_state import RandomState
 from .step_functions import (
+    MetricError,
     epoch_end_compute_and_log_losses,
     epoch_end_compute_and_log_metrics,
     reset_metrics,
@@ -15,13 +21,21 @@ from .step_functions import (
     step_losses,
     step_metrics,
 )
+from .step_wiring import check_step_wiring
 
 __all__ = [
+    "AtomicCheckpointIO",
     "EpochLosses",
     "LightningModuleDefault",
+    "MetricCollected",
     "MetricDefault",
+    "MetricError",
+    "MetricWrapToDict",
     "ModelEpochSummary",
+    "NonFiniteLossError",
+    "RandomState",
     "__version__",
+    "check_step_wiring",
     "convert_predictions_to_dataframe",
     "epoch_end_compute_and_log_losses",
     "epoch_end_compute_and_log_metrics",

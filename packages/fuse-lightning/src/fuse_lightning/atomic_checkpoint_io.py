@@ -64,9 +64,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return super().load_checkpoint(path, map_location, weights_only is not False)
         except pickle.UnpicklingError as error:
             found = re.search(r"GLOBAL (\S+)", str(error))
+            what = f" ({found[1]})" if found else ""
             raise ValueError(
-                f"The checkpoint {path} holds pickled Python objects{f' ({found[1]})' if found else ''}, which could run "
-                f"code when read, and was refused. If you trust where it comes from, pass weights_only=False to "
+                f"The checkpoint {path} holds pickled Python objects{what}, which could run code "
+                f"when read, and was refused. If you trust where it comes from, pass weights_only=False to "
                 f"Trainer.fit, validate, test or predict."
             ) from error
 

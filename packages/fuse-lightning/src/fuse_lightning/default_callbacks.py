@@ -71,9 +71,51 @@ def model_default_callbacks(
     # First the summaries, so that `last.ckpt` holds those of its own epoch.
     for source in sources:
         callbacks.append(ModelEpochSummary(model_dir, monitor=source["monitor"], mode=source.get("mode", "min")))
-    last = {"dirpath": model_dir, "filename": "last", "enable_version_counter": False}
-    callbacks.append(DefaultModelCheckpoint(**last, save_on_train_epoch_end=True))  # with no monitor: every epoch
+    last = DefaultModelCheckpoint(  # without a monitor: after every epoch
+        dirpath=model_dir, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
+    )
+    callbacks.append(last)
     callbacks.append(RandomState())
     if log_lr:
         callbacks.append(LearningRateMonitor(logging_interval="epoch"))
     return callbacks
+
+
+def callbacks_for_trainer(
+    trainer: pl.Trainer,
+    model_dir: str | Path,
+    best_epoch_source: BestEpochSource | None,
+    callbacks: Sequence[Callback] = (),
+) -> list[Callback]:
+    """What `LightningModule.configure_callbacks` returns, so that nothing is lost that the user gave to the Trainer.
+
+    Of callbacks of one type, Lightning keeps the module's and drops the Trainer's. A ModelCheckpoint that the user gave
+    is returned with the module's for that reason; only the one that Lightning adds by itself gives way. A Trainer that
+    was told to write no checkpoints writes none.
+
+    Args:
+        trainer: the trainer that the callbacks are for.
+        model_dir: see `model_default_callbacks`.
+        best_epoch_source: see `model_default_callbacks`.
+        callbacks: more callbacks of the module's.
+    """
+    present: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # a part of the trainer's sets it
+    given = [one for one in present if type(one) is ModelCheckpoint and not _is_automatic(one, trainer)]
+    logs_lr = any(isinstance(one, LearningRateMonitor) for one in (*present, *callbacks))
+    defaults = model_default_callbacks(model_dir, best_epoch_source, log_lr=bool(trainer.loggers) and not logs_lr)
+    if not trainer.checkpoint_callbacks:  # Trainer(enable_checkpointing=False); otherwise it has one at least
+        defaults = [one for one in defaults if not isinstance(one, ModelCheckpoint)]
+    return [*defaults, *callbacks, *given]
+
+
+def _is_automatic(callback: ModelCheckpoint, trainer: pl.Trainer) -> bool:
+    """Whether Lightning has added it, which it does where the user gave none: it is the only one, and plain."""
+    plain = ModelCheckpoint()
+    return (
+        len(trainer.checkpoint_callbacks) == 1
+        and callback.state_key == plain.state_key
+        and all(
+            getattr(callback, name) == getattr(plain, name)
+            for name in ("dirpath", "filename", "save_last", "save_top_k", "save_weights_only")
+        )
+    )

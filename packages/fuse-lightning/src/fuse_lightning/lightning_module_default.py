@@ -1,31 +1,30 @@
 """A LightningModule that trains a model over batch_dicts as it is."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, get_args
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
-from fuse_core import GLOBAL_STEP, TOTAL_LOSS, NDict, loss_key
+from fuse_core import GLOBAL_STEP, NDict, Wiring
 
-from .default_callbacks import BestEpochSource, model_default_callbacks
-from .epoch_losses import EpochLosses
-from .step_functions import (
-    epoch_end_compute_and_log_losses,
-    epoch_end_compute_and_log_metrics,
-    reset_metrics,
-    step_extract_predictions,
-    step_losses,
-    step_metrics,
-)
+from .best_epoch_monitor import check_monitor, names_to_log
+from .default_callbacks import BestEpochSource, callbacks_for_trainer, model_default_callbacks
+from .empty_loaders import check_loaders_have_batches
+from .loader_components import LoaderComponents, PerLoader, register_components
+from .loader_record import LoaderRecord
+from .loader_records import LoaderRecords
+from .metric_collected import registered
+from .model_epoch_summary import ModelEpochSummary
+from .model_export import check_only_tensors, save_best_or_last_model
+from .nonfinite_losses import NonFiniteLosses, NonFinitePolicy
+from .step_functions import step_extract_predictions, step_losses
+from .step_wiring import check_step_wiring
 
-OptimizersAndSchedules: TypeAlias = (
-    Callable[[pl.LightningModule], Any] | torch.optim.Optimizer | Mapping[str, Any] | Sequence[Any]
-)
-"""What `configure_optimizers` returns, or a function that makes it. Not Any: by this a YAML file is read."""
+LogUnit = Literal["optimizer_step", "epoch"]
 
 
 class LightningModuleDefault(pl.LightningModule):
@@ -33,15 +32,24 @@ class LightningModuleDefault(pl.LightningModule):
 
     Each step passes the batch_dict through the model, then through the losses, whose sum is minimised, then through the
     metrics. At an epoch's end `<mode>.losses.<name>`, `<mode>.losses.total_loss` and `<mode>.metrics.<name>` are
-    logged, with mode `train`, `validation` or `test`; losses are means over batches, weighted by their samples. Several
-    loaders for validation, test or prediction are not supported yet.
+    logged, with mode `train`, `validation` or `test`; losses are means over batches, weighted by their samples, of all
+    processes together.
+
+    Before the first step on a loader, its first batch tells whether all keys that model, losses and metrics read are
+    there.
+
+    **Several loaders** for validation or test have names: those of the mapping of loaders given to the Trainer, or
+    those that losses and metrics give them in order, or else `loader_0`, `loader_1`. What is logged is then called
+    `validation.<loader>.losses.<name>`. Losses and metrics given by name are used for every loader; to tell loaders
+    apart, give `{loader: {name: loss}}`, or a list of `(loader, {name: loss})`.
 
     Args:
         model_dir: where checkpoints and the epoch summary are written.
         model: takes a batch_dict and returns it with its outputs added.
         losses: losses by name.
-        validation_losses: losses by name for validation and test; None takes `losses`.
-        train_metrics: metrics by name, such as `MetricDefault`.
+        validation_losses: losses for validation and test; None takes `losses`.
+        train_metrics: metrics by name, such as `MetricDefault`; objects with FuseMedML's `collect`, `eval` and `reset`
+            are metrics too.
         validation_metrics: as `train_metrics`.
         test_metrics: as `train_metrics`.
         optimizers_and_lr_schs: what `LightningModule.configure_optimizers` returns, or a function of this module that
@@ -49,10 +57,20 @@ class LightningModuleDefault(pl.LightningModule):
         callbacks: callbacks to use beside the default ones.
         best_epoch_source: see `model_default_callbacks`.
         prediction_keys: the keys that `predict` returns, beside `data.sample_id`; see `set_predictions_keys`.
+        save_hyperparameters_kwargs: arguments of `save_hyperparameters`, which is then called; None does not call it.
+        save_model: when training ends, write the model's weights of the best epoch, or the last if there is no best, to
+            `model.safetensors`, and what it is to `model.md`.
+        on_nonfinite: what to do when a step's total loss is NaN or infinite. `"raise"` stops, naming losses, step and
+            samples; on a GPU a few steps later, because nothing waits for the device, but before the checkpoint is
+            written. `"skip"` warns, and the process's batch adds nothing to the gradient and to the logged losses; an
+            optimizer with momentum or weight decay still moves on those. `"ignore"` does not look.
+        tensorboard_sep: the separator in logged names; `"/"` groups them in TensorBoard.
+        log_unit: what loggers draw values over: None or `"optimizer_step"` for steps, or `"epoch"`.
+        test_losses: losses for test; None takes `validation_losses`.
 
     Raises:
         TypeError: a loss or metric is no module.
-        ValueError: no losses, a reserved name, or a monitor missing from `best_epoch_source`.
+        ValueError: no losses, a reserved name, an unknown option, or a monitor missing from `best_epoch_source`.
     """
 
     def __init__(
@@ -61,73 +79,92 @@ class LightningModuleDefault(pl.LightningModule):
         model_dir: str | Path,
         model: nn.Module,
         losses: Mapping[str, nn.Module],
-        validation_losses: Mapping[str, nn.Module] | None = None,
-        train_metrics: Mapping[str, nn.Module] | None = None,
-        validation_metrics: Mapping[str, nn.Module] | None = None,
-        test_metrics: Mapping[str, nn.Module] | None = None,
-        optimizers_and_lr_schs: OptimizersAndSchedules | None = None,
-        callbacks: Sequence[Callback] = (),
+        validation_losses: PerLoader | None = None,
+        train_metrics: Mapping[str, Any] | None = None,
+        validation_metrics: PerLoader | None = None,
+        test_metrics: PerLoader | None = None,
+        optimizers_and_lr_schs: Any = None,
+        callbacks: Sequence[Callback] | None = None,
         best_epoch_source: BestEpochSource | None = None,
         prediction_keys: Sequence[str] | None = None,
+        save_hyperparameters_kwargs: Mapping[str, Any] | None = None,
+        save_model: bool = False,
+        on_nonfinite: NonFinitePolicy = "raise",
+        tensorboard_sep: str = ".",
+        log_unit: LogUnit | None = None,
+        test_losses: PerLoader | None = None,
     ) -> None:
         super().__init__()
+        if save_hyperparameters_kwargs is not None:
+            self.save_hyperparameters(**save_hyperparameters_kwargs)
         if not losses:
             raise ValueError("LightningModuleDefault(losses=) needs at least one loss, got none.")
+        _check_option("on_nonfinite", on_nonfinite, get_args(NonFinitePolicy))
+        _check_option("log_unit", log_unit, (None, *get_args(LogUnit)))
         self.model_dir = Path(model_dir)
         self.model = model
-        self.losses = _modules("losses", losses)
+        self.losses = register_components("losses", losses)
         # Shared losses are registered once, so that a checkpoint holds them once.
-        self.validation_losses = None if validation_losses is None else _modules("validation_losses", validation_losses)
-        self.train_metrics = _modules("train_metrics", train_metrics or {})
-        self.validation_metrics = _modules("validation_metrics", validation_metrics or {})
-        self.test_metrics = _modules("test_metrics", test_metrics or {})
+        self.validation_losses = (
+            None if validation_losses is None else register_components("validation_losses", validation_losses)
+        )
+        self.test_losses = None if test_losses is None else register_components("test_losses", test_losses)
+        self.train_metrics = register_components("train_metrics", train_metrics, registered)
+        self.validation_metrics = register_components("validation_metrics", validation_metrics, registered)
+        self.test_metrics = register_components("test_metrics", test_metrics, registered)
+        for argument in ("losses", "train_metrics"):
+            if isinstance(getattr(self, argument), LoaderComponents):
+                raise TypeError(
+                    f"LightningModuleDefault({argument}=) takes components by name: training has one loader."
+                )
         self._optimizers_and_lr_schs = optimizers_and_lr_schs
-        self._callbacks = list(callbacks)
+        self._callbacks = list(callbacks or ())
         self._best_epoch_source = best_epoch_source
+        self._attached_callbacks: list[Callback] = []
         model_default_callbacks(model_dir, best_epoch_source)  # a bad source fails here, not when training starts
         self.prediction_keys: tuple[str, ...] | None = None
         if prediction_keys is not None:
             self.set_predictions_keys(prediction_keys)
-        self._epoch_losses = {mode: EpochLosses() for mode in ("train", "validation", "test")}
+        if save_model:
+            check_only_tensors(model.state_dict())
+        self._save_model = save_model
+        self._sep = tensorboard_sep
+        self._log_unit = log_unit
+        self._train_record = LoaderRecord("train", self.losses, self.train_metrics)
+        self._evaluation_records = {mode: LoaderRecords(mode) for mode in ("validation", "test")}
+        self._nonfinite_losses = NonFiniteLosses(on_nonfinite)
         self._recorded_batch: int | None = None
+        self._closure_callback: Any = None
+        self._checked_wiring: set[tuple[str, int]] = set()
+
+    # ------------------------------------------------------------------------------------------------------- the steps
 
     def forward(self, batch_dict: Mapping[str, Any]) -> NDict:
-        """The batch_dict with `global_step` and the model's outputs added."""
-        batch_dict = batch_dict if isinstance(batch_dict, NDict) else NDict(batch_dict)
+        """The batch_dict with `global_step` and the model's outputs added. Any mapping will do."""
+        batch_dict = _as_ndict(batch_dict)
         batch_dict[GLOBAL_STEP] = self.global_step
-        result = self.model(batch_dict)
-        return result if isinstance(result, NDict) else NDict(result)
+        return _as_ndict(self.model(batch_dict))
 
     def training_step(self, batch_dict: Mapping[str, Any], batch_idx: int) -> Tensor:
         """The sum of the losses of one batch."""
         result = self(batch_dict)
         total = step_losses(self.losses, result)
-        # An optimizer such as SAM evaluates a batch more than once. What counts is the first pass, at the weights.
-        if batch_idx != self._recorded_batch:
-            self._recorded_batch = batch_idx
-            self._record("train", result, self.train_metrics)
+        counts = self._nonfinite_losses.watch(result, self.global_step)
+        if self._is_first_pass(batch_idx):
+            self._train_record.update(result, counts=counts)
         return total
 
-    def validation_step(self, batch_dict: Mapping[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch_dict: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Take in one batch."""
-        result = self(batch_dict)
-        step_losses(self._evaluation_losses(), result)
-        self._record("validation", result, self.validation_metrics)
+        self._evaluation_records["validation"][dataloader_idx].evaluate(self, _as_ndict(batch_dict))
 
-    def test_step(self, batch_dict: Mapping[str, Any], batch_idx: int) -> None:
+    def test_step(self, batch_dict: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Take in one batch."""
-        result = self(batch_dict)
-        step_losses(self._evaluation_losses(), result)
-        self._record("test", result, self.test_metrics)
+        self._evaluation_records["test"][dataloader_idx].evaluate(self, _as_ndict(batch_dict))
 
-    def predict_step(self, batch_dict: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
+    def predict_step(self, batch_dict: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """The predictions of one batch: `data.sample_id` and the prediction keys."""
-        if self.prediction_keys is None:
-            raise ValueError(
-                "Predicting needs the keys to return. Give LightningModuleDefault(prediction_keys=[...]) or call "
-                "set_predictions_keys([...])."
-            )
-        return step_extract_predictions(self.prediction_keys, self(batch_dict))
+        return step_extract_predictions(self.prediction_keys or (), self(batch_dict))
 
     def set_predictions_keys(self, keys: Sequence[str]) -> None:
         """Which keys `predict` returns, beside `data.sample_id`."""
@@ -135,61 +172,171 @@ class LightningModuleDefault(pl.LightningModule):
             raise TypeError(f"prediction_keys takes a sequence of keys, got the string {keys!r}. Use [{keys!r}].")
         self.prediction_keys = tuple(keys)
 
-    def _evaluation_losses(self) -> nn.ModuleDict:
-        return self.losses if self.validation_losses is None else self.validation_losses
+    def _is_first_pass(self, batch_idx: int) -> bool:
+        """Whether a batch is evaluated at the weights: an optimizer such as SAM evaluates it elsewhere afterwards."""
+        if self._closure_callback is not None:
+            return not self._closure_callback.repeated_pass
+        first = batch_idx != self._recorded_batch
+        self._recorded_batch = batch_idx
+        return first
 
-    def _record(self, mode: str, batch_dict: NDict, metrics: nn.ModuleDict) -> None:
-        self._epoch_losses[mode].update(batch_dict)
-        step_metrics(metrics, batch_dict)
+    # ------------------------------------------------------------------------------------------------------ the wiring
 
-    def _start_epoch(self, mode: str, metrics: nn.ModuleDict) -> None:
-        # An epoch that was interrupted leaves its sums behind.
-        self._epoch_losses[mode].reset()
-        reset_metrics(metrics)
+    def wiring(
+        self, batch_dict: Mapping[str, Any], mode: str = "train", losses: Any = None, metrics: Any = None
+    ) -> Wiring:
+        """Who writes and who reads which key in a step: to print, to draw, or to see whether it fits.
 
-    def _end_epoch(self, mode: str, metrics: nn.ModuleDict) -> None:
-        epoch_end_compute_and_log_losses(self, mode, self._epoch_losses[mode])
-        epoch_end_compute_and_log_metrics(self, mode, metrics)
-
-    def on_fit_start(self) -> None:
-        """Refuse accumulation with an optimizer that evaluates a batch more than once a step.
+        Args:
+            batch_dict: a batch as the loader gives it.
+            mode: `"train"`, `"validation"`, `"test"` or `"predict"`.
+            losses: the losses of one of several loaders; None takes those of the mode.
+            metrics: as `losses`.
 
         Raises:
-            ValueError: such an optimizer accumulates, and its later passes would see the last batch only.
+            WiringError: something is read that nothing provides.
         """
+        if mode == "predict":
+            return check_step_wiring(batch_dict, self.model, prediction_keys=self.prediction_keys or ())
+        losses = self._losses_of(mode) if losses is None else losses
+        metrics = getattr(self, f"{mode}_metrics") if metrics is None else metrics
+        return check_step_wiring(batch_dict, self.model, losses, metrics)
+
+    def _check_wiring(self, mode: str, batch_dict: Mapping[str, Any], loader_idx: int = 0) -> None:
+        """Check the first batch of a loader."""
+        if (mode, loader_idx) in self._checked_wiring:
+            return
+        self._checked_wiring.add((mode, loader_idx))
+        record = self._evaluation_records[mode][loader_idx] if mode in self._evaluation_records else self._train_record
+        self.wiring(batch_dict, mode, record.losses, record.metrics)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Check the wiring on the first batch."""
+        self._check_wiring("train", batch)
+
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Check the wiring on the first batch."""
+        self._check_wiring("validation", batch, dataloader_idx)
+
+    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Check the wiring on the first batch."""
+        self._check_wiring("test", batch, dataloader_idx)
+
+    def on_predict_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Check the wiring on the first batch."""
+        self._check_wiring("predict", batch, dataloader_idx)
+
+    # ------------------------------------------------------------------------------------------------------ the epochs
+
+    def setup(self, stage: str) -> None:
+        """Have the wiring checked again: the loaders may be others."""
+        self._checked_wiring.clear()
+
+    def on_fit_start(self) -> None:
+        """Refuse, before training, what would go wrong later.
+
+        Raises:
+            ValueError: an optimizer that evaluates a batch more than once a step accumulates over batches, without a
+                callback that takes care of it, or `on_nonfinite="skip"` does not work with the strategy.
+        """
+        self._closure_callback = next(
+            (one for one in _callbacks(self.trainer) if getattr(one, "handles_repeated_closures", False)), None
+        )
         for optimizer in self.trainer.optimizers:
             repeats = getattr(optimizer, "calls_closure_repeatedly", isinstance(optimizer, torch.optim.LBFGS))
-            if repeats and self.trainer.accumulate_grad_batches > 1:
+            if repeats and self.trainer.accumulate_grad_batches > 1 and self._closure_callback is None:
                 raise ValueError(
                     f"{type(optimizer).__name__} evaluates its batch more than once a step, which does not go with "
                     f"accumulate_grad_batches={self.trainer.accumulate_grad_batches}: the later passes would see the "
-                    f"last batch alone. Use a larger batch instead."
+                    f"last batch alone. Add fuse_optim.lightning.OptimizerClosureCallback() to the Trainer's "
+                    f"callbacks, or use a larger batch instead."
                 )
+        self._nonfinite_losses.check_strategy(self.trainer.strategy)
+
+    def on_train_start(self) -> None:
+        """Refuse a validation loader without batches, and a monitor of `best_epoch_source` that is never logged."""
+        check_loaders_have_batches(self.trainer, "validate")
+        self._check_monitors()
 
     def on_train_epoch_start(self) -> None:
         """Start from nothing."""
-        self._start_epoch("train", self.train_metrics)
+        self._train_record.start()
         self._recorded_batch = None
+        self._nonfinite_losses.start(self.parameters())
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch."""
-        self._end_epoch("train", self.train_metrics)
+        self._nonfinite_losses.check(wait=True)
+        self._train_record.log(self, self._sep)
+        self._log_unit_of_epoch()
+
+    def on_train_end(self) -> None:
+        """Write the model, if it is to be saved."""
+        self._nonfinite_losses.stop()
+        if self._save_model and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            save_best_or_last_model(self.trainer, self.model_dir, self.model)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """See that no checkpoint is written after a loss that was not finite."""
+        self._nonfinite_losses.check(wait=True)
 
     def on_validation_epoch_start(self) -> None:
         """Start from nothing."""
-        self._start_epoch("validation", self.validation_metrics)
+        self._start_evaluation("validation", self.trainer.val_dataloaders)
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch."""
-        self._end_epoch("validation", self.validation_metrics)
+        self._evaluation_records["validation"].log(self, self._sep)
+        self._log_unit_of_epoch()
 
     def on_test_epoch_start(self) -> None:
         """Start from nothing."""
-        self._start_epoch("test", self.test_metrics)
+        self._start_evaluation("test", self.trainer.test_dataloaders)
 
     def on_test_epoch_end(self) -> None:
         """Log the epoch."""
-        self._end_epoch("test", self.test_metrics)
+        self._evaluation_records["test"].log(self, self._sep)
+        self._log_unit_of_epoch()
+
+    def on_predict_start(self) -> None:
+        """Refuse to predict nothing.
+
+        Raises:
+            ValueError: no prediction keys.
+        """
+        if self.prediction_keys is None:
+            raise ValueError(
+                "Predicting needs the keys to return. Give LightningModuleDefault(prediction_keys=[...]) or call "
+                "set_predictions_keys([...])."
+            )
+
+    def teardown(self, stage: str) -> None:
+        """Refuse loaders without batches, which Lightning passes over."""
+        check_loaders_have_batches(self.trainer, stage)
+
+    def _losses_of(self, mode: str) -> nn.ModuleDict:
+        own = {"validation": [self.validation_losses], "test": [self.test_losses, self.validation_losses]}.get(mode, [])
+        return next((losses for losses in own if losses is not None), self.losses)
+
+    def _start_evaluation(self, mode: str, loaders: Any) -> None:
+        metrics = getattr(self, f"{mode}_metrics")
+        self._evaluation_records[mode].start(loaders, self._losses_of(mode), metrics, self.device)
+
+    def _log_unit_of_epoch(self) -> None:
+        if self._log_unit == "epoch":
+            self.log("step", float(self.current_epoch), on_step=False, on_epoch=True, batch_size=1)
+
+    def _check_monitors(self) -> None:
+        names = names_to_log("train", self.losses, self.train_metrics, self._sep)
+        if self.trainer.val_dataloaders is not None:
+            self._start_evaluation("validation", self.trainer.val_dataloaders)
+            for record in self._evaluation_records["validation"]:
+                names += names_to_log(record.log_prefix, record.losses, record.metrics, self._sep)
+        for callback in self._attached_callbacks:
+            if isinstance(callback, ModelEpochSummary):
+                check_monitor(callback.monitor, names, self._sep)
+
+    # ---------------------------------------------------------------------------------------------- what Lightning asks
 
     def configure_optimizers(self) -> Any:
         """What `optimizers_and_lr_schs` gave."""
@@ -203,21 +350,25 @@ class LightningModuleDefault(pl.LightningModule):
         return self._optimizers_and_lr_schs
 
     def configure_callbacks(self) -> list[Callback]:
-        """The default callbacks and those given."""
-        log_lr = bool(self.trainer.loggers)
-        return model_default_callbacks(self.model_dir, self._best_epoch_source, log_lr) + self._callbacks
+        """The default callbacks and those given, once for each Trainer."""
+        if any(one is other for one in self._attached_callbacks for other in _callbacks(self.trainer)):
+            return []
+        self._attached_callbacks = callbacks_for_trainer(
+            self.trainer, self.model_dir, self._best_epoch_source, self._callbacks
+        )
+        return self._attached_callbacks
 
 
-def _modules(argument: str, modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
-    for name, module in modules.items():
-        if not isinstance(module, nn.Module):
-            raise TypeError(
-                f"LightningModuleDefault({argument}=) takes modules, so that they move and save with it, but {name!r} "
-                f"is a {type(module).__name__}. Wrap a function in LossDefault, or a metric in MetricDefault."
-            )
-        if loss_key(name) == TOTAL_LOSS:
-            raise ValueError(f"LightningModuleDefault({argument}=): the name {name!r} is taken by the losses' sum.")
-    try:
-        return nn.ModuleDict(dict(modules))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"LightningModuleDefault({argument}=) needs names that a module may have: {error}.") from None
+def _as_ndict(batch_dict: Mapping[str, Any]) -> NDict:
+    # Strategies that cast a batch's tensors, such as FSDP, make a plain dict of it.
+    return batch_dict if isinstance(batch_dict, NDict) else NDict(batch_dict)
+
+
+def _callbacks(trainer: pl.Trainer) -> list[Callback]:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # a part of the trainer's sets it
+    return callbacks
+
+
+def _check_option(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"LightningModuleDefault({name}=) is one of {', '.join(map(repr, choices))}; got {value!r}.")

@@ -8,9 +8,11 @@ from torchmetrics import Metric, MetricCollection
 
 from fuse_core import NDict, read_key
 
+from .metric_wrap_to_dict import check_metric
+
 
 class MetricDefault(nn.Module):
-    """Feeds a torchmetrics metric from a batch_dict.
+    """Feeds a torchmetrics metric of a prediction and a target from a batch_dict; see also `MetricWrapToDict`.
 
     Args:
         pred: the key of the prediction.
@@ -19,6 +21,7 @@ class MetricDefault(nn.Module):
         preprocess_func: is given a shallow copy of the batch_dict and returns the batch_dict that the metric sees.
 
     Raises:
+        TypeError: an argument of the wrong type.
         NestedKeyError: the batch_dict lacks a key.
 
     Example:
@@ -41,11 +44,7 @@ class MetricDefault(nn.Module):
         preprocess_func: Callable[[Any], Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(metric, Metric | MetricCollection):
-            raise TypeError(
-                f"MetricDefault(metric=) takes a torchmetrics Metric or MetricCollection, got {metric!r}. "
-                f"For another function, subclass torchmetrics.Metric."
-            )
+        check_metric("MetricDefault", metric, preprocess_func)
         self.pred = pred
         self.target = target
         self.metric = metric

@@ -40,11 +40,11 @@ class RandomState(Callback):
 
 def _collect(device: torch.device) -> State:
     """The states as tensors and plain values, which can be loaded without unpickling objects."""
-    name, keys, position, has_gauss, cached_gaussian = np.random.get_state(legacy=True)  # type: ignore[misc]
+    name, keys, position, has_gauss, cached_gaussian = np.random.get_state(legacy=True)
     state: State = {
         "torch": torch.get_rng_state(),
         "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached_gaussian),
+        "numpy": (name, torch.from_numpy(np.asarray(keys, np.int64)), position, has_gauss, cached_gaussian),
     }
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)

@@ -6,12 +6,22 @@ LightningModuleDefault is written with them; use them to write a module of your 
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import pytorch_lightning as pl
 from torch import Tensor, nn
 
 from fuse_core import LOSSES, SAMPLE_ID, TOTAL_LOSS, NDict, log_name, loss_key, read_key
 
 from .epoch_losses import EpochLosses
+from .metric_collected import MetricCollected
+
+
+class MetricError(RuntimeError):
+    """A metric failed. The message says which, and how; the cause is the metric's own error."""
+
+    def __init__(self, name: str, metric: Any, error: Exception) -> None:
+        super().__init__(f"The metric {name!r} ({type(metric).__name__}) failed: {type(error).__name__}: {error}")
+
 
 Components: TypeAlias = Mapping[str, Any] | nn.ModuleDict
 """Losses or metrics by name."""
@@ -50,10 +60,17 @@ def step_losses(losses: Components, batch_dict: MutableMapping[str, Any]) -> Ten
 
 
 def step_metrics(metrics: Components, batch_dict: Mapping[str, Any]) -> None:
-    """Have each metric take in one batch."""
+    """Have each metric take in one batch.
+
+    Raises:
+        MetricError: a metric failed; the message names it.
+    """
     metric: Any
-    for metric in metrics.values():
-        metric.update(batch_dict)
+    for name, metric in metrics.items():
+        try:
+            metric.update(batch_dict)
+        except Exception as error:
+            raise MetricError(name, metric, error) from error
 
 
 def reset_metrics(metrics: Components) -> None:
@@ -83,7 +100,7 @@ def epoch_end_compute_and_log_losses(
 
     Args:
         pl_module: the module to log with.
-        mode: `"train"`, `"validation"` or `"test"`.
+        mode: `"train"`, `"validation"` or `"test"`, with several loaders followed by a dot and the loader's name.
         batch_losses: the losses of the epoch's batches.
         sep: the separator of the logged names.
     """
@@ -100,24 +117,36 @@ def epoch_end_compute_and_log_metrics(
     """Log each metric as `<mode>.metrics.<name>` and reset it.
 
     A metric that gives several values, such as a MetricCollection, is logged as `<mode>.metrics.<name>.<value's name>`.
+    Of a metric with FuseMedML's interface, what is no number is not logged, but the metrics after it are given it.
 
     Raises:
+        MetricError: a metric failed; the message names it.
         ValueError: a metric gives something else than one number, which cannot be logged.
     """
     metric: Any
+    results = NDict()
     for name, metric in metrics.items():
-        value = metric.compute()
-        named = (
-            {f"{name}{sep}{key}": one for key, one in value.items()} if isinstance(value, Mapping) else {name: value}
-        )
-        for full_name, one in named.items():
-            if isinstance(one, Tensor) and one.numel() != 1:
+        collected = isinstance(metric, MetricCollected)
+        try:
+            value = metric.compute(results) if collected else metric.compute()
+        except Exception as error:
+            raise MetricError(name, metric, error) from error
+        results[f"metrics.{name}"] = value
+        for full_name, one in NDict({name: value}).items():
+            if not _is_number(one):
+                if collected:
+                    continue
+                found = f"a tensor of shape {tuple(one.shape)}" if isinstance(one, Tensor) else repr(one)
                 raise ValueError(
-                    f"Metrics are logged as one number, but {full_name!r} gave a tensor of shape {tuple(one.shape)}. "
-                    f"Choose an average over classes, or compute it from the predictions."
+                    f"Metrics are logged as one number, but {full_name!r} gave {found}. Choose an average over "
+                    f"classes, or compute it from the predictions."
                 )
-            _log(pl_module, log_name(mode, "metrics", full_name, sep=sep), one)
+            _log(pl_module, log_name(mode, "metrics", *full_name.split("."), sep=sep), one)
     reset_metrics(metrics)
+
+
+def _is_number(value: Any) -> bool:
+    return value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, int | float | np.number)
 
 
 def _log(pl_module: pl.LightningModule, name: str, value: Any) -> None:

@@ -1,0 +1,34 @@
+"""Loaders without a batch, which Lightning passes over."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+
+
+def check_loaders_have_batches(trainer: pl.Trainer, stage: str) -> None:
+    """Raise if a loader that was given holds no batch, unless the Trainer was told to take none.
+
+    Args:
+        trainer: the trainer, with its loaders set up.
+        stage: `"fit"`, `"validate"`, `"test"` or `"predict"`.
+
+    Raises:
+        ValueError: names the loader.
+    """
+    counts, limit, loaders = {
+        "fit": (trainer.num_training_batches, trainer.limit_train_batches, trainer.train_dataloader),
+        "validate": (trainer.num_val_batches, trainer.limit_val_batches, trainer.val_dataloaders),
+        "test": (trainer.num_test_batches, trainer.limit_test_batches, trainer.test_dataloaders),
+        "predict": (trainer.num_predict_batches, trainer.limit_predict_batches, trainer.predict_dataloaders),
+    }[stage]
+    if limit == 0 or loaders is None:
+        return
+    per_loader: Sequence[Any] = counts if isinstance(counts, list) else [counts]
+    for position, count in enumerate(per_loader):
+        if count == 0:
+            which = f"The loader for {stage}" if len(per_loader) == 1 else f"Loader {position} for {stage}"
+            raise ValueError(
+                f"{which} gives no batch. Is its dataset empty, shorter than a batch with drop_last=True, or "
+                f"limit_*_batches a fraction of less than one batch?"
+            )

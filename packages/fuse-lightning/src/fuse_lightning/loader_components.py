@@ -1,0 +1,125 @@
+"""Losses or metrics of one loader, or of several, as registered modules."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from fuse_core import TOTAL_LOSS, loss_key
+
+ByName: TypeAlias = Mapping[str, Any]
+PerLoader: TypeAlias = ByName | Mapping[str, ByName] | Sequence[tuple[str, ByName]]
+"""Components by name, for every loader; or loaders by name, each with its components by name, as pairs or a mapping."""
+
+
+class LoaderComponents(nn.ModuleDict):
+    """Components by loader and name; plain components by name are an `nn.ModuleDict`."""
+
+
+def register_components(
+    argument: str, components: PerLoader | None, convert: Callable[[Any], Any] = lambda component: component
+) -> nn.ModuleDict:
+    """The components as modules, in a `LoaderComponents` where the argument tells loaders apart.
+
+    Args:
+        argument: the name of LightningModuleDefault's argument, for messages.
+        components: what that argument was given; None for none.
+        convert: makes a module of what is none but may be used.
+
+    Raises:
+        TypeError: a component is no module.
+        ValueError: a name that is reserved, or that no module may have.
+    """
+    if components is None:
+        return nn.ModuleDict()
+    if isinstance(components, Mapping | nn.ModuleDict):
+        per_loader = [isinstance(one, Mapping | nn.ModuleDict) for one in components.values()]
+        if not any(per_loader):
+            return _modules(argument, components, convert)
+        if not all(per_loader):
+            raise TypeError(
+                f"LightningModuleDefault({argument}=) takes components by name, or for several loaders mappings of "
+                f"them by the loader's name; got both: {list(components)}."
+            )
+        pairs = list(components.items())
+    else:
+        pairs = _pairs(argument, components)
+    loaders = LoaderComponents()
+    for name, by_name in pairs:
+        if name in loaders:
+            raise ValueError(f"LightningModuleDefault({argument}=) names the loader {name!r} twice.")
+        if "." in name:
+            raise ValueError(f"LightningModuleDefault({argument}=): a loader's name holds no dot, got {name!r}.")
+        loaders[name] = _modules(argument, by_name, convert)
+    return loaders
+
+
+def _pairs(argument: str, components: Any) -> list[tuple[str, ByName]]:
+    pairs = list(components) if isinstance(components, Sequence) and not isinstance(components, str) else [components]
+    for pair in pairs:
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise TypeError(
+                f"LightningModuleDefault({argument}=) takes components by name, or for several loaders a mapping or "
+                f"pairs of the loader's name and its components; got {pair!r}."
+            )
+    return [(name, by_name) for name, by_name in pairs]
+
+
+def _modules(argument: str, components: ByName | nn.ModuleDict, convert: Callable[[Any], Any]) -> nn.ModuleDict:
+    modules = {name: convert(component) for name, component in components.items()}
+    for name, module in modules.items():
+        if not isinstance(module, nn.Module):
+            raise TypeError(
+                f"LightningModuleDefault({argument}=) takes modules, so that they move and save with it, but {name!r} "
+                f"is a {type(module).__name__}. Wrap a function in LossDefault, or a metric in MetricDefault."
+            )
+        if loss_key(name) == TOTAL_LOSS:
+            raise ValueError(f"LightningModuleDefault({argument}=): the name {name!r} is taken by the losses' sum.")
+    try:
+        return nn.ModuleDict(modules)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"LightningModuleDefault({argument}=) needs names that a module may have: {error}.") from None
+
+
+def loader_names(mode: str, groups: Mapping[str, nn.ModuleDict], loaders: Any) -> list[str | None]:
+    """The names of the loaders of one mode; `[None]` for a single one that nobody named.
+
+    Loaders have the names of the mapping in which they were given to the Trainer, or those that losses and metrics give
+    them, or else `loader_0`, `loader_1` and so on.
+
+    Args:
+        mode: `"validation"`, `"test"` or `"predict"`, for messages.
+        groups: losses and metrics by the name of their argument.
+        loaders: what the Trainer was given: a loader, a sequence of them, or a mapping.
+
+    Raises:
+        ValueError: losses, metrics and Trainer name different loaders, or another number of them.
+    """
+    named = {argument: list(group) for argument, group in groups.items() if isinstance(group, LoaderComponents)}
+    if isinstance(loaders, Mapping):
+        named["Trainer's loaders"] = list(loaders)
+    count = len(loaders) if isinstance(loaders, Mapping | list | tuple) else 1
+    if not named:
+        return [None] if count == 1 else [f"loader_{i}" for i in range(count)]
+    if len({frozenset(names) for names in named.values()}) > 1:
+        described = "; ".join(f"{argument}: {', '.join(names)}" for argument, names in named.items())
+        raise ValueError(f"Losses, metrics and loaders of {mode} name different loaders ({described}). Name the same.")
+    names: list[str | None] = list(named.get("Trainer's loaders") or next(iter(named.values())))
+    if len(names) != count:
+        raise ValueError(
+            f"The {mode} of this module has {_number(len(names), 'loader')} ({', '.join(map(str, names))}), but the "
+            f"Trainer was given {_number(count, 'loader')}. Give it one for each name, in this order or by name."
+        )
+    return names
+
+
+def of_loader(components: nn.ModuleDict, loader: str | None) -> nn.ModuleDict:
+    """The components for one loader."""
+    if not isinstance(components, LoaderComponents):
+        return components
+    of_one: nn.ModuleDict = components[str(loader)]  # type: ignore[assignment]
+    return of_one
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"

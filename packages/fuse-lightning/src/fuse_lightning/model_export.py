@@ -1,0 +1,103 @@
+"""The trained model as a file of tensors and a page that describes it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from .__about__ import __version__
+from .atomic_file import replace_file
+
+MODEL_FILE = "model.safetensors"
+DESCRIPTION_FILE = "model.md"
+
+
+def save_model_files(model_dir: str | Path, model: nn.Module, state_dict: Mapping[str, Any], source: str) -> None:
+    """Write a state dict as `model.safetensors` and a description of the model as `model.md`.
+
+    No pickle is written. Tensors that share memory, such as tied embeddings, are each written in full, so that any
+    reader can pass the file to `load_state_dict`.
+
+    Args:
+        model_dir: the folder.
+        model: the module that the state dict belongs to, to describe.
+        state_dict: its tensors, on any device.
+        source: where they come from, a sentence.
+
+    Raises:
+        ValueError: the state dict holds something else than tensors.
+    """
+    check_only_tensors(state_dict)
+    tensors = {key: _own_copy(tensor) for key, tensor in state_dict.items()}
+    metadata = {"format": "pt", "model": type(model).__qualname__, "source": source}
+    folder = Path(model_dir)
+    with replace_file(folder / MODEL_FILE) as file:
+        file.write(save(tensors, metadata=metadata))
+    with replace_file(folder / DESCRIPTION_FILE) as file:
+        file.write(describe_model(model, tensors, source).encode())
+
+
+def check_only_tensors(state_dict: Mapping[str, Any]) -> None:
+    """Raise ValueError if a state dict holds what safetensors cannot."""
+    others = [key for key, value in state_dict.items() if not isinstance(value, Tensor)]
+    if others:
+        raise ValueError(
+            f"save_model writes tensors only, but the model's state_dict holds something else under "
+            f"{', '.join(map(repr, others))}. Keep it in a buffer, or save the model yourself."
+        )
+
+
+def describe_model(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> str:
+    """A page in Markdown: what the model is, its keys, its tensors and how to read them."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    lines = [
+        f"# {type(model).__qualname__}",
+        "",
+        f"- Class: `{type(model).__module__}.{type(model).__qualname__}`",
+        f"- Weights: `{MODEL_FILE}`. {source}",
+        f"- Parameters: {parameters:,}, of which {trainable:,} were trained",
+        f"- Written with fuse-lightning {__version__} and torch {torch.__version__}",
+    ]
+    for title, keys in (("Reads", getattr(model, "reads", None)), ("Writes", getattr(model, "writes", None))):
+        if keys:
+            lines.append(f"- {title}: {', '.join(f'`{key}`' for key in keys)}")
+    lines += ["", "Make the model as it was made for training, then:", "", "```python"]
+    lines += ["from safetensors.torch import load_file", "", f'model.load_state_dict(load_file("{MODEL_FILE}"))', "```"]
+    lines += ["", "## Structure", "", "```", str(model), "```", ""]
+    lines += ["## Tensors", "", "| name | shape | dtype |", "|---|---|---|"]
+    for key, tensor in tensors.items():
+        lines.append(f"| `{key}` | {tuple(tensor.shape)} | {str(tensor.dtype).removeprefix('torch.')} |")
+    return "\n".join(lines) + "\n"
+
+
+def _own_copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def save_best_or_last_model(trainer: pl.Trainer, model_dir: Path, model: nn.Module) -> None:
+    """Write the weights of the best epoch, by the first monitored checkpoint, or the current ones if there is none.
+
+    To be called on every process, at the end of training; the first one writes.
+    """
+    best = next((one for one in trainer.checkpoint_callbacks if getattr(one, "monitor", None)), None)
+    path = getattr(best, "best_model_path", "")
+    if path:
+        source = f"They are of the best epoch: {best.monitor} was {float(best.best_model_score):.6g}."  # type: ignore[union-attr]
+    else:
+        source = f"They are of the last epoch, {trainer.current_epoch - 1}."
+        state_dict = trainer.strategy.lightning_module_state_dict()  # all processes take part where they share it out
+    if trainer.is_global_zero:
+        if path:
+            state_dict = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        save_model_files(model_dir, model, _bare(state_dict), source)
+
+
+def _bare(state_dict: Mapping[str, Any], prefix: str = "model.") -> dict[str, Any]:
+    """The model's part, with the keys that the model has before it is compiled."""
+    own = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+    return {key.replace("_orig_mod.", ""): value for key, value in own.items()}

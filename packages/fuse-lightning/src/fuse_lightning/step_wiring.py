@@ -1,0 +1,82 @@
+"""The check, before a step, that the batch, the model, the losses and the metrics fit together."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from fuse_core import GLOBAL_STEP, SAMPLE_ID, TOTAL_LOSS, NDict, Wiring, WiringError, check_wiring, loss_key
+
+from .step_functions import Components
+
+
+class _Declared:
+    """Stands in the wiring for what is no component, or for one whose keys are not all known."""
+
+    def __init__(self, name: str, reads: Sequence[str] = (), writes: Sequence[str] = ()) -> None:
+        self.__name__ = name
+        self.reads = tuple(reads)
+        self.writes = tuple(writes)
+
+
+def check_step_wiring(
+    batch_dict: Mapping[str, Any],
+    model: nn.Module,
+    losses: Components | None = None,
+    metrics: Components | None = None,
+    prediction_keys: Sequence[str] | None = None,
+) -> Wiring:
+    """Follow the keys of one step: batch, model, losses, metrics, predictions.
+
+    A component with a `preprocess_func`, which may make keys of its own, cannot fail the check.
+
+    Args:
+        batch_dict: the batch as the loader gives it.
+        model: the model.
+        losses: losses by name.
+        metrics: metrics by name.
+        prediction_keys: what is to be kept as predictions, beside `data.sample_id`.
+
+    Returns:
+        Who writes and who reads which key, to print or to draw.
+
+    Raises:
+        WiringError: something is read that nothing before provides; see `fuse_core.check_wiring`.
+
+    Example:
+        >>> class Model(nn.Module):
+        ...     reads, writes = ("data.image",), ("model.logits.cls",)
+        >>> class CrossEntropy(nn.Module):
+        ...     reads, writes = ("model.logits.cls", "data.label"), ()
+        >>> print(check_step_wiring({"data.image": 0, "data.label": 0}, Model(), {"cls": CrossEntropy()}))
+        key                written by            read by
+        data.image         the batch             Model 'model'
+        data.label         the batch             CrossEntropy 'losses.cls'
+        global_step        the batch             -
+        model.logits.cls   Model 'model'         CrossEntropy 'losses.cls'
+        losses.cls         step_losses 'losses'  -
+        losses.total_loss  step_losses 'losses'  -
+    """
+    components: dict[str, Any] = {"model": model}
+    if losses:
+        # Before the losses, of which one may read the value of another.
+        components["losses"] = _Declared("step_losses", writes=[*map(loss_key, losses), TOTAL_LOSS])
+        components.update({f"losses.{name}": loss for name, loss in losses.items()})
+    if metrics:
+        components.update({f"metrics.{name}": metric for name, metric in metrics.items()})
+    if prediction_keys is not None:
+        components["prediction_keys"] = _Declared("step_extract_predictions", reads=[SAMPLE_ID, *prediction_keys])
+    keys = list(NDict(batch_dict) | {GLOBAL_STEP: 0})
+    try:
+        return check_wiring(components, keys)
+    except WiringError:
+        uncertain = {name: one for name, one in components.items() if _has_preprocessing(one)}
+        if not uncertain:
+            raise
+        unknown = {name: _Declared(type(one).__name__) for name, one in uncertain.items()}
+        return check_wiring({**components, **unknown}, keys)
+
+
+def _has_preprocessing(component: Any) -> bool:
+    modules = component.modules() if isinstance(component, nn.Module) else [component]
+    return any(getattr(module, "preprocess_func", None) is not None for module in modules)
