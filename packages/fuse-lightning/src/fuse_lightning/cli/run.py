@@ -1,0 +1,30 @@
+"""`fuse-lightning fit`, `validate`, `test`, `predict` and `wiring`."""
+
+from importlib.resources import files
+
+from .errors import UsageError
+from .run_cli import RunCLI
+from .wiring_cli import WiringCLI
+
+STARTING_POINT = "starting_point.yaml"
+
+
+def run_command(command: str, arguments: list[str]) -> None:
+    """Do what one command says.
+
+    Raises:
+        UsageError: no configuration.
+    """
+    arguments = ["--help" if argument == "--help_all" else argument for argument in arguments]
+    if not any(argument.partition("=")[0] in ("-c", "--config", "--model", "--help") for argument in arguments):
+        if "--print_config" in arguments:
+            print(files(__package__).joinpath(STARTING_POINT).read_text(encoding="utf-8"), end="")  # noqa: T201
+            return
+        raise UsageError(
+            f"fuse-lightning {command} needs a configuration: fuse-lightning {command} --config run.yaml. To start "
+            f"from one that runs: fuse-lightning fit --print_config > run.yaml"
+        )
+    if command == "wiring":
+        WiringCLI(arguments)
+    else:
+        RunCLI([command, *arguments])

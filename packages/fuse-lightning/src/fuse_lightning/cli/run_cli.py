@@ -1,0 +1,133 @@
+"""LightningCLI with a run folder, messages that name the mistake, and checkpoints found by name."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from lightning_utilities.core.rank_zero import rank_zero_only
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, Namespace
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.model_helpers import is_overridden
+
+from .configuration_problems import configuration_problems
+from .errors import BuildError, ConfigurationError, RunError
+from .run_folder import LOGS, best_or_last_checkpoint, find_checkpoint, start_run_folder
+from .save_run_config import SaveRunConfig
+
+BASE_CLASSES = ("pytorch_lightning.LightningModule", "pytorch_lightning.core.module.LightningModule")
+UNTRAINED = "untrained"
+LOADERS = {
+    "fit": "train_dataloader",
+    "validate": "val_dataloader",
+    "test": "test_dataloader",
+    "predict": "predict_dataloader",
+}
+
+
+class RunCLI(LightningCLI):
+    """Reads the arguments, makes what they describe, and runs the command.
+
+    Args:
+        arguments: the command and its options.
+
+    Raises:
+        ConfigurationError: the configuration is wrong; lists every mistake found, with its place.
+        BuildError: a class did not take its arguments.
+        RunError: the run folder holds another run, or a checkpoint is not there.
+    """
+
+    def __init__(self, arguments: list[str]) -> None:
+        self.arguments = arguments
+        super().__init__(
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveRunConfig,
+            parser_kwargs={"exit_on_error": False, **{name: {"exit_on_error": False} for name in self.subcommands()}},
+            auto_configure_optimizers=False,  # the module has its own, from optimizers_and_lr_schs
+            load_from_checkpoint_support=False,  # the configuration is what tells how to make the module
+            args=arguments,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The run folder, and what is told by it."""
+        parser.add_argument("--run_dir", type=str, default="runs/default", help="Where everything of the run is.")
+        parser.add_argument("--overwrite", action="store_true", help="Replace what is there.")
+        parser.link_arguments("run_dir", "trainer.default_root_dir")
+        parser.link_arguments("run_dir", "model.init_args.model_dir")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, and find every mistake with its place."""
+        command, *options = self.arguments
+        refusal = None
+        try:
+            self.config = parser.parse_args(args)
+        except argparse.ArgumentError as error:
+            refusal = error
+        problems = configuration_problems(self._parser(command), options, refusal)
+        if problems:
+            raise ConfigurationError(problems) from refusal
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: settings come from the configuration, and from a checkpoint only its state."""
+
+    def before_instantiate_classes(self) -> None:
+        """Find what can be found wrong before anything costly is made."""
+        config = self.config[self.subcommand]
+        if config.model.class_path in BASE_CLASSES:  # which the parser takes where none is named
+            problem = "model: needs class_path, such as fuse_lightning.LightningModuleDefault, and its init_args."
+            raise ConfigurationError([problem])
+        self.prepare_run(config)
+
+    def prepare_run(self, config: Namespace) -> None:
+        """Find the checkpoint and start the run folder."""
+        run_dir = Path(config.run_dir)
+        config.ckpt_path = self._checkpoint(run_dir, config.ckpt_path)
+        if config.weights_only is None:
+            config.weights_only = True  # a checkpoint's pickled objects could run any code
+        if self.subcommand == "fit" and config.ckpt_path is None and rank_zero_only.rank in (0, None):
+            start_run_folder(run_dir, config.overwrite)
+
+    def _checkpoint(self, run_dir: Path, which: Any) -> str | None:
+        if which == UNTRAINED:
+            return None
+        if which is None:
+            return None if self.subcommand == "fit" else str(best_or_last_checkpoint(run_dir))
+        if which in ("best", "last"):
+            return str(find_checkpoint(run_dir, which))
+        if not Path(which).is_file() and "://" not in str(which):
+            raise RunError(f"--ckpt_path {which}: there is no such file. Name one, or best or last of the run folder.")
+        return str(which)
+
+    def instantiate_classes(self) -> None:
+        """Make module, data and trainer."""
+        try:
+            super().instantiate_classes()
+        except (BuildError, ConfigurationError, RunError):
+            raise
+        except Exception as error:
+            raise BuildError(error) from error
+
+    def after_instantiate_classes(self) -> None:
+        """Find what the parts, once made, do not fit together in."""
+        loader = LOADERS[self.subcommand]
+        if self.datamodule is None and not is_overridden(loader, self.model):
+            problem = "needs batches. Give data a class_path, such as fuse_lightning.DataModuleDefault."
+            raise ConfigurationError([f"data: {self.subcommand} {problem}"])
+
+    def instantiate_trainer(self, **arguments: Any) -> pl.Trainer:
+        """The trainer, which logs to the run folder unless told otherwise."""
+        config = self.config_init[self.subcommand]
+        if config.trainer.logger in (None, True):
+            arguments.setdefault("logger", CSVLogger(config.run_dir, name=LOGS))
+        try:
+            return super().instantiate_trainer(**arguments)
+        except MisconfigurationException as error:
+            accelerator = config.trainer.accelerator
+            if accelerator in ("auto", "cpu"):
+                raise
+            raise RunError(
+                f"trainer.accelerator is {accelerator!r}, but: {error} To take what this machine has: "
+                f"--trainer.accelerator auto --trainer.devices auto"
+            ) from error

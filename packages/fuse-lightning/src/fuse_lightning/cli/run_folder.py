@@ -1,0 +1,74 @@
+"""The run folder: what a run writes there, where a checkpoint is found, and what is never overwritten unasked."""
+
+from pathlib import Path
+
+from .errors import RunError
+
+CONFIG_FILE = "config.yaml"  # by this a folder is known to be that of a run
+PREDICTIONS_FILE = "predictions.csv"
+LOGS = "logs"
+
+WRITTEN = (
+    "config*.yaml",
+    "*.ckpt",
+    "epoch_summary_*.txt",
+    PREDICTIONS_FILE,
+    f"{LOGS}/version_*/metrics.csv",
+    f"{LOGS}/version_*/hparams.yaml",
+    f"{LOGS}/version_*/events.out.tfevents.*",
+    f"{LOGS}/version_*/checkpoints/*.ckpt",
+)
+
+
+def start_run_folder(run_dir: Path, overwrite: bool) -> None:
+    """Make the folder of a new run; to overwrite is to delete the files that an earlier run wrote, and nothing else.
+
+    Raises:
+        RunError: it is a file, or it is not empty and may not be overwritten.
+    """
+    if run_dir.exists() and not run_dir.is_dir():
+        raise RunError(f"the run folder {run_dir} is a file. Choose another --run_dir.")
+    if run_dir.exists() and any(run_dir.iterdir()):
+        if not (run_dir / CONFIG_FILE).is_file():
+            raise RunError(
+                f"the run folder {run_dir} holds files, but no {CONFIG_FILE} of an earlier run: nothing is written "
+                f"there. Choose another --run_dir."
+            )
+        if not overwrite:
+            raise RunError(
+                f"the run folder {run_dir} holds an earlier run. Choose another --run_dir, continue that run with "
+                f"--ckpt_path last, or replace it with --overwrite."
+            )
+        for pattern in WRITTEN:
+            for path in run_dir.glob(pattern):
+                path.unlink()
+    run_dir.mkdir(parents=True, exist_ok=True)
+
+
+def find_checkpoint(run_dir: Path, which: str) -> Path:
+    """The newest checkpoint of the run folder whose name starts with `which`, `"best"` or `"last"`.
+
+    Raises:
+        RunError: there is none; lists those there are.
+    """
+    there = sorted(run_dir.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    named = [path for path in there if path.name.startswith(which)]
+    if named:
+        return named[-1]
+    others = f" There are: {', '.join(map(str, there))}." if there else " It holds no checkpoint: has the run started?"
+    raise RunError(f"--ckpt_path {which}: the run folder {run_dir} has no checkpoint called {which}*.ckpt.{others}")
+
+
+def best_or_last_checkpoint(run_dir: Path) -> Path:
+    """The checkpoint to evaluate where none was named.
+
+    Raises:
+        RunError: there is neither.
+    """
+    for which in ("best", "last"):
+        if any(run_dir.rglob(f"{which}*.ckpt")):
+            return find_checkpoint(run_dir, which)
+    raise RunError(
+        f"there is no best*.ckpt or last*.ckpt in the run folder {run_dir}. Train first (fit), name another --run_dir "
+        f"or a checkpoint with --ckpt_path, or take the weights as constructed with --ckpt_path untrained."
+    )

@@ -1,0 +1,35 @@
+"""`fuse-lightning template`: the walkthrough as a project of the user's own."""
+
+import argparse
+from pathlib import Path
+
+from fuse_lightning.walkthrough.files import STYLES, template_files
+
+from .errors import RunError
+
+
+def write_template(arguments: list[str]) -> None:
+    """Write the project and print what to run next.
+
+    Raises:
+        RunError: the folder is not empty, or is a file.
+        SystemExit: the arguments are wrong.
+    """
+    parser = argparse.ArgumentParser(prog="fuse-lightning template", add_help=False)
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("--style", choices=STYLES, default=STYLES[0])
+    options = parser.parse_args(arguments)
+    folder: Path = options.folder
+    if folder.is_file():
+        raise RunError(f"{folder} is a file. Choose another folder.")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise RunError(f"{folder} is not empty, and nothing there is overwritten. Choose another folder.")
+    texts = template_files(options.style)
+    for name, text in texts.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    print(f"Wrote {len(texts)} files to {folder}: {', '.join(sorted(texts))}.\n")  # noqa: T201
+    print(  # noqa: T201
+        f'Next:\n  pip install "fuse-lightning[walkthrough]"\n  cd {folder}\n  python run.py --help\n  python run.py'
+    )

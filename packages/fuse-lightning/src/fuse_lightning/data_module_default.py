@@ -1,0 +1,127 @@
+"""A LightningDataModule of datasets."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from fuse_core import collate
+
+# Dataset, not Dataset[Any]: of a subscripted class, jsonargparse does not find the arguments of its subclasses.
+AnyDataset: TypeAlias = Dataset  # type: ignore[type-arg]
+"""A dataset of samples of any kind."""
+
+
+class DataModuleDefault(pl.LightningDataModule):
+    """Loaders of batch_dicts from datasets, which is what most runs need and what a configuration file can tell.
+
+    Training runs in random order, everything else in the dataset's. For samplers and the like, write a
+    `LightningDataModule` of your own.
+
+    Args:
+        train: the dataset to train on.
+        validation: the dataset to validate with, or a list of several.
+        test: the dataset to test with, or a list of several.
+        predict: the dataset to predict, or a list of several; None takes `test`.
+        batch_size: samples in a batch, on each device.
+        num_workers: processes that load batches beside the training; 0 loads them in between.
+        collate_fn: makes a batch of samples.
+        train_collate_fn: the same for training, where that augments its batches; None takes `collate_fn`.
+        drop_last: leave out the last training batch where it is smaller than the others.
+        pin_memory: put batches where a GPU can copy them from faster.
+
+    Raises:
+        ValueError: no dataset, one without samples, `batch_size` below 1, or fewer training samples than `batch_size`
+            with `drop_last`.
+
+    Example:
+        >>> from fuse_core import DatasetWrapSeqToDict
+        >>> data = DataModuleDefault(train=DatasetWrapSeqToDict([(0.5, 1), (0.7, 0)], ["data.x", "data.label"]))
+        >>> sorted(next(iter(data.train_dataloader())))
+        ['data.label', 'data.sample_id', 'data.x']
+    """
+
+    def __init__(
+        self,
+        train: AnyDataset | None = None,
+        validation: AnyDataset | list[AnyDataset] | None = None,
+        test: AnyDataset | list[AnyDataset] | None = None,
+        predict: AnyDataset | list[AnyDataset] | None = None,
+        *,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        collate_fn: Callable[[Any], Any] = collate,
+        train_collate_fn: Callable[[Any], Any] | None = None,
+        drop_last: bool = False,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"DataModuleDefault(batch_size=) is at least 1, got {batch_size}.")
+        given = {"train": train, "validation": validation, "test": test, "predict": predict}
+        if all(datasets is None for datasets in given.values()):
+            raise ValueError("DataModuleDefault needs a dataset: give train=, validation=, test= or predict=.")
+        for name, datasets in given.items():
+            for dataset in datasets if isinstance(datasets, list) else [datasets]:
+                if _size(dataset) == 0:
+                    raise ValueError(f"DataModuleDefault({name}=) needs samples, but {dataset!r} has none.")
+        size = _size(train)
+        if drop_last and size is not None and size < batch_size:
+            raise ValueError(
+                f"DataModuleDefault(drop_last=True) leaves no batch: train has {size} samples, fewer than "
+                f"batch_size={batch_size}. Use a smaller batch, or drop_last=False."
+            )
+        self.train, self.validation, self.test = train, validation, test
+        self.predict = test if predict is None else predict
+        self.drop_last = drop_last
+        self.collate_fn = collate_fn
+        self.train_collate_fn = collate_fn if train_collate_fn is None else train_collate_fn
+        self.loader_arguments: dict[str, Any] = {
+            "batch_size": batch_size,
+            "num_workers": num_workers,
+            "persistent_workers": num_workers > 0,
+            "pin_memory": pin_memory,
+        }
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """The training batches, in a new random order each epoch."""
+        if self.train is None:
+            raise ValueError("Training needs a dataset: give DataModuleDefault(train=).")
+        shuffle = not isinstance(self.train, IterableDataset)  # which tells its order itself
+        return DataLoader(
+            self.train,
+            shuffle=shuffle,
+            drop_last=self.drop_last,
+            collate_fn=self.train_collate_fn,
+            **self.loader_arguments,
+        )
+
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        """The validation batches, a loader per dataset; none where no dataset was given."""
+        return self._loaders(self.validation)
+
+    def test_dataloader(self) -> list[DataLoader[Any]]:
+        """The test batches, a loader per dataset."""
+        if self.test is None:
+            raise ValueError("Testing needs a dataset: give DataModuleDefault(test=).")
+        return self._loaders(self.test)
+
+    def predict_dataloader(self) -> list[DataLoader[Any]]:
+        """The batches to predict, a loader per dataset."""
+        if self.predict is None:
+            raise ValueError("Predicting needs a dataset: give DataModuleDefault(predict=), or test=.")
+        return self._loaders(self.predict)
+
+    def _loaders(self, datasets: AnyDataset | list[AnyDataset] | None) -> list[DataLoader[Any]]:
+        several = datasets if isinstance(datasets, list) else [datasets]
+        return [
+            DataLoader(dataset, collate_fn=self.collate_fn, **self.loader_arguments)
+            for dataset in several
+            if dataset is not None
+        ]
+
+
+def _size(dataset: Any) -> int | None:
+    """How many samples there are, None where the dataset does not tell."""
+    return len(dataset) if hasattr(dataset, "__len__") else None
