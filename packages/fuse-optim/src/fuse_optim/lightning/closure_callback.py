@@ -34,7 +34,8 @@ class OptimizerClosureCallback(pl.Callback):
 
     Args:
         replay_rng: whether later passes draw the same random numbers of PyTorch as the first, so that dropout masks
-            match between passes, and the generators go on as after one pass.
+            match between passes, and the generators go on as after one pass. Also on if the optimizer has a
+            `replay_rng` that is true, which `SAM` alone could not follow for more than one micro-batch.
 
     Raises:
         ValueError: at the start of `fit`, with the reason: manual optimization,
@@ -94,7 +95,8 @@ class OptimizerClosureCallback(pl.Callback):
         if sum(isinstance(callback, OptimizerClosureCallback) for callback in callbacks) > 1:
             raise ValueError("A trainer takes one OptimizerClosureCallback, got more. Leave out all but one.")
         refuse_unsupported_training(trainer, pl_module)
-        self._passes = RepeatedPasses(trainer, self.replay_rng)
+        replay_rng = self.replay_rng or any(getattr(one, "replay_rng", False) for one in trainer.optimizers)
+        self._passes = RepeatedPasses(trainer, replay_rng)
         self._passes.attach()
 
     def on_before_zero_grad(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer) -> None:

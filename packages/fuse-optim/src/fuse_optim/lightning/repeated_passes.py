@@ -19,7 +19,6 @@ from torch.optim import Optimizer
 from ..rng_snapshot import RNGSnapshot
 from ..sam import SAM
 from .accumulation_window import AccumulationWindow, MicroBatch
-from .loss_scaling import LossScaling
 from .muted_logging import muted_logging
 from .preserved_state import preserved_state
 from .replaced_attribute import replaced_attribute
@@ -45,7 +44,7 @@ class RepeatedPasses:
         self._module = trainer.lightning_module
         self._strategy = trainer.strategy
         self._precision = trainer.precision_plugin
-        self._loss_scaling = LossScaling(getattr(trainer.precision_plugin, "scaler", None))
+        self._scaler: torch.amp.GradScaler | None = getattr(trainer.precision_plugin, "scaler", None)
         self._replay_rng = replay_rng
         self._training_step = trainer.strategy.training_step
         self._backward = trainer.strategy.backward
@@ -77,7 +76,7 @@ class RepeatedPasses:
         return result
 
     def _step(self, optimizer: Optimizer, model: pl.LightningModule, closure: Callable[[], Any], **kwargs: Any) -> Any:
-        if self._loss_scaling.active and not isinstance(optimizer, SAM):
+        if self._scaler is not None and not isinstance(optimizer, SAM):
             # One that calls its closure once: with loss scaling, Lightning calls it before the step.
             return self._optimizer_step(optimizer, model=model, closure=closure, **kwargs)
         base = base_optimizer(optimizer)
@@ -96,23 +95,24 @@ class RepeatedPasses:
             if passes == 2 and base is None:
                 refuse_clipping(self._trainer, model, optimizer)
             loss = self._first_pass(closure) if passes == 1 else self._repeated_pass(optimizer)
-            if not self._loss_scaling.unscale_gradients(optimizer):
-                raise _StepSkippedError
             if base is None:
                 prepare_gradients()
             return loss
 
+        if self._scaler is not None:
+            kwargs["grad_scaler"] = self._scaler
         # The gradients are final when a base optimizer steps; without one they are used from the first pass on.
         hook = nullcontext() if base is None else base.register_step_pre_hook(prepare_gradients)
         try:
             with hook:
                 result = optimizer.step(closure=evaluate, **kwargs)  # type: ignore[arg-type]
+            if self._scaler is not None:
+                self._scaler.update()
         except _StepSkippedError:
             result = None
-            prepare_gradients()  # Lightning calls the hooks in any case
         finally:
             self.window.end_step()
-        self._loss_scaling.end_step()
+        prepare_gradients()  # in a step that was skipped, because Lightning calls the hooks in any case
         return result
 
     def _first_pass(self, closure: Callable[[], Any]) -> Tensor:
@@ -156,7 +156,8 @@ class RepeatedPasses:
         if loss is None:
             return []
         loss = loss / self._trainer.accumulate_grad_batches
-        self._precision.backward(self._loss_scaling.scale(loss), self._module, optimizer)
+        scaled = loss if self._scaler is None else self._scaler.scale(loss)
+        self._precision.backward(scaled, self._module, optimizer)
         return [loss.detach()]
 
     def _unsynchronized(self) -> AbstractContextManager[Any]:

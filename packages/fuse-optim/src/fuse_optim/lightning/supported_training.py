@@ -16,9 +16,9 @@ def calls_closure_repeatedly(optimizer: Optimizer) -> bool:
 
 
 def base_optimizer(optimizer: Optimizer) -> Optimizer | None:
-    """The optimizer that takes the step in the end, where one wraps another, as SAM does."""
+    """The optimizer that takes the step in the end, for one that calls its closure repeatedly before, as SAM does."""
     base = getattr(optimizer, "base_optimizer", None)
-    return base if isinstance(base, Optimizer) else None
+    return base if isinstance(base, Optimizer) and calls_closure_repeatedly(optimizer) else None
 
 
 def refuse_unsupported_training(trainer: pl.Trainer, module: pl.LightningModule) -> None:
