@@ -28,9 +28,10 @@ def template_files(style: str = "ready-made") -> dict[str, str]:
     chosen, others = _module_file(style), {_module_file(other) for other in STYLES if other != style}
     project = {}
     for file in sorted(files(__package__).joinpath("template").iterdir(), key=lambda file: file.name):
-        if file.is_file() and file.name != "__init__.py" and f"{file.name}" not in {f"{name}.py" for name in others}:
+        if file.is_file() and file.name != "__init__.py" and file.name.removesuffix(".py") not in others:
             text = file.read_text(encoding="utf-8")
             if file.name.endswith(".py"):
+                text = re.sub(r"^from \. import ", "import ", text, flags=re.MULTILINE)
                 text = re.sub(r"^from \.(\w+) import ", r"from \1 import ", text, flags=re.MULTILINE)
             for other in others:
                 text = text.replace(other, chosen)

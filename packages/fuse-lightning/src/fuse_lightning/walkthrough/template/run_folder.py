@@ -9,13 +9,14 @@ from pathlib import Path
 from .settings import is_run_folder
 
 MODEL_DIR = "model"  # checkpoints and the epoch summary: `model_dir` of the LightningModule
+PREDICTIONS_FILE = "predictions.csv"  # what `infer` writes and `eval` reads
 LOGS_DIR = "logs"  # what the loggers write, for TensorBoard and as CSV files
 
 # What a run writes. `--overwrite` deletes what matches, and the folders that this leaves empty.
 WRITTEN = (
     "config.yaml",
     "wiring.md",
-    "predictions.csv",
+    PREDICTIONS_FILE,
     "predicted_masks.npz",
     "evaluation.json",
     "learning_curves.csv",
@@ -57,13 +58,13 @@ def start_run_folder(run_dir: Path, overwrite: bool) -> None:
 
 
 def delete_run(run_dir: Path) -> None:
-    """Delete the files that a run wrote to its folder, and the folders within it that are empty then."""
-    for pattern in WRITTEN:
-        for path in run_dir.glob(pattern):
-            path.unlink()
-    # The deepest first. A link is no folder of ours, wherever it leads.
-    for folder in sorted(run_dir.glob("**/"), key=lambda folder: len(folder.parts), reverse=True):
-        if folder != run_dir and not folder.is_symlink() and not any(folder.iterdir()):
+    """Delete the files that a run wrote to its folder, and those of its folders that this leaves empty."""
+    written = [path for pattern in WRITTEN for path in run_dir.glob(pattern)]
+    for path in written:
+        path.unlink()
+    folders = {folder for path in written for folder in path.parents if run_dir in folder.parents}
+    for folder in sorted(folders, key=lambda folder: len(folder.parts), reverse=True):  # the deepest first
+        if not any(folder.iterdir()):
             folder.rmdir()
 
 

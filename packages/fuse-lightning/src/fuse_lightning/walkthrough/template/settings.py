@@ -9,11 +9,10 @@ import dataclasses
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-import torch
 import yaml
 
 CONFIG_FILE = "config.yaml"
@@ -119,8 +118,8 @@ def write_config(run_dir: Path, settings: Settings) -> None:
         "settings": dataclasses.asdict(settings),
         "versions": {
             "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "pytorch-lightning": pl.__version__,
+            "torch": version("torch"),
+            "pytorch-lightning": version("pytorch-lightning"),
         },
     }
     (run_dir / CONFIG_FILE).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

@@ -1,14 +1,6 @@
-"""The walkthrough's network, written as for any PyTorch project: it knows nothing of a batch_dict."""
+"""Block 2 of the classification task, the network: plain PyTorch, which knows nothing of a batch_dict."""
 
-from torch import Tensor, nn
-
-from fuse_core import logits_key, output_key
-from fuse_models import ModelWrapSeqToDict
-
-from .data import IMAGE
-
-LOGITS = logits_key("digit")
-PROBABILITIES = output_key("digit")
+from torch import nn
 
 
 class LeNet(nn.Sequential):
@@ -45,18 +37,3 @@ class LeNet(nn.Sequential):
             nn.ReLU(),
             nn.Linear(84, num_classes),
         )
-
-
-def with_probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The logits, which the loss needs, and the probabilities, which people want to read."""
-    return logits, logits.softmax(dim=1)
-
-
-def make_model(image_size: int) -> ModelWrapSeqToDict:
-    """The network between batch_dict keys: reads the image, writes logits and probabilities."""
-    return ModelWrapSeqToDict(
-        model=LeNet(image_size),
-        model_inputs=[IMAGE],
-        model_outputs=[LOGITS, PROBABILITIES],
-        post_forward_processing_function=with_probabilities,
-    )

@@ -1,0 +1,54 @@
+"""A metric of your own: the Dice of each class."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class DiceByClass(Metric):
+    r"""The Dice of each class, over all pixels since the last reset, and their mean without the background.
+
+    .. math::
+        Dice_c = \frac{2 \, |P_c \cap T_c|}{|P_c| + |T_c|}
+
+    with :math:`P_c` the pixels predicted to be of class :math:`c` and :math:`T_c` those that are. A class that is in
+    neither is left out of the mean and NaN by itself.
+
+    Any `torchmetrics.Metric` can be used with `MetricDefault`. Writing one takes three things: states with what adds
+    them up over processes, `update` with a batch, and `compute`. A dict that `compute` returns is logged as
+    `<mode>.metrics.<metric>.<name>`.
+
+    Args:
+        classes: the classes' names; the first is the background.
+
+    Shape:
+        `update` takes logits [B, C, *spatial] and class indices [B, *spatial].
+    """
+
+    full_state_update = False
+    intersection: Tensor
+    predicted: Tensor
+    true: Tensor
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        super().__init__()
+        self.classes = tuple(classes)
+        for name in ("intersection", "predicted", "true"):
+            self.add_state(name, torch.zeros(len(self.classes), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        """Take in one batch."""
+        prediction = logits.argmax(dim=1)
+        # Compared class by class and summed: unlike bincount this needs no value from the device.
+        for index in range(len(self.classes)):
+            predicted, true = prediction == index, target == index
+            self.intersection[index] += (predicted & true).sum()
+            self.predicted[index] += predicted.sum()
+            self.true[index] += true.sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """The mean and each class's Dice."""
+        dice = 2 * self.intersection / (self.predicted + self.true)
+        return {"mean": dice[1:].nanmean(), **dict(zip(self.classes, dice, strict=True))}

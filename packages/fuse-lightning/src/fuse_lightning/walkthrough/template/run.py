@@ -1,0 +1,145 @@
+"""Train, infer and evaluate, from data to a page of results: `python run.py --help`.
+
+Read the blocks in this order:
+
+1. `classification_data.py`, `segmentation_data.py`, `loaders.py`: dataset, split, augmentation, samplers, batches
+2. `classification_network.py`, `segmentation_network.py`: the networks, plain PyTorch
+3. `classification.py`, `segmentation.py`: model, losses and metrics between keys; `dice_by_class.py`: a metric
+4. `optimizer.py`: the optimizer and the learning rate
+5. `module_ready_made.py`: the LightningModule
+6. `training.py`: training, resuming, prediction
+7. `classification_report.py`, `segmentation_report.py`, `figures.py`, `page.py`: what it is worth, shown
+
+To make it yours, change one task's files; delete the other's.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytorch_lightning as pl
+from torch import nn
+
+from . import classification, segmentation
+from .figures import draw_learning_curves, read_learning_curves
+from .loaders import make_training_loader
+from .module_ready_made import STYLE, make_module
+from .page import write_page
+from .run_folder import MODEL_DIR, PREDICTIONS_FILE, newest_run, start_run_folder
+from .settings import Settings, add_settings, make_settings, read_config, write_config
+from .task import Evaluation, Splits, Task
+from .training import check_accelerator, predict, train
+from .wiring import write_wiring
+
+TASKS: dict[str, Task] = {"classification": classification, "segmentation": segmentation}
+STAGES = ("train", "infer", "eval")
+RUNS_DIR = Path("runs")
+
+MakeModule = Callable[[Task, nn.Module, Settings, Path], pl.LightningModule]
+
+
+def parse_arguments(
+    arguments: list[str] | None, command: str, parents: list[argparse.ArgumentParser]
+) -> tuple[argparse.Namespace, dict[str, object]]:
+    """The options of this call, and the settings of the run that were given."""
+    parser = argparse.ArgumentParser(prog=command, description=__doc__.splitlines()[0], parents=parents)
+    parser.add_argument(
+        "--stages", nargs="+", choices=STAGES, default=STAGES, help="what to do (default: train infer eval)"
+    )
+    parser.add_argument(
+        "--run-dir", type=Path, help=f"the run folder (default: {RUNS_DIR}/<task>-<date>-<time>, for a new run)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the training of the run in --run-dir")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in --run-dir")
+    parser.add_argument(
+        "--min-score", type=float, help="fail where the test accuracy, or the mean Dice, is lower than this"
+    )
+    own = {action.dest for action in parser._actions}
+    add_settings(parser)
+    options = parser.parse_args(arguments)
+    if options.resume and (options.overwrite or "train" not in options.stages):
+        parser.error("--resume goes on with training: not with --overwrite, nor without the stage train")
+    if options.overwrite and "train" not in options.stages:
+        parser.error("--overwrite is for a new run: not without the stage train")
+    given = {name: value for name, value in vars(options).items() if name not in own}
+    return options, given
+
+
+def main(
+    arguments: list[str] | None = None,
+    *,
+    command: str = "python run.py",
+    style: str = STYLE,
+    make_module: MakeModule = make_module,
+    parents: list[argparse.ArgumentParser] | None = None,
+) -> None:
+    """Run the stages. What the caller can mend ends in one line that says how."""
+    options, given = parse_arguments(arguments, command, parents or [])
+    is_new = "train" in options.stages and not options.resume
+    try:
+        if is_new:
+            settings = make_settings(given, style)
+            run_dir = options.run_dir or RUNS_DIR / f"{settings.task}-{datetime.now():%Y%m%d-%H%M%S}"
+        else:
+            run_dir = options.run_dir or ask_for_run_dir()
+            settings = read_config(run_dir, given, style)
+        check_accelerator(settings.accelerator)
+        task = TASKS[settings.task]
+        splits = task.load_splits(settings)
+        if is_new:
+            start_run_folder(run_dir, options.overwrite)
+            write_config(run_dir, settings)
+
+        pl.seed_everything(settings.seed, workers=True)
+        model = task.make_model(splits)
+        module = make_module(task, model, settings, run_dir / MODEL_DIR)
+        if "train" in options.stages:
+            first_batch = next(iter(make_training_loader(task, splits.train, settings)))
+            write_wiring(task, model, first_batch, run_dir)  # stops here where a key is misspelled
+            start = time.perf_counter()
+            if not train(task, module, splits, settings, run_dir):
+                sys.exit(f"interrupted. To go on: {command} --resume --run-dir {run_dir}")
+            print(f"training time: {time.perf_counter() - start:.1f} s")
+        if "infer" in options.stages:
+            task.save_predictions(predict(task, module, splits, settings, run_dir), run_dir)
+        if "eval" in options.stages:
+            evaluation = evaluate(task, splits, settings, run_dir)
+    except (FileExistsError, FileNotFoundError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    if "eval" in options.stages:
+        print(f"{evaluation.score_name}: {evaluation.score:.4f}")
+    print(f"run folder: {run_dir.resolve()}")
+    if "eval" in options.stages and options.min_score is not None and evaluation.score < options.min_score:
+        sys.exit(f"error: the {evaluation.score_name} {evaluation.score:.4f} is below --min-score {options.min_score}")
+
+
+def evaluate(task: Task, splits: Splits, settings: Settings, run_dir: Path) -> Evaluation:
+    """Compare predictions and truth, draw, and write `evaluation.json` and the page."""
+    if not (run_dir / PREDICTIONS_FILE).exists():
+        raise FileNotFoundError(f"{run_dir} has no {PREDICTIONS_FILE} to evaluate. Add --stages infer eval.")
+    evaluation = task.evaluate(run_dir, splits)
+    epochs = read_learning_curves(run_dir)
+    monitored = epochs[task.BEST_EPOCH_SOURCE["monitor"]]
+    best = monitored.argmin() if task.BEST_EPOCH_SOURCE["mode"] == "min" else monitored.argmax()
+    best_epoch = int(epochs.index[int(best)])
+    epochs.to_csv(run_dir / "learning_curves.csv")
+    draw_learning_curves(epochs, task.CURVES, best_epoch, run_dir / "learning_curves.png")
+    numbers = {"score_name": evaluation.score_name, "score": evaluation.score, **evaluation.numbers}
+    (run_dir / "evaluation.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    write_page(run_dir, settings, evaluation, best_epoch)
+    return evaluation
+
+
+def ask_for_run_dir() -> Path:
+    """Say that a run folder is needed, and which one is the newest."""
+    newest = newest_run(RUNS_DIR)
+    hint = f"The newest is {newest}." if newest else f"There is none in {RUNS_DIR}: train first."
+    raise ValueError(f"to go on with a run, or to infer or evaluate alone, give its --run-dir. {hint}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Block 1 of the segmentation task, the data: digits pasted on noisy canvases, with the class of every pixel.
+
+Keys: `data.image`, float32 [B, 1, 32, 32], about 0 to 1, and `data.mask`, int64 [B, 32, 32]: 0 is background, 1 to 10
+are the digits 0 to 9.
+"""
+
+import numpy as np
+import torch
+
+from fuse_core import NDict
+
+from .classification_data import digits_splits
+from .settings import Settings
+from .task import Samples, Splits
+
+IMAGE = "data.image"
+MASK = "data.mask"
+DIGITS = [str(digit) for digit in range(10)]
+CLASSES = ["background", *DIGITS]
+
+CANVAS = 32  # height and width in pixels
+DIGIT = 8
+INK = 0.3  # from this brightness on a pixel belongs to its digit
+CANVASES = {"train": 1280, "validation": 256, "test": 256}
+
+
+def load_splits(settings: Settings) -> Splits:
+    """Canvases of two to four digits each.
+
+    The digits are split before they are pasted: no handwriting in the test canvases was seen in training. To split
+    afterwards would let the same digit into both, the commonest way to fool oneself.
+    """
+    digits = digits_splits(settings.seed)
+    rng = np.random.default_rng(settings.seed)
+    return Splits(
+        train=paste_digits(digits.train, CANVASES["train"], rng),
+        validation=paste_digits(digits.validation, CANVASES["validation"], rng),
+        test=paste_digits(digits.test, CANVASES["test"], rng),
+    )
+
+
+def paste_digits(digits: Samples, count: int, rng: np.random.Generator) -> Samples:
+    """`count` canvases with noise, and on each two to four digits that do not overlap."""
+    images = rng.normal(0, 0.1, (count, 1, CANVAS, CANVAS)).astype(np.float32)
+    masks = np.zeros((count, CANVAS, CANVAS), dtype=np.int64)
+    for image, mask in zip(images[:, 0], masks, strict=True):
+        for _ in range(rng.integers(2, 5)):
+            row, column = _free_place(mask, rng)
+            chosen = rng.integers(len(digits.targets))
+            digit = digits.images[chosen, 0]
+            place = np.s_[row : row + DIGIT, column : column + DIGIT]
+            image[place] += digit
+            mask[place] = np.where(digit >= INK, digits.targets[chosen] + 1, 0)
+    return Samples(images, masks)
+
+
+def _free_place(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
+    """A random place for a digit where the mask is empty: there is one, as three digits cannot block four corners."""
+    while True:
+        row, column = rng.integers(0, CANVAS - DIGIT + 1, 2)
+        if not mask[row : row + DIGIT, column : column + DIGIT].any():
+            return int(row), int(column)
+
+
+def add_noise(batch_dict: NDict) -> NDict:
+    """Augmentation: another brightness for each image, and noise that is new in each epoch.
+
+    An augmentation that moves pixels (flips, rotations, elastic deformation) must move image and mask alike: change
+    both keys here, the mask by nearest neighbour.
+    """
+    images = batch_dict[IMAGE]
+    brightness = 0.9 + 0.2 * torch.rand(len(images), 1, 1, 1)
+    batch_dict[IMAGE] = images * brightness + 0.05 * torch.randn_like(images)
+    return batch_dict

@@ -1,0 +1,130 @@
+"""The segmentation's predictions, and what they are worth: blocks 7 and 8, infer and evaluate."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
+from sklearn.metrics import confusion_matrix
+
+from fuse_core import SAMPLE_ID, output_key
+
+from .figures import DPI, FONT, draw_confusion_matrix, hide_axes, new_figure
+from .loaders import sample_ids
+from .run_folder import PREDICTIONS_FILE
+from .segmentation_data import CLASSES, MASK
+from .task import Evaluation, Picture, Samples, Splits, Table
+
+MASKS_FILE = "predicted_masks.npz"
+PREDICTED_MASK = output_key("digits")
+DICE = "dice"
+
+# A color for each digit, and none for the background, so that the image shows through.
+COLORS = ListedColormap(
+    ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#000080"]
+)
+
+
+def save_predictions(batches: Sequence[Mapping[str, Any]], run_dir: Path) -> None:
+    """Write `predicted_masks.npz`, all masks, and `predictions.csv`, a row for each image with what is in it.
+
+    For large images write a file for each, in the format of your field, from `on_predict_batch_end`.
+    """
+    ids = [sample_id for batch in batches for sample_id in batch[SAMPLE_ID]]
+    predicted = torch.cat([batch[PREDICTED_MASK].cpu() for batch in batches]).numpy().astype(np.uint8)
+    true = torch.cat([batch[MASK].cpu() for batch in batches]).numpy().astype(np.uint8)
+    np.savez_compressed(run_dir / MASKS_FILE, sample_id=np.array(ids), predicted=predicted, true=true)
+    table = pd.DataFrame(
+        {
+            SAMPLE_ID: ids,
+            "true_digits": [_digits(mask) for mask in true],
+            "predicted_digits": [_digits(mask) for mask in predicted],
+            DICE: [np.nanmean(dice_by_class(*pair)[1:]) for pair in zip(predicted, true, strict=True)],
+        }
+    )
+    table.to_csv(run_dir / PREDICTIONS_FILE, index=False)
+
+
+def _digits(mask: np.ndarray) -> str:
+    """The digits of a mask, such as `3 7`."""
+    return " ".join(CLASSES[index] for index in np.unique(mask) if index > 0)
+
+
+def dice_by_class(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """The Dice of each class over all pixels; NaN where neither mask holds it."""
+    classes = np.arange(len(CLASSES)).reshape(-1, *[1] * predicted.ndim)
+    axes = tuple(range(1, predicted.ndim + 1))
+    overlap = ((predicted == classes) & (true == classes)).sum(axis=axes)
+    sizes = (predicted == classes).sum(axis=axes) + (true == classes).sum(axis=axes)
+    dice: np.ndarray = np.divide(2 * overlap, sizes, out=np.full(len(CLASSES), np.nan), where=sizes > 0)
+    return dice
+
+
+def evaluate(run_dir: Path, splits: Splits) -> Evaluation:
+    """Dice of each digit over all test pixels, and of each image; draws the overlays and the confusion of pixels."""
+    masks = np.load(run_dir / MASKS_FILE)
+    predicted, true = masks["predicted"], masks["true"]
+    by_image = pd.read_csv(run_dir / PREDICTIONS_FILE)[DICE].to_numpy()
+    dice = dice_by_class(predicted, true)
+    mean = float(np.nanmean(dice[1:]))
+    counts = confusion_matrix(true.ravel(), predicted.ravel(), labels=range(len(CLASSES)))
+    title = f"{true.size:,} test pixels, mean Dice of the digits {mean:.4f}"
+    draw_confusion_matrix(counts, CLASSES, title, run_dir / "confusion_matrix.png", percent=True)
+    worst = np.argsort(by_image, kind="stable")
+    for file, chosen in (("overlays.png", np.arange(5)), ("worst_segmented.png", worst[:5])):
+        draw_overlays(splits.test, masks, by_image, chosen, run_dir / file)
+    recall = np.diag(counts) / np.maximum(counts.sum(axis=1), 1)
+    rows = [
+        (name, f"{dice[index]:.3f}", f"{recall[index]:.3f}", f"{counts[index].sum():,}")
+        for index, name in enumerate(CLASSES)
+    ]
+    return Evaluation(
+        score_name="mean Dice",
+        score=mean,
+        numbers={
+            "images": f"{len(true):,}",
+            "median Dice of an image": f"{np.median(by_image):.3f}",
+            "worst image": f"{by_image[worst[0]]:.3f}",
+        },
+        tables=[Table("Each class", ("class", "Dice", "recall", "pixels"), rows)],
+        pictures=[
+            Picture("overlays.png", "Overlays", "The first test images, the truth, and what was predicted."),
+            Picture("worst_segmented.png", "Worst-segmented images", "The test images of the lowest Dice."),
+            Picture(
+                "confusion_matrix.png",
+                "Confusion matrix",
+                "What the pixels of each class were taken for, in percent of the class.",
+            ),
+        ],
+    )
+
+
+def draw_overlays(
+    samples: Samples, masks: Mapping[str, np.ndarray], by_image: np.ndarray, chosen: np.ndarray, path: Path
+) -> None:
+    """A row for each chosen image: the image, the truth and the prediction laid over it, and where they differ."""
+    position = {sample_id: index for index, sample_id in enumerate(sample_ids("test", samples))}
+    figure = new_figure(11, 2.75 * len(chosen) + 0.8)
+    grid = figure.subplots(len(chosen), 4, squeeze=False)
+    for row, index in zip(grid, chosen, strict=True):
+        sample_id = str(masks["sample_id"][index])
+        image = samples.images[position[sample_id], 0]
+        true, predicted = masks["true"][index], masks["predicted"][index]
+        for axes, mask in zip(row, (None, true, predicted, None), strict=True):
+            axes.imshow(image, cmap="gray_r", vmin=-0.2, vmax=1.6)
+            hide_axes(axes)
+            if mask is not None:
+                shown = np.ma.masked_equal(mask, 0) - 1
+                axes.imshow(shown, cmap=COLORS, vmin=-0.5, vmax=9.5, alpha=0.75, interpolation="nearest")
+        wrong = np.ma.masked_equal(predicted != true, False)
+        row[3].imshow(wrong, cmap=ListedColormap(["#c62828"]), interpolation="nearest")
+        row[0].set_ylabel(f"{sample_id}\nDice {by_image[index]:.3f}", fontsize=FONT["tick"])
+    for axes, title in zip(grid[0], ("image", "truth", "prediction", "wrong pixels"), strict=True):
+        axes.set_title(title, fontsize=FONT["title"])
+    patches = [Patch(color=COLORS(digit), label=name) for digit, name in enumerate(CLASSES[1:])]
+    figure.legend(handles=patches, loc="outside lower center", ncols=10, fontsize=FONT["tick"], frameon=False)
+    figure.savefig(path, dpi=DPI * 0.75)

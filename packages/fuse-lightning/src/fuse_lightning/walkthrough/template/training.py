@@ -1,0 +1,110 @@
+"""Blocks 6 and 7, train and infer: Lightning's Trainer, interruption and resuming."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from .loaders import make_evaluation_loader, make_training_loader
+from .run_folder import LOGS_DIR, MODEL_DIR
+from .settings import Settings
+from .task import Splits, Task
+
+BEST_CHECKPOINT = "best_epoch.ckpt"
+LAST_CHECKPOINT = "last.ckpt"
+
+
+def check_accelerator(accelerator: str) -> None:
+    """Fail before anything is written where a GPU is asked for that is not there.
+
+    Raises:
+        ValueError: there is no GPU that torch can use.
+    """
+    if accelerator == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        raise ValueError(
+            f"--accelerator gpu was asked for, but torch {torch.__version__}, {built}, finds no GPU. Use --accelerator "
+            f"cpu or auto, or install the GPU's driver and a torch for it, as https://pytorch.org/get-started tells."
+        )
+
+
+def make_trainer(settings: Settings, run_dir: Path, **arguments: Any) -> pl.Trainer:
+    """Lightning's Trainer: the loop over epochs and batches, on whatever there is to compute on."""
+    return pl.Trainer(
+        default_root_dir=run_dir,
+        accelerator=settings.accelerator,
+        # For several GPUs: devices=4, strategy="ddp". Model, losses, metrics and modules stay as they are.
+        devices=1,
+        # Same seed, same result. Where an operation has no deterministic form on a GPU, a warning says which.
+        deterministic="warn",
+        # precision="bf16-mixed",  # half the memory and more speed on recent GPUs
+        # accumulate_grad_batches=4,  # batches four times as large as fit into memory
+        # gradient_clip_val=1.0,  # where single batches have huge gradients
+        log_every_n_steps=1,  # values are logged at the ends of epochs, which this keeps Lightning from warning about
+        **arguments,
+    )
+
+
+def train(task: Task, module: pl.LightningModule, splits: Splits, settings: Settings, run_dir: Path) -> bool:
+    """Train, from the start or from the last checkpoint where there is one; returns False where Ctrl-C ended it.
+
+    Each attempt logs to a folder of its own, `logs/csv/version_<n>` and `logs/tensorboard/version_<n>`; look at the
+    latter with `tensorboard --logdir <run folder>/logs`. Other loggers of Lightning's (Weights & Biases, MLflow) are a
+    line each here.
+    """
+    last = run_dir / MODEL_DIR / LAST_CHECKPOINT
+    logs = run_dir / LOGS_DIR
+    trainer = make_trainer(
+        settings,
+        run_dir,
+        max_epochs=settings.epochs,
+        logger=[CSVLogger(logs, name="csv"), TensorBoardLogger(logs, name="tensorboard", default_hp_metric=False)],
+        callbacks=[CheckpointAtStart(last)],
+    )
+    # What Lightning warns of is what `--resume` is for, and run_folder.py has seen to the rest.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    try:
+        trainer.fit(
+            module,
+            train_dataloaders=make_training_loader(task, splits.train, settings),
+            val_dataloaders=make_evaluation_loader(task, "validation", splits.validation, settings),
+            ckpt_path=last if last.exists() else None,
+            weights_only=True,  # a checkpoint is data: one that would run code is refused
+        )
+    except SystemExit:  # how Lightning ends after Ctrl-C
+        if not trainer.interrupted:
+            raise
+    return not trainer.interrupted
+
+
+class CheckpointAtStart(Callback):
+    """Writes the last checkpoint before the first step, so that Ctrl-C in the first epoch can be resumed from too.
+
+    After each epoch it is written anew. An epoch that was cut off is trained again from its start.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write it where there is none."""
+        if not self.path.exists():
+            trainer.save_checkpoint(self.path)
+
+
+def predict(
+    task: Task, module: pl.LightningModule, splits: Splits, settings: Settings, run_dir: Path
+) -> Sequence[Mapping[str, Any]]:
+    """Predict the test set with the best epoch's weights: for each batch the task's PREDICTION_KEYS."""
+    best = run_dir / MODEL_DIR / BEST_CHECKPOINT
+    if not best.exists():
+        raise FileNotFoundError(f"{run_dir} has no {MODEL_DIR}/{BEST_CHECKPOINT} to predict with. Train first.")
+    trainer = make_trainer(settings, run_dir, logger=False)
+    loader = make_evaluation_loader(task, "test", splits.test, settings)
+    batches: Any = trainer.predict(module, loader, ckpt_path=best, weights_only=True)
+    return batches  # type: ignore[no-any-return]

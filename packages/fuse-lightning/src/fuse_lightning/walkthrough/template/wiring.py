@@ -1,0 +1,42 @@
+"""The check, before the first step, that every key that is read is there; and `wiring.md`, which shows who reads it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fuse_core import Wiring, check_wiring
+
+from .task import Task
+
+WIRING_FILE = "wiring.md"
+HEADER = ("key", "written by", "read by")
+
+
+def write_wiring(task: Task, model: nn.Module, batch_dict: Mapping[str, Any], run_dir: Path) -> None:
+    """Follow the keys from the batch through model, losses and metrics, and write `wiring.md`.
+
+    Raises:
+        WiringError: a key is misspelled or missing: says which component wants it, and the nearest keys there are.
+    """
+    components = {"model": model, **task.make_losses(), **task.make_metrics()}
+    wiring = check_wiring(components, batch_dict)
+    drawing = wiring.to_mermaid()
+    lines = [f"| {' | '.join(row)} |" for row in (HEADER, ("---",) * 3, *wiring_rows(wiring))]
+    notes = [f"\n{note}" for note in wiring.notes]
+    text = "\n".join(["# Wiring", "", "Which component writes and reads which key.", "", *lines, *notes])
+    (run_dir / WIRING_FILE).write_text(f"{text}\n\n```mermaid\n{drawing}\n```\n", encoding="utf-8")
+
+
+def wiring_rows(wiring: Wiring) -> list[tuple[str, str, str]]:
+    """A row for each key: the key, who writes it, and who reads it."""
+    keys = dict.fromkeys((*wiring.writers, *wiring.readers))
+    return [(key, wiring.writers.get(key, "-"), ", ".join(wiring.readers.get(key, ["-"]))) for key in keys]
+
+
+def read_wiring_rows(run_dir: Path) -> list[list[str]]:
+    """The rows of the table in `wiring.md`."""
+    lines = (run_dir / WIRING_FILE).read_text(encoding="utf-8").splitlines()
+    table = [line for line in lines if line.startswith("| ")]
+    return [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in table[2:]]
