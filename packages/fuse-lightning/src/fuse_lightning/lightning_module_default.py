@@ -1,8 +1,8 @@
 """A LightningModule that trains a model over batch_dicts as it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import pytorch_lightning as pl
 import torch
@@ -25,6 +25,12 @@ from .step_functions import step_extract_predictions, step_losses
 from .step_wiring import check_step_wiring
 
 LogUnit = Literal["optimizer_step", "epoch"]
+
+# Not Any: the command line reads from this type that an optimizer in YAML comes without its parameters.
+OptimizersAndSchedules: TypeAlias = (
+    Callable[[pl.LightningModule], Any] | torch.optim.Optimizer | Mapping[str, Any] | Sequence[Any]
+)
+"""What `LightningModule.configure_optimizers` returns, or a function of the module that returns it."""
 
 
 class LightningModuleDefault(pl.LightningModule):
@@ -83,7 +89,7 @@ class LightningModuleDefault(pl.LightningModule):
         train_metrics: Mapping[str, Any] | None = None,
         validation_metrics: PerLoader | None = None,
         test_metrics: PerLoader | None = None,
-        optimizers_and_lr_schs: Any = None,
+        optimizers_and_lr_schs: OptimizersAndSchedules | None = None,
         callbacks: Sequence[Callback] | None = None,
         best_epoch_source: BestEpochSource | None = None,
         prediction_keys: Sequence[str] | None = None,
