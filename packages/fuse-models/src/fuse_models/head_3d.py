@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from .global_pooling import Pooling
+from .global_pooling import Pooling, check_pooling
 from .head_base import DeclaredInputs, Mode
 from .head_of_vectors import HeadOfVectors
 
@@ -60,6 +60,7 @@ class Head3D(HeadOfVectors):
         shared_classifier_head: nn.Module | None = None,
         pooling: Pooling = "max",
     ) -> None:
+        check_pooling(pooling, "Head3D(pooling=)", required=True)
         super().__init__(
             head_name=head_name,
             mode=mode,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from .global_pooling import Pooling
+from .global_pooling import Pooling, check_pooling
 from .head_base import DeclaredInputs, Mode
 from .head_of_vectors import HeadOfVectors
 
@@ -62,6 +62,7 @@ class HeadGlobalPoolingClassifier(HeadOfVectors):
         shared_classifier_head: nn.Module | None = None,
         mode: Mode = "classification",
     ) -> None:
+        check_pooling(pooling, "HeadGlobalPoolingClassifier(pooling=)", required=True)
         super().__init__(
             head_name=head_name,
             mode=mode,
