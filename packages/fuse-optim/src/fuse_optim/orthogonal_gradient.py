@@ -34,7 +34,7 @@ def orthogonal_gradient(clean: dict[Tensor, Tensor], buckets: list[GradientBucke
         buckets: the parameters with their gradients at the perturbed weights.
 
     Returns:
-        The component, for each parameter that has both gradients.
+        The component, for each parameter that has both gradients; zero if the gradients are parallel.
     """
     both = _restrict(buckets, clean)
     if not both:
@@ -45,10 +45,17 @@ def orthogonal_gradient(clean: dict[Tensor, Tensor], buckets: list[GradientBucke
     ]
     product = torch.stack([product.to(norm) for product in products]).sum()
     share = torch.where(norm > 0, product / norm.square(), 0.0)
-    orthogonal: dict[Tensor, Tensor] = {}
-    for bucket, tensors in both:
-        components = [grad.clone() for grad in bucket.grads]
+    parts = [[grad.clone() for grad in bucket.grads] for bucket, _ in both]
+    for components, (bucket, tensors) in zip(parts, both, strict=True):
         bucket.add_(components, tensors, -share)
+    # Of parallel gradients nothing but rounding is left, which must not be stretched to the length of a gradient.
+    length = global_norm([bucket.norm(components) for components, (bucket, _) in zip(parts, both, strict=True)])
+    rounding = 4 * max(torch.finfo(bucket.grads[0].dtype).eps for bucket, _ in both)
+    significant = length > rounding * global_norm([bucket.norm(bucket.grads) for bucket, _ in both])
+    orthogonal: dict[Tensor, Tensor] = {}
+    for components, (bucket, _) in zip(parts, both, strict=True):
+        for component in components:
+            component.mul_(significant.to(component.device))
         orthogonal.update(zip(bucket.params, components, strict=True))
     return orthogonal
 

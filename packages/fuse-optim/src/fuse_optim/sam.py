@@ -18,7 +18,7 @@ from .gradient_bucket import bucket_gradients, global_norm
 from .orthogonal_gradient import ORTHOGONAL_GRADIENT, add_orthogonal_gradient, orthogonal_gradient
 from .rng_snapshot import RNGSnapshot
 from .saved_weights import SavedWeights
-from .wrapped_optimizer import make_base_optimizer
+from .wrapped_optimizer import make_base_optimizer, require_own_groups
 
 Closure = Callable[[], Any]
 
@@ -141,7 +141,7 @@ class SAM(Optimizer):
                 type(model).__name__,
             )
             _require(
-                not reuse, 'perturbation="global" for reuse: each process would keep a component of its own', "both"
+                not reuse, 'perturbation="global" for reuse: with components of their own, processes part', '"local"'
             )
         self.interval = interval
         self.reuse = reuse
@@ -154,6 +154,7 @@ class SAM(Optimizer):
         self._opened: _OpenedPass | None = None
         settings = {"rho": rho, "adaptive": adaptive, "adaptive_eta": adaptive_eta}
         params = list(params)
+        require_own_groups(base_optimizer, params)
         super().__init__([{**one} if isinstance(one, dict) else one for one in params], settings)
         self.base_optimizer = make_base_optimizer(base_optimizer, self.param_groups, base_kwargs)
         self.defaults = {**self.base_optimizer.defaults, **settings}

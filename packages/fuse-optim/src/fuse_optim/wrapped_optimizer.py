@@ -50,6 +50,17 @@ def make_base_optimizer(
     return made
 
 
+def require_own_groups(base_optimizer: Callable[..., Optimizer] | Optimizer, params: list[Any]) -> None:
+    """Raise ValueError if groups are given along with an optimizer that has other ones: its own are used."""
+    if isinstance(base_optimizer, Optimizer):
+        for one in params:
+            if isinstance(one, dict) and not any(one is group for group in base_optimizer.param_groups):
+                raise ValueError(
+                    "SAM got an optimizer and parameter groups, but the groups are those of the optimizer. Set rho and "
+                    "the like in base_optimizer.param_groups, and pass these, or the parameters alone."
+                )
+
+
 def _reject_closure_users(optimizer: Optimizer) -> None:
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
     required = closure is not None and closure.default is inspect.Parameter.empty

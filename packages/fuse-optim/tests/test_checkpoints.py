@@ -1,0 +1,167 @@
+import copy
+import io
+import pickle
+import warnings
+
+import pytest
+import torch
+from small_network import equal, make_closure, make_problem
+from torch import nn
+
+from fuse_optim import SAM
+
+BASES = {
+    "SGD": (torch.optim.SGD, {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}),
+    "Adam": (torch.optim.Adam, {"lr": 0.01}),
+    "AdamW": (torch.optim.AdamW, {"lr": 0.01, "weight_decay": 0.1, "amsgrad": True}),
+}
+OPTIONS = {
+    "SAM": {},
+    "ASAM": {"adaptive": True, "adaptive_eta": 0.01},
+    "interval": {"interval": 3, "start_step": 1},
+    "LookSAM": {"interval": 3, "reuse": True},
+}
+
+
+def saved_and_loaded(state_dict):
+    file = io.BytesIO()
+    torch.save(state_dict, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("options", sorted(OPTIONS))
+@pytest.mark.parametrize("base", sorted(BASES))
+@pytest.mark.parametrize("steps", [2, 4])
+def test_resuming_equals_going_on(steps, base, options, dtype):
+    optimizer_class, base_options = BASES[base]
+    model, loss_function = make_problem(3, dtype)
+    optimizer = SAM(model.parameters(), optimizer_class, rho=0.1, **OPTIONS[options], **base_options)
+    closure = make_closure(optimizer, loss_function)
+    for _ in range(steps):
+        optimizer.step(closure)
+
+    resumed, resumed_loss = make_problem(3, dtype)
+    resumed.load_state_dict(model.state_dict())
+    resumed_optimizer = SAM(resumed.parameters(), optimizer_class, rho=0.9, **OPTIONS[options], **base_options)
+    resumed_optimizer.load_state_dict(saved_and_loaded(optimizer.state_dict()))
+    calls, resumed_calls = [], []
+    for _ in range(5):
+        optimizer.step(make_closure(optimizer, loss_function, calls))
+        resumed_optimizer.step(make_closure(resumed_optimizer, resumed_loss, resumed_calls))
+    assert calls == resumed_calls
+    assert equal(list(model.parameters()), list(resumed.parameters()))
+
+
+def test_the_settings_of_groups_are_resumed():
+    weights = [nn.Parameter(torch.ones(1)) for _ in range(2)]
+    groups = [{"params": weights[:1], "rho": 0.3, "adaptive": True}, {"params": weights[1:], "adaptive_eta": 0.01}]
+    state_dict = SAM(groups, torch.optim.SGD, rho=0.1, lr=0.5).state_dict()
+    optimizer = SAM([{"params": weights[:1]}, {"params": weights[1:]}], torch.optim.SGD, lr=0.1)
+    optimizer.load_state_dict(state_dict)
+    settings = [(g["rho"], g["adaptive"], g["adaptive_eta"], g["lr"]) for g in optimizer.base_optimizer.param_groups]
+    assert settings == [(0.3, True, 0.0, 0.5), (0.1, False, 0.01, 0.5)]
+
+
+@pytest.mark.parametrize("options", [{}, {"adaptive": True}, {"interval": 2}])
+@pytest.mark.parametrize("base", sorted(BASES))
+def test_the_state_is_the_base_optimizers_and_nothing_else(base, options):
+    optimizer_class, base_options = BASES[base]
+    model, loss_function = make_problem(4)
+    optimizer = SAM(model.parameters(), optimizer_class, **options, **base_options)
+    plain = optimizer_class(make_problem(4)[0].parameters(), **base_options)
+    optimizer.step(make_closure(optimizer, loss_function))
+    for parameter in plain.param_groups[0]["params"]:
+        parameter.grad = torch.ones_like(parameter)
+    plain.step()
+    ours, theirs = optimizer.state_dict(), plain.state_dict()
+    assert ours["state"].keys() == theirs["state"].keys()
+    assert all(ours["state"][index].keys() == theirs["state"][index].keys() for index in theirs["state"])
+    assert ours["param_groups"][0].keys() - theirs["param_groups"][0].keys() == {
+        "rho",
+        "adaptive",
+        "adaptive_eta",
+        "sam_steps",
+    }
+
+
+def test_reuse_keeps_one_gradient_a_parameter_in_the_state():
+    model, loss_function = make_problem(4)
+    optimizer = SAM(model.parameters(), torch.optim.SGD, interval=2, reuse=True, lr=0.1)
+    for _ in range(3):
+        optimizer.step(make_closure(optimizer, loss_function))
+    states = optimizer.state_dict()["state"]
+    assert [list(state) for state in states.values()] == [["sam_orthogonal_gradient"]] * 4
+
+
+def test_it_loads_the_state_of_the_base_optimizer_alone_and_keeps_its_own_settings():
+    first, second = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    optimizer = SAM([{"params": [first], "rho": 0.3}, {"params": [second]}], torch.optim.Adam, rho=0.2, lr=0.1)
+    plain = torch.optim.Adam([{"params": [first]}, {"params": [second]}], lr=0.7)
+    first.grad = second.grad = torch.ones(1)
+    plain.step()
+    optimizer.load_state_dict(plain.state_dict())
+    assert [(group["lr"], group["rho"]) for group in optimizer.param_groups] == [(0.7, 0.3), (0.7, 0.2)]
+    assert optimizer.base_optimizer.state[first]["exp_avg"] == plain.state[first]["exp_avg"]
+    optimizer.step(make_closure(optimizer, lambda: (first * second).sum()))
+
+
+def davda54_state_dict(base_state):
+    """What SAM implementations write that keep a copy of each weight in the state, as `old_p`."""
+    state = {0: {"old_p": torch.full((1,), 9.0), **base_state}}
+    group = {"rho": 2.0, "adaptive": True, "lr": 0.7, "momentum": 0.9, "dampening": 0, "weight_decay": 0.1}
+    group |= {"nesterov": False, "maximize": False, "foreach": None, "differentiable": False, "fused": None}
+    return {"state": state, "param_groups": [{**group, "params": [0]}]}
+
+
+@pytest.mark.parametrize("base", [torch.optim.SGD, torch.optim.Adam])
+def test_a_checkpoint_with_copies_of_the_weights_gives_its_settings_and_says_what_it_lacks(base):
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = SAM([weight], base, lr=0.1)
+    state_dict = davda54_state_dict({})
+    if base is torch.optim.Adam:
+        state_dict["param_groups"] = optimizer.state_dict()["param_groups"]
+    kept = copy.deepcopy(state_dict)
+    with pytest.warns(UserWarning, match=r"holds copies of the weights but no state of the base optimizer"):
+        optimizer.load_state_dict(state_dict)
+    assert state_dict == kept
+    if base is torch.optim.SGD:
+        group = optimizer.base_optimizer.param_groups[0]
+        assert (group["rho"], group["adaptive"], group["lr"], group["momentum"]) == (2.0, True, 0.7, 0.9)
+    optimizer.step(make_closure(optimizer, lambda: weight.square().sum()))
+    assert "old_p" not in optimizer.state[weight]
+
+
+def test_a_checkpoint_with_copies_of_the_weights_beside_the_state_loses_only_the_copies():
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = SAM([weight], torch.optim.SGD, lr=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.load_state_dict(davda54_state_dict({"momentum_buffer": torch.full((1,), 3.0)}))
+    assert list(optimizer.state[weight]) == ["momentum_buffer"]
+
+
+def test_it_pickles_with_its_base_optimizer_and_options():
+    weight = nn.Parameter(torch.ones(1))
+    options = {"interval": 2, "reuse": True, "reuse_alpha": 0.3, "start_step": 1, "replay_rng": True}
+    optimizer = SAM([weight], torch.optim.SGD, rho=0.2, lr=0.1, momentum=0.9, **options)
+    loaded = pickle.loads(pickle.dumps(optimizer))
+    assert isinstance(loaded.base_optimizer, torch.optim.SGD)
+    assert loaded.param_groups is loaded.base_optimizer.param_groups
+    assert loaded.state is loaded.base_optimizer.state
+    assert loaded.param_groups[0]["rho"] == 0.2
+    assert {name: getattr(loaded, name) for name in options} == options
+    loaded.step(make_closure(loaded, lambda: loaded.param_groups[0]["params"][0].square().sum()))
+
+
+def test_a_deep_copy_trains_alike():
+    model, loss_function = make_problem(5)
+    optimizer = SAM(model.parameters(), torch.optim.Adam, lr=0.1)
+    closure = make_closure(optimizer, loss_function)
+    optimizer.step(closure)
+    copied_model, copied_optimizer = copy.deepcopy((model, optimizer))
+    inputs = torch.ones(2, 4, dtype=torch.float64)
+    for one, its_optimizer in ((model, optimizer), (copied_model, copied_optimizer)):
+        its_optimizer.step(make_closure(its_optimizer, lambda one=one: one(inputs).square().sum()))
+    assert equal(list(model.parameters()), list(copied_model.parameters()))
