@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .dense_options import Activation
-from .voxel_chunks import accumulation_dtype, class_index, store_block, voxel_chunks, working_block
+from .voxel_chunks import accumulation_dtype, class_index, future_gradient, store_block, voxel_chunks, working_block
 
 
 class ClassSums(NamedTuple):
@@ -26,7 +26,9 @@ def class_sums(
 ) -> ClassSums:
     """Sum probabilities and target over voxels.
 
-    Only the arguments are kept for the backward pass, which computes the probabilities again, into the gradient.
+    At no time there is more memory of the logits' size than for their gradient. Where that can hold them, it holds the
+    probabilities until the backward pass, which turns them into the gradient in place; otherwise the backward pass
+    computes them again.
 
     Args:
         logits: `[B, C, S]`.
@@ -38,9 +40,10 @@ def class_sums(
     Returns:
         Three tensors `[B, C]`, float64 for float64 logits, else float32.
     """
-    if torch.compiler.is_compiling():  # the compiler fuses the formula by itself
-        return _formula(logits, target, valid, activation, squared)
-    return ClassSums(*_ClassSums.apply(logits, target, valid, activation, squared))  # type: ignore[no-untyped-call]
+    if torch.compiler.is_compiling():
+        return ClassSums(*_compiled_sums(logits, target, valid, activation, squared))
+    probabilities = None if activation == "none" else future_gradient(logits)
+    return ClassSums(*_ClassSums.apply(logits, target, valid, activation, squared, probabilities))  # type: ignore[no-untyped-call]
 
 
 def probabilities_of(logits: Tensor, activation: Activation) -> Tensor:
@@ -59,91 +62,84 @@ def class_probabilities(target: Tensor, valid: Tensor | None, classes: int, dtyp
     return target if valid is None else torch.where(valid[:, None], target, 0.0)
 
 
-def _formula(logits: Tensor, target: Tensor, valid: Tensor | None, activation: Activation, squared: bool) -> ClassSums:
-    """The same as one expression, for the compiler and for derivatives of derivatives."""
-    probabilities = probabilities_of(logits, activation)
-    if valid is not None:
-        probabilities = torch.where(valid[:, None], probabilities, 0.0)
-    truth = class_probabilities(target, valid, logits.shape[1], probabilities.dtype)
-    power = 2 if squared else 1
-    return ClassSums((probabilities * truth).sum(2), probabilities.pow(power).sum(2), truth.pow(power).sum(2))
+def _sums(
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor | None,
+    activation: Activation,
+    squared: bool,
+    probabilities: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The three sums; writes the probabilities `[B, C, S]` if given a place for them."""
+    # Sums of blocks are summed in float64 where there is such a thing: it costs nothing at this size.
+    wide = torch.float32 if logits.device.type == "mps" else torch.float64
+    overlap, predicted, present = (logits.new_zeros(logits.shape[:2], dtype=wide) for _ in range(3))
+    one = logits.new_ones((1, 1), dtype=wide)
+    if probabilities is not None:
+        _write_probabilities(logits, activation, probabilities)
+    for chunk in voxel_chunks(logits.shape, logits.device):
+        samples, voxels = chunk
+        if probabilities is None:
+            block = probabilities_of(logits[samples, :, voxels], activation)
+        else:
+            block = probabilities[samples, :, voxels]
+        chunk_valid = None if valid is None else valid[chunk]
+        if chunk_valid is not None:
+            block = block.masked_fill(~chunk_valid[:, None], 0.0)
+        if target.ndim == 2:
+            index = class_index(target, valid, chunk)
+            overlap[samples].scatter_add_(1, index, block.gather(1, index[:, None]).squeeze(1).to(wide))
+            counts = one.expand(index.shape) if chunk_valid is None else chunk_valid.to(wide)
+            present[samples].scatter_add_(1, index, counts)
+        else:
+            truth = class_probabilities(target[samples, :, voxels], chunk_valid, logits.shape[1], block.dtype)
+            overlap[samples] += (block * truth).sum(2)
+            present[samples] += truth.square().sum(2) if squared else truth.sum(2)
+        predicted[samples] += block.square().sum(2) if squared else block.sum(2)
+    dtype = accumulation_dtype(logits.dtype)
+    return overlap.to(dtype), predicted.to(dtype), present.to(dtype)
 
 
-class _ClassSums(Function):
-    @staticmethod
-    def forward(
-        logits: Tensor, target: Tensor, valid: Tensor | None, activation: Activation, squared: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        # Sums of blocks are summed in float64 where there is such a thing: it costs nothing at this size.
-        wide = torch.float32 if logits.device.type == "mps" else torch.float64
-        overlap, predicted, present = (logits.new_zeros(logits.shape[:2], dtype=wide) for _ in range(3))
-        one = logits.new_ones((1, 1), dtype=wide)
-        for chunk in voxel_chunks(logits.shape, logits.device):
-            samples, voxels = chunk
-            probabilities = probabilities_of(logits[samples, :, voxels], activation)
-            chunk_valid = None if valid is None else valid[chunk]
-            if chunk_valid is not None:
-                probabilities = torch.where(chunk_valid[:, None], probabilities, 0.0)
-            if target.ndim == 2:
-                index = class_index(target, valid, chunk)
-                overlap[samples].scatter_add_(1, index, probabilities.gather(1, index[:, None]).squeeze(1).to(wide))
-                counts = one.expand(index.shape) if chunk_valid is None else chunk_valid.to(wide)
-                present[samples].scatter_add_(1, index, counts)
-            else:
-                chunk_target = target[samples, :, voxels]
-                truth = class_probabilities(chunk_target, chunk_valid, logits.shape[1], probabilities.dtype)
-                overlap[samples] += (probabilities * truth).sum(2)
-                present[samples] += truth.square().sum(2) if squared else truth.sum(2)
-            predicted[samples] += probabilities.square().sum(2) if squared else probabilities.sum(2)
-        dtype = accumulation_dtype(logits.dtype)
-        return overlap.to(dtype), predicted.to(dtype), present.to(dtype)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-        logits, target, valid, activation, squared = inputs
-        ctx.save_for_backward(logits, target, valid)
-        ctx.activation, ctx.squared = activation, squared
-        ctx.mark_non_differentiable(output[2])
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
-        logits, target, valid = ctx.saved_tensors
-        grad_overlap, grad_predicted, _ = grad_outputs
-        if torch.is_grad_enabled():  # create_graph=True
-            sums = _formula(logits, target, valid, ctx.activation, ctx.squared)
-            grads = (grad_overlap, grad_predicted)
-            (grad,) = torch.autograd.grad(sums[:2], logits, grads, create_graph=True)
-            return grad, None, None, None, None
-        grad = torch.empty_like(logits)
-        for chunk in voxel_chunks(logits.shape, logits.device):
-            samples, voxels = chunk
+def _gradient(
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor | None,
+    activation: Activation,
+    squared: bool,
+    grad_overlap: Tensor,
+    grad_predicted: Tensor,
+    probabilities: Tensor | None = None,
+) -> Tensor:
+    """The gradient by the logits; overwrites the probabilities if given them."""
+    grad = torch.empty_like(logits) if probabilities is None else probabilities
+    for chunk in voxel_chunks(logits.shape, logits.device):
+        samples, voxels = chunk
+        if probabilities is None:
             block = working_block(grad, chunk, accumulation_dtype(logits.dtype))
-            _write_probabilities(logits[samples, :, voxels], ctx.activation, block)
-            slope = grad_predicted[samples, :, None]  # by the probabilities
-            slope = (
-                2 * block * slope
-                if ctx.squared
-                else slope.expand_as(block).clone(memory_format=torch.contiguous_format)
-            )
-            if target.ndim == 2:
-                index = class_index(target, valid, chunk)
-                slope.scatter_add_(1, index[:, None], grad_overlap[samples].gather(1, index)[:, None])
-            else:
-                slope.addcmul_(grad_overlap[samples, :, None], target[samples, :, voxels].to(slope.dtype))
-            if valid is not None:
-                slope.masked_fill_(~valid[samples, None, voxels], 0.0)
-            _through_activation(slope, block, ctx.activation)
-            store_block(grad, chunk, block)
-        return grad, None, None, None, None
+            _write_probabilities(logits[samples, :, voxels], activation, block)
+        else:
+            block = probabilities[samples, :, voxels]
+        slope = grad_predicted[samples, :, None]  # by the probabilities
+        slope = 2 * block * slope if squared else slope.repeat(1, 1, block.shape[2])
+        if target.ndim == 2:
+            index = class_index(target, valid, chunk)
+            slope.scatter_add_(1, index[:, None], grad_overlap[samples].gather(1, index)[:, None])
+        else:
+            slope.addcmul_(grad_overlap[samples, :, None], target[samples, :, voxels].to(slope.dtype))
+        _through_activation(slope, block, activation)
+        if valid is not None:
+            block.masked_fill_(~valid[samples, None, voxels], 0.0)
+        store_block(grad, chunk, block)
+    return grad
 
 
-def _write_probabilities(logits: Tensor, activation: Activation, block: Tensor) -> None:
+def _write_probabilities(logits: Tensor, activation: Activation, place: Tensor) -> None:
     if activation == "softmax":
-        torch.softmax(logits, dim=1, dtype=block.dtype, out=block)
+        torch.softmax(logits, dim=1, dtype=place.dtype, out=place)
     elif activation == "sigmoid":
-        block.copy_(logits).sigmoid_()
+        place.copy_(logits).sigmoid_()
     else:
-        block.copy_(logits)
+        place.copy_(logits)
 
 
 def _through_activation(slope: Tensor, block: Tensor, activation: Activation) -> None:
@@ -156,3 +152,93 @@ def _through_activation(slope: Tensor, block: Tensor, activation: Activation) ->
         block *= slope
     else:
         block.copy_(slope)
+
+
+def _formula(
+    logits: Tensor, target: Tensor, valid: Tensor | None, activation: Activation, squared: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same sums as one expression, for derivatives of derivatives."""
+    probabilities = probabilities_of(logits, activation)
+    if valid is not None:
+        probabilities = torch.where(valid[:, None], probabilities, 0.0)
+    truth = class_probabilities(target, valid, logits.shape[1], probabilities.dtype)
+    power = 2 if squared else 1
+    return (probabilities * truth).sum(2), probabilities.pow(power).sum(2), truth.pow(power).sum(2)
+
+
+class _ClassSums(Function):
+    @staticmethod
+    def forward(
+        logits: Tensor,
+        target: Tensor,
+        valid: Tensor | None,
+        activation: Activation,
+        squared: bool,
+        probabilities: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return _sums(logits, target, valid, activation, squared, probabilities)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        logits, target, valid, ctx.activation, ctx.squared, ctx.probabilities = inputs
+        ctx.save_for_backward(logits, target, valid)
+        ctx.mark_non_differentiable(output[2])
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        logits, target, valid = ctx.saved_tensors
+        grad_overlap, grad_predicted, _ = grad_outputs
+        if torch.is_grad_enabled():  # create_graph=True
+            sums = _formula(logits, target, valid, ctx.activation, ctx.squared)
+            (grad,) = torch.autograd.grad(sums[:2], logits, (grad_overlap, grad_predicted), create_graph=True)
+            return grad, None, None, None, None, None
+        # Overwritten by the first backward pass; a second one, after retain_graph=True, computes them again.
+        probabilities, ctx.probabilities = ctx.probabilities, None
+        grad = _gradient(
+            logits, target, valid, ctx.activation, ctx.squared, grad_overlap, grad_predicted, probabilities
+        )
+        return grad, None, None, None, None, None
+
+
+# Forward and backward pass as one operation each, so that they are when compiled what they are when not. Traced, they
+# would become loops that keep the softmax beside the gradient, and on a CPU take several times as long.
+_ARGUMENTS = "Tensor logits, Tensor target, Tensor? valid, str activation, bool squared"
+
+
+@torch.library.custom_op(
+    "fuse_losses::class_sums", mutates_args=(), schema=f"({_ARGUMENTS}) -> (Tensor, Tensor, Tensor)"
+)
+def _compiled_sums(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return _sums(*arguments)
+
+
+@torch.library.custom_op(
+    "fuse_losses::class_sums_gradient",
+    mutates_args=(),
+    schema=f"({_ARGUMENTS}, Tensor grad_overlap, Tensor grad_predicted) -> Tensor",
+)
+def _compiled_gradient(*arguments: Any) -> Tensor:
+    return _gradient(*arguments)
+
+
+@_compiled_sums.register_fake
+def _(logits: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    return tuple(logits.new_empty(logits.shape[:2], dtype=accumulation_dtype(logits.dtype)) for _ in range(3))
+
+
+@_compiled_gradient.register_fake
+def _(logits: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(logits)
+
+
+def _keep_arguments(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: ARG001
+    logits, target, valid, ctx.activation, ctx.squared = inputs
+    ctx.save_for_backward(logits, target, valid)
+
+
+def _compiled_backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
+    grads = grad_outputs[:2]
+    return _compiled_gradient(*ctx.saved_tensors, ctx.activation, ctx.squared, *grads), None, None, None, None
+
+
+_compiled_sums.register_autograd(_compiled_backward, setup_context=_keep_arguments)

@@ -62,25 +62,46 @@ def class_counts(target: Tensor, valid: Tensor | None, num_classes: int) -> Tens
     Returns:
         `[C]`, floating-point.
     """
-    wide = torch.float32 if target.device.type == "mps" else torch.float64
-    if target.ndim == 3:
-        return sum(
-            (
-                _masked(target[samples, :, voxels], valid, samples, voxels).sum((0, 2), dtype=wide)
-                for samples, voxels in voxel_chunks(target.shape, target.device)
-            ),
-            start=torch.zeros(num_classes, dtype=wide, device=target.device),
-        )
-    counts = torch.zeros(num_classes + 1, dtype=torch.int64, device=target.device)
-    for chunk in voxel_chunks(target[:, None].shape, target.device):
-        index = target[chunk].long()
-        counted = (index >= 0) & (index < num_classes)
-        if valid is not None:
-            counted &= valid[chunk]
-        index = torch.where(counted, index, num_classes).flatten()
-        counts.scatter_add_(0, index, torch.ones_like(index))
-    return counts[:num_classes].to(wide)
+    if torch.compiler.is_compiling():
+        counts: Tensor = _compiled_counts(target, valid, num_classes)
+        return counts
+    return _counts(target, valid, num_classes)
 
 
-def _masked(values: Tensor, valid: Tensor | None, samples: slice, voxels: slice) -> Tensor:
-    return values if valid is None else torch.where(valid[samples, None, voxels], values, 0)
+def _counts(target: Tensor, valid: Tensor | None, num_classes: int) -> Tensor:
+    wide = _counting_dtype(target)
+    probabilities = target.ndim == 3
+    # Class c is counted at c + 1; what is no class, at either end.
+    counts = target.new_zeros(num_classes + 2, dtype=wide if probabilities else torch.int64)
+    one = counts.new_ones(1)
+    for samples, voxels in voxel_chunks(torch.Size((len(target), num_classes, target.shape[-1])), target.device):
+        chunk_valid = None if valid is None else valid[samples, voxels]
+        if probabilities:
+            block = target[samples, :, voxels]
+            if chunk_valid is not None:
+                block = torch.where(chunk_valid[:, None], block, 0)
+            counts[1:-1] += block.sum((0, 2), dtype=wide)
+        else:
+            index = target[samples, voxels].long()
+            if chunk_valid is not None:
+                index = torch.where(chunk_valid, index, -1)
+            index = index.clamp(-1, num_classes).add_(1).flatten()
+            counts.scatter_add_(0, index, one.expand(index.shape))
+    return counts[1:-1].to(wide)
+
+
+def _counting_dtype(target: Tensor) -> torch.dtype:
+    return torch.float32 if target.device.type == "mps" else torch.float64
+
+
+# One operation to the compiler, for which the loop would be one over blocks of a fixed size.
+@torch.library.custom_op(
+    "fuse_losses::class_counts", mutates_args=(), schema="(Tensor target, Tensor? valid, int num_classes) -> Tensor"
+)
+def _compiled_counts(target: Tensor, valid: Tensor | None, num_classes: int) -> Tensor:
+    return _counts(target, valid, num_classes)
+
+
+@_compiled_counts.register_fake
+def _(target: Tensor, _: Tensor | None, num_classes: int) -> Tensor:
+    return target.new_empty(num_classes, dtype=_counting_dtype(target))

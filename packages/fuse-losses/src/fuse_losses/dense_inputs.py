@@ -145,20 +145,19 @@ def _check_values(
         return
     if not target.is_floating_point():
         highest = min(highest, torch.iinfo(target.dtype).max)  # a comparison with more would wrap around
+    if valid is not None:
+        target = torch.where(valid.unsqueeze(1) if per_class else valid, target, 0)
     low, high = torch.aminmax(target)
     if bool((low >= 0) & (high <= highest)):
         return
     wrong = ~((target >= 0) & (target <= highest))  # NaN is wrong too
-    if valid is not None:
-        wrong &= valid.unsqueeze(1) if per_class else valid
-    if bool(wrong.any()):
-        received = torch.unique(target[wrong])[:5]
-        what = "probabilities from 0 to 1" if per_class else f"class indices from 0 to {highest}"
-        values = ", ".join(f"{value:g}" for value in received)
-        raise ValueError(
-            f"{loss} takes {what}, got {values} at {int(wrong.sum())} voxels. Fix the target, or leave such voxels out"
-            " with ignore_index or a mask."
-        )
+    received = torch.unique(target[wrong])[:5]
+    what = "probabilities from 0 to 1" if per_class else f"class indices from 0 to {highest}"
+    values = ", ".join(f"{value:g}" for value in received)
+    raise ValueError(
+        f"{loss} takes {what}, got {values} at {int(wrong.sum())} voxels. Fix the target, or leave such voxels out with"
+        " ignore_index or a mask."
+    )
 
 
 def _flatten(tensor: Tensor, from_axis: int) -> Tensor:

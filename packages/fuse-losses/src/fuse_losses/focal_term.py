@@ -22,11 +22,11 @@ def focal_term(log_probability: Tensor, gamma: float) -> Tensor:
 
 
 def focal_term_slope(log_probability: Tensor, gamma: float) -> Tensor:
-    r"""The derivative of `focal_term` by $\log p$: $-(1 - p)^\gamma + \gamma\, p\, (1 - p)^{\gamma - 1} \log p$."""
+    r"""The derivative of `focal_term` by $-\log p$: $(1 - p)^\gamma - \gamma\, p\, (1 - p)^{\gamma - 1} \log p$."""
     if gamma == 0:
-        return torch.full_like(log_probability, -1.0)
+        return torch.ones_like(log_probability)
     rest = _one_minus_exp(log_probability)
-    return rest.pow(gamma - 1) * gamma * log_probability * log_probability.exp() - rest.pow(gamma)
+    return rest.pow(gamma) - rest.pow(gamma - 1) * gamma * log_probability * log_probability.exp()
 
 
 def _one_minus_exp(log_probability: Tensor) -> Tensor:

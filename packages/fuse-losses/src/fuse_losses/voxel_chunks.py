@@ -11,16 +11,18 @@ Chunk = tuple[slice, slice]
 def voxel_chunks(shape: torch.Size, device: torch.device) -> Iterator[Chunk]:
     """Slices of samples and of voxels that together cover `[B, C, S]`.
 
-    A block is small beside the whole, so that a handful of temporaries of its size cost little memory. On a CPU it
-    also fits the cache; elsewhere blocks are larger, because starting a kernel costs more than it saves.
+    A block is small beside the whole, so that a handful of temporaries of its size cost little memory. On a CPU each
+    thread's part of it also fits the cache; elsewhere blocks are larger, because starting a kernel costs more than it
+    saves.
 
     Example:
         >>> list(voxel_chunks(torch.Size((2, 2, 4)), torch.device("cpu")))
         [(slice(0, 2, None), slice(0, 4, None))]
     """
     samples, classes, voxels = shape
-    share = samples * voxels // 2  # half of what one number for each voxel takes
-    elements = min(max(share, 2**15), 2**18) if device.type == "cpu" else max(share, 2**20)
+    share = samples * voxels  # as one number for each voxel
+    cpu = device.type == "cpu"
+    elements = min(max(share, 2**15), 2**18 * torch.get_num_threads()) if cpu else max(share, 2**20)
     samples_per_chunk = max(1, elements // max(1, classes * voxels))
     voxels_per_chunk = max(1, elements // max(1, classes))
     for sample in range(0, samples, samples_per_chunk):
@@ -34,7 +36,14 @@ def voxel_chunks(shape: torch.Size, device: torch.device) -> Iterator[Chunk]:
 def class_index(target: Tensor, valid: Tensor | None, chunk: Chunk) -> Tensor:
     """The class indices of a block of a target `[B, S]`, as int64 `[b, s]`; 0 where not valid, safe to index with."""
     index = target[chunk].long()
-    return index if valid is None else index * valid[chunk]
+    return index if valid is None else torch.where(valid[chunk], index, 0)
+
+
+def future_gradient(logits: Tensor) -> Tensor | None:
+    """Memory for the gradient of logits, to hold probabilities until then; None where it is not wanted or unfit."""
+    if not (logits.requires_grad and torch.is_grad_enabled() and logits.is_contiguous()):
+        return None
+    return torch.empty_like(logits) if logits.dtype == accumulation_dtype(logits.dtype) else None
 
 
 def working_block(whole: Tensor, chunk: Chunk, dtype: torch.dtype) -> Tensor:
