@@ -10,6 +10,7 @@ from .head_3d import Head3D
 from .head_dense_segmentation import HeadDenseSegmentation
 from .head_global_pooling_classifier import HeadGlobalPoolingClassifier
 from .load_state_dict_file import load_state_dict_file
+from .model_ensemble import ModelEnsemble
 from .model_multi_head import ModelMultiHead
 from .model_multistream import ModelMultistream
 from .model_siamese import ModelSiamese
@@ -25,6 +26,7 @@ __all__ = [
     "Head3D",
     "HeadDenseSegmentation",
     "HeadGlobalPoolingClassifier",
+    "ModelEnsemble",
     "ModelMultiHead",
     "ModelMultistream",
     "ModelSiamese",

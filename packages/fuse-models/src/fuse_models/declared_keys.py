@@ -32,6 +32,13 @@ def keys_in_turn(components: Iterable[Any]) -> tuple[tuple[str, ...], tuple[str,
     return tuple(reads), tuple(writes)
 
 
+def keys_read_by_any(components: Sequence[Any]) -> tuple[str, ...] | None:
+    """The keys that components read which do not see one another's writes; None if one declares no keys."""
+    if not all(are_declared(component) for component in components):
+        return None
+    return tuple(dict.fromkeys(key for component in components for key in getattr(component, "reads", None) or ()))
+
+
 def is_provided(key: str, written: Sequence[str]) -> bool:
     """Whether one of the written keys is this key, lies below it, or is a branch that it lies in."""
     return any(key == other or other.startswith(f"{key}.") or key.startswith(f"{other}.") for other in written)

@@ -12,6 +12,10 @@ import torch
 from torch import Tensor
 
 
+class PickledObjectsError(ValueError):
+    """A file holds pickled objects, which were not loaded because that could run any code."""
+
+
 def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
     """The state dict in a file, on the CPU.
 
@@ -43,7 +47,7 @@ def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
             return safetensors.torch.load_file(path)
         except safetensors.SafetensorError as error:
             raise ValueError(f"{str(path)!r} is no readable safetensors file: {error}.") from error
-    return _state_dict(_load_without_code(path), path)
+    return state_dict_in(_load_without_code(path), path)
 
 
 def _load_without_code(path: Path) -> Any:
@@ -53,7 +57,7 @@ def _load_without_code(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = " ".join(str(error).rpartition("WeightsUnpickler error:")[2].split()).partition(". ")[0]
-        raise ValueError(
+        raise PickledObjectsError(
             f"{str(path)!r} holds pickled objects, not only tensors and plain containers ({reason}), and was not "
             f"loaded: unpickling runs whatever code the file's author put there. Save the weights alone, by "
             f"torch.save(model.state_dict(), path) or safetensors.torch.save_model(model, path), where you trust it."
@@ -64,7 +68,12 @@ def _load_without_code(path: Path) -> Any:
         ) from error
 
 
-def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+def state_dict_in(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in what a file at `path` held: a state dict, or a Lightning checkpoint.
+
+    Raises:
+        ValueError: it is neither.
+    """
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping):

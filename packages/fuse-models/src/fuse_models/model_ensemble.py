@@ -1,0 +1,161 @@
+"""Several models over the same batch_dict, and what they predict together."""
+
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from torch import nn
+
+from .combine_predictions import AVERAGES, Average, Holds, average_predictions, majority_vote
+from .declared_keys import keys_read_by_any
+from .ensemble_members import EXECUTIONS, EnsembleMembers, Execution
+from .prediction_kinds import prediction_kinds
+from .trained_model import load_trained_model
+
+BatchDict = TypeVar("BatchDict", bound=MutableMapping[str, Any])
+
+
+class ModelEnsemble(nn.Module):
+    """Runs several models and writes each one's predictions, their average, majority vote and standard deviation.
+
+    For each prediction key K it writes
+
+    - `K_ensemble_<i>`, what model i wrote to K;
+    - `K_ensemble_average`, the average, of the same kind as K: where K holds logits, so does it;
+    - `K_ensemble_majority_vote`, the class that most models score highest, an index at each location (int64, K's shape
+      without the classes). Ties go to the class with the higher average, then to the lower index;
+    - `K_ensemble_std`, the standard deviation of K over the models: sqrt(mean_i (K_i - mean K)^2), divided by the
+      number of models, not one less, so that a single model has 0. It is of K's own values whatever is averaged.
+
+    Each model is given a copy of the batch_dict of its own, and sees nothing that another wrote. Apart from the keys
+    above the batch_dict stays as it was.
+
+    **Execution.** Models of the same architecture in eval mode can run in one vectorised pass over their stacked
+    parameters (`torch.func.vmap`), with results equal up to rounding. `"vmap"` does that; in training mode, and where a
+    module has a forward hook, it runs them one after another nevertheless. `"sequential"` never does. `"auto"` does
+    where it is faster: at the first forward with inputs of about some size it times both, and keeps to the faster for
+    inputs of that size. It does not try where vectorising cannot gain, but would need as many times the memory: with
+    more than 2^18 input elements, or more than 2^20 weights a model. Nor does it with
+    `torch.use_deterministic_algorithms(True)`, because the choice may differ from run to run, or under `torch.compile`.
+
+    Args:
+        models: modules that take the batch_dict and return it with their predictions added.
+        prediction_keys: the keys K. A sequence, where keys below `model.logits` hold logits and all others
+            probabilities; or `{key: "probabilities" | "logits" | "values"}`. Values have no classes, such as those of
+            a regression: they are averaged as they are and not voted on. None takes each `model.output.<head>` that
+            all models declare in `writes`, as probabilities where they write `model.logits.<head>` too, else as
+            values.
+        average: `"probabilities"` averages the models' probabilities, `"logits"` their logits, which is a geometric
+            mean of their probabilities, normalised. Either can be had from either kind of K.
+        classes_axis: the axis of the classes in K. Maps of shape (N, C, H, W) are voted on at each location.
+        execution: see above.
+
+    Attributes:
+        models: the models.
+        prediction_keys: what each K holds.
+        reads: what the models read; None where one declares neither `reads` nor `writes`.
+        writes: the keys above.
+
+    Raises:
+        NestedKeyError: a model did not write a prediction key, or the batch_dict lacks an input.
+        TypeError: a model is no module, or predictions are not floating-point tensors.
+        ValueError: an option is unknown, a model does not declare a prediction key, predictions differ in shape or
+            have no classes to vote on, or the architectures differ and `execution="vmap"`.
+
+    Example:
+        >>> import torch
+        >>> from fuse_core import NDict
+        >>> from fuse_models import ModelWrapSeqToDict
+        >>> def member():
+        ...     network = nn.Sequential(nn.Linear(8, 3), nn.Softmax(dim=1))
+        ...     return ModelWrapSeqToDict(model=network, model_inputs=["data.x"], model_outputs=["model.output.cls"])
+        >>> ensemble = ModelEnsemble([member() for _ in range(5)], ["model.output.cls"]).eval()
+        >>> batch = ensemble(NDict({"data.x": torch.rand(4, 8)}))
+        >>> batch["model.output.cls_ensemble_average"].shape, batch["model.output.cls_ensemble_majority_vote"].shape
+        (torch.Size([4, 3]), torch.Size([4]))
+    """
+
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        prediction_keys: Sequence[str] | Mapping[str, Holds] | None = None,
+        *,
+        average: Average = "probabilities",
+        classes_axis: int = 1,
+        execution: Execution = "auto",
+    ) -> None:
+        super().__init__()
+        members = list(models) if isinstance(models, Iterable) else []
+        if not members or not all(isinstance(member, nn.Module) for member in members):
+            raise TypeError(f"ModelEnsemble(models=) takes a non-empty sequence of modules, got {models!r}.")
+        for name, option, options in (("average", average, AVERAGES), ("execution", execution, EXECUTIONS)):
+            if option not in options:
+                raise ValueError(f"ModelEnsemble({name}=) takes one of {options}, got {option!r}.")
+        self.prediction_keys = prediction_kinds(members, prediction_keys)
+        self.models = EnsembleMembers(members, tuple(self.prediction_keys), execution)
+        self.average: Average = average
+        self.classes_axis = classes_axis
+        self.reads = keys_read_by_any(members)
+        self.writes = tuple(
+            f"{key}_ensemble_{name}"
+            for key, kind in self.prediction_keys.items()
+            for name in (*range(len(members)), "average", "std", *(["majority_vote"] if kind != "values" else []))
+        )
+
+    def forward(self, batch_dict: BatchDict) -> BatchDict:
+        """The same batch_dict with the predictions of each model and of all together written to it."""
+        for (key, kind), predictions in zip(self.prediction_keys.items(), self.models(batch_dict), strict=True):
+            for i, prediction in enumerate(predictions.unbind()):
+                batch_dict[f"{key}_ensemble_{i}"] = prediction
+            if kind != "values":
+                self._check_classes(key, predictions.shape[1:])
+            average = average_predictions(predictions, kind, self.average, self.classes_axis)
+            batch_dict[f"{key}_ensemble_average"] = average
+            batch_dict[f"{key}_ensemble_std"] = predictions.std(0, correction=0)
+            if kind != "values":
+                batch_dict[f"{key}_ensemble_majority_vote"] = majority_vote(predictions, average, self.classes_axis)
+        return batch_dict
+
+    def _check_classes(self, key: str, shape: Sequence[int]) -> None:
+        axis = self.classes_axis
+        if not -len(shape) <= axis < len(shape) or shape[axis] < 2:
+            raise ValueError(
+                f"ModelEnsemble votes on the classes along axis {axis} of {key!r}, whose shape is {tuple(shape)}. Set "
+                f"classes_axis to an axis of two classes or more, or prediction_keys to {{{key!r}: 'values'}}."
+            )
+
+    @classmethod
+    def from_directories(
+        cls,
+        dirs: Sequence[str | Path],
+        model_factory: Callable[[], nn.Module] | None,
+        weights: str = "best_epoch.ckpt",
+        *,
+        trust_pickle: bool = False,
+        **options: Any,
+    ) -> Self:
+        """An ensemble of trained models, in eval mode.
+
+        Args:
+            dirs: a model directory for each model.
+            model_factory: makes a model of the architecture that was trained, without arguments.
+            weights: the name of the file in each directory: a Lightning checkpoint, of which the model's part is
+                taken, or a state dict, such as `model.safetensors`.
+            trust_pickle: whether to unpickle files that hold more than tensors: checkpoints with objects in them, or
+                whole modules (`torch.save(model)`), for which `model_factory` may be None. **Unpickling a file runs
+                whatever code is in it**, which may do anything that you may do: for files of your own only.
+            options: the other arguments of `ModelEnsemble`.
+
+        Raises:
+            FileNotFoundError: lists all files that are not there.
+            ValueError: a file's weights are not those of the model; names the file and the weights. Or a file holds
+                pickled objects, and `trust_pickle` is False.
+        """
+        paths = [Path(directory, weights) for directory in ([dirs] if isinstance(dirs, (str, Path)) else dirs)]
+        missing = [str(path) for path in paths if not path.is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"ModelEnsemble.from_directories(weights={weights!r}): {len(missing)} of {len(paths)} files are not "
+                f"there: {', '.join(missing)}."
+            )
+        return cls([load_trained_model(model_factory, path, trust_pickle) for path in paths], **options).eval()
