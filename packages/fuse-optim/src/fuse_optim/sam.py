@@ -140,9 +140,7 @@ class SAM(Optimizer):
                 "pass from averaging gradients",
                 type(model).__name__,
             )
-            _require(
-                not reuse, 'perturbation="global" for reuse: with components of their own, processes part', '"local"'
-            )
+            _require(not reuse, 'perturbation="global" for reuse, else processes drift apart', '"local"')
         self.interval = interval
         self.reuse = reuse
         self.reuse_alpha = reuse_alpha
