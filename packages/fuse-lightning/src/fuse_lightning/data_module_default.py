@@ -1,16 +1,22 @@
 """A LightningDataModule of datasets."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from fuse_core import collate
 
-# Dataset, not Dataset[Any]: of a subscripted class, jsonargparse does not find the arguments of its subclasses.
-AnyDataset: TypeAlias = Dataset  # type: ignore[type-arg]
-"""A dataset of samples of any kind."""
+if TYPE_CHECKING:
+    AnyDataset: TypeAlias = Dataset[Any]
+else:  # of a subscripted class, jsonargparse would not find the arguments of its subclasses
+    AnyDataset = Dataset
+
+AnyDatasets: TypeAlias = AnyDataset | list[AnyDataset] | dict[str, AnyDataset]
+"""One dataset, or several, by name or not."""
+
+Loaders: TypeAlias = list[DataLoader[Any]] | dict[str, DataLoader[Any]]
 
 
 class DataModuleDefault(pl.LightningDataModule):
@@ -21,9 +27,9 @@ class DataModuleDefault(pl.LightningDataModule):
 
     Args:
         train: the dataset to train on.
-        validation: the dataset to validate with, or a list of several.
-        test: the dataset to test with, or a list of several.
-        predict: the dataset to predict, or a list of several; None takes `test`.
+        validation: the dataset to validate with; or several in a list, or by the names under which they are logged.
+        test: the dataset to test with, or several.
+        predict: the dataset to predict, or several; None takes `test`.
         batch_size: samples in a batch, on each device.
         num_workers: processes that load batches beside the training; 0 loads them in between.
         collate_fn: makes a batch of samples.
@@ -45,9 +51,9 @@ class DataModuleDefault(pl.LightningDataModule):
     def __init__(
         self,
         train: AnyDataset | None = None,
-        validation: AnyDataset | list[AnyDataset] | None = None,
-        test: AnyDataset | list[AnyDataset] | None = None,
-        predict: AnyDataset | list[AnyDataset] | None = None,
+        validation: AnyDatasets | None = None,
+        test: AnyDatasets | None = None,
+        predict: AnyDatasets | None = None,
         *,
         batch_size: int = 32,
         num_workers: int = 0,
@@ -63,7 +69,7 @@ class DataModuleDefault(pl.LightningDataModule):
         if all(datasets is None for datasets in given.values()):
             raise ValueError("DataModuleDefault needs a dataset: give train=, validation=, test= or predict=.")
         for name, datasets in given.items():
-            for dataset in datasets if isinstance(datasets, list) else [datasets]:
+            for dataset in _each(datasets):
                 if _size(dataset) == 0:
                     raise ValueError(f"DataModuleDefault({name}=) needs samples, but {dataset!r} has none.")
         size = _size(train)
@@ -97,29 +103,35 @@ class DataModuleDefault(pl.LightningDataModule):
             **self.loader_arguments,
         )
 
-    def val_dataloader(self) -> list[DataLoader[Any]]:
-        """The validation batches, a loader per dataset; none where no dataset was given."""
+    def val_dataloader(self) -> Loaders:
+        """The validation batches; no loader where no dataset was given."""
         return self._loaders(self.validation)
 
-    def test_dataloader(self) -> list[DataLoader[Any]]:
-        """The test batches, a loader per dataset."""
+    def test_dataloader(self) -> Loaders:
+        """The test batches."""
         if self.test is None:
             raise ValueError("Testing needs a dataset: give DataModuleDefault(test=).")
         return self._loaders(self.test)
 
-    def predict_dataloader(self) -> list[DataLoader[Any]]:
-        """The batches to predict, a loader per dataset."""
+    def predict_dataloader(self) -> Loaders:
+        """The batches to predict."""
         if self.predict is None:
             raise ValueError("Predicting needs a dataset: give DataModuleDefault(predict=), or test=.")
         return self._loaders(self.predict)
 
-    def _loaders(self, datasets: AnyDataset | list[AnyDataset] | None) -> list[DataLoader[Any]]:
-        several = datasets if isinstance(datasets, list) else [datasets]
-        return [
-            DataLoader(dataset, collate_fn=self.collate_fn, **self.loader_arguments)
-            for dataset in several
-            if dataset is not None
-        ]
+    def _loaders(self, datasets: AnyDatasets | None) -> Loaders:
+        if isinstance(datasets, dict):
+            return {name: self._loader(dataset) for name, dataset in datasets.items()}
+        return [self._loader(dataset) for dataset in _each(datasets) if dataset is not None]
+
+    def _loader(self, dataset: AnyDataset) -> DataLoader[Any]:
+        return DataLoader(dataset, collate_fn=self.collate_fn, **self.loader_arguments)
+
+
+def _each(datasets: AnyDatasets | None) -> list[AnyDataset | None]:
+    if isinstance(datasets, dict):
+        return list(datasets.values())
+    return [*datasets] if isinstance(datasets, list) else [datasets]
 
 
 def _size(dataset: Any) -> int | None:

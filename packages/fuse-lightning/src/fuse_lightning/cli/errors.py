@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import Self
 
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 FAILURE = 1
 USAGE = 2
@@ -56,16 +56,19 @@ class BuildError(Exception):
     def __init__(self, cause: Exception) -> None:
         super().__init__(cause)
         # The parser wraps what a class raised in what it has to say itself.
-        while _raised_by(cause) == "jsonargparse" and isinstance(cause.__cause__ or cause.__context__, Exception):
-            cause = cause.__cause__ or cause.__context__
+        while _raised_by(cause) == "jsonargparse":
+            inner = cause.__cause__ or cause.__context__
+            if not isinstance(inner, Exception):
+                break
+            cause = inner
         self.cause = cause
 
     def __str__(self) -> str:
         failed = _class_under_construction(self.cause)
         message = _own_words(self.cause)
-        named = failed is None or message.startswith(failed.__name__)
-        where = "" if named else f"{failed.__module__}.{failed.__qualname__} cannot be made: "
-        return f"{where}{message}\n(--traceback shows where it was raised)"
+        if failed is not None and not message.startswith(failed.__name__):
+            message = f"{failed.__module__}.{failed.__qualname__} cannot be made: {message}"
+        return f"{message}\n(--traceback shows where it was raised)"
 
 
 class RunError(Exception):
@@ -73,7 +76,7 @@ class RunError(Exception):
 
 
 def did_you_mean(name: str, known: Iterable[str], count: int = 1) -> str:
-    """ " Did you mean 'target'?" with the nearest known names, or nothing where none is near."""
+    """A question with the nearest known name, `" Did you mean 'target'?"`; nothing where none is near."""
     nearest = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
     return f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
 

@@ -5,15 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from lightning_utilities.core.rank_zero import rank_zero_only
-from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, Namespace
+from jsonargparse import Namespace
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import BasePredictionWriter
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.model_helpers import is_overridden
+
+from fuse_lightning.predictions_to_file import PredictionsToFile
 
 from .configuration_problems import configuration_problems
 from .errors import BuildError, ConfigurationError, RunError
-from .run_folder import LOGS, best_or_last_checkpoint, find_checkpoint, start_run_folder
+from .run_folder import LOGS, PREDICTIONS_FILE, best_or_last_checkpoint, find_checkpoint, start_run_folder
 from .save_run_config import SaveRunConfig
 
 BASE_CLASSES = ("pytorch_lightning.LightningModule", "pytorch_lightning.core.module.LightningModule")
@@ -62,7 +66,7 @@ class RunCLI(LightningCLI):
         command, *options = self.arguments
         refusal = None
         try:
-            self.config = parser.parse_args(args)
+            self.config = parser.parse_args(self.arguments)
         except argparse.ArgumentError as error:
             refusal = error
         problems = configuration_problems(self._parser(command), options, refusal)
@@ -86,8 +90,10 @@ class RunCLI(LightningCLI):
         config.ckpt_path = self._checkpoint(run_dir, config.ckpt_path)
         if config.weights_only is None:
             config.weights_only = True  # a checkpoint's pickled objects could run any code
-        if self.subcommand == "fit" and config.ckpt_path is None and rank_zero_only.rank in (0, None):
+        if self.subcommand == "fit" and config.ckpt_path is None and getattr(rank_zero_only, "rank", 0) == 0:
             start_run_folder(run_dir, config.overwrite)
+        if self.subcommand == "predict" and config.return_predictions is None:
+            config.return_predictions = False  # they go to a file, batch by batch
 
     def _checkpoint(self, run_dir: Path, which: Any) -> str | None:
         if which == UNTRAINED:
@@ -100,6 +106,24 @@ class RunCLI(LightningCLI):
             raise RunError(f"--ckpt_path {which}: there is no such file. Name one, or best or last of the run folder.")
         return str(which)
 
+    def before_predict(self) -> None:
+        """Have the predictions written to the run folder, unless a callback of the configuration writes them."""
+        trainer: Any = self.trainer
+        if any(isinstance(callback, BasePredictionWriter) for callback in trainer.callbacks):
+            return
+        config = self.config[self.subcommand]
+        path = Path(config.run_dir) / PREDICTIONS_FILE
+        if path.exists() and not config.overwrite:
+            raise RunError(f"{path} is there already. Replace it with --overwrite, or move it away.")
+        trainer.callbacks.append(PredictionsToFile(path))
+
+    def after_predict(self) -> None:
+        """Tell where they are."""
+        trainer: Any = self.trainer
+        for callback in trainer.callbacks:
+            if isinstance(callback, PredictionsToFile) and trainer.is_global_zero:
+                print(f"predictions: {callback.path}")  # noqa: T201
+
     def instantiate_classes(self) -> None:
         """Make module, data and trainer."""
         try:
@@ -111,7 +135,7 @@ class RunCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Find what the parts, once made, do not fit together in."""
-        loader = LOADERS[self.subcommand]
+        loader = LOADERS[str(self.subcommand)]
         if self.datamodule is None and not is_overridden(loader, self.model):
             problem = "needs batches. Give data a class_path, such as fuse_lightning.DataModuleDefault."
             raise ConfigurationError([f"data: {self.subcommand} {problem}"])

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.cli import LightningArgumentParser, Namespace, SaveConfigCallback
+from jsonargparse import Namespace
+from pytorch_lightning.cli import LightningArgumentParser, SaveConfigCallback
 
 from .run_folder import CONFIG_FILE
 

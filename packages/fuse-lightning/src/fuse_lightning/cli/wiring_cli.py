@@ -3,29 +3,30 @@
 import argparse
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.cli import Namespace
+from jsonargparse import Namespace
+from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from fuse_core import GLOBAL_STEP, NDict, Wiring, check_wiring
+from fuse_core import NDict, Wiring
+from fuse_lightning.data_module_default import DataModuleDefault
+from fuse_lightning.loader_components import LoaderComponents
+from fuse_lightning.step_wiring import check_step_wiring
 
 from .errors import RunError
 from .run_cli import RunCLI
 
-
-@dataclass(frozen=True)
-class Predictions:
-    """What is kept of a batch, as a component that reads it."""
-
-    reads: tuple[str, ...]
-    writes: tuple[str, ...] = ()
+LOADERS = {
+    "train": ("fit", "train_dataloader"),
+    "validation": ("validate", "val_dataloader"),
+    "test": ("test", "test_dataloader"),
+}
 
 
 class WiringCLI(RunCLI):
-    """Takes the first training batch and follows its keys through the components, instead of training.
+    """Takes a batch and follows its keys through the components, instead of training.
 
     Args:
         arguments: the options of `fit`, and `--output`, the Markdown file to write.
@@ -51,42 +52,30 @@ class WiringCLI(RunCLI):
         return pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
 
     def fit(self, model: pl.LightningModule, datamodule: pl.LightningDataModule | None = None, **_: Any) -> None:
-        """Print the table and the drawing, and write them."""
-        wiring = module_wiring(model, first_batch(model if datamodule is None else datamodule))
-        print(f"{wiring}\n\n{wiring.to_mermaid()}")  # noqa: T201
+        """Print tables and drawing, and write them."""
+        wirings = module_wirings(model, model if datamodule is None else datamodule)
+        modes: dict[str, list[str]] = {}  # those whose tables are the same, together
+        for mode, wiring in wirings.items():
+            modes.setdefault(str(wiring), []).append(mode)
+        drawing = wirings["train"].to_mermaid()
+        print("\n\n".join([*(f"{', '.join(names)}\n\n{table}" for table, names in modes.items()), drawing]))  # noqa: T201
         if self.output is not None:
+            tables = [f"## {', '.join(names)}\n\n```\n{table}\n```" for table, names in modes.items()]
+            text = "\n\n".join(["# Wiring", *tables, f"## drawing of train\n\n```mermaid\n{drawing}\n```"])
             self.output.parent.mkdir(parents=True, exist_ok=True)
-            text = f"# Wiring\n\n```\n{wiring}\n```\n\n```mermaid\n{wiring.to_mermaid()}\n```\n"
-            self.output.write_text(text, encoding="utf-8")
+            self.output.write_text(f"{text}\n", encoding="utf-8")
 
 
-def first_batch(data: Any) -> Mapping[str, Any]:
-    """The first batch of the first training loader.
+def module_wirings(module: pl.LightningModule, data: Any) -> dict[str, Wiring]:
+    """The wiring of a training step, of a step with each validation and test loader there is, and of a prediction.
 
     Args:
-        data: what has the loaders, a LightningDataModule or LightningModule.
+        module: has a `model`, and may have `losses`, `train_metrics`, `validation_metrics` and `test_metrics`, as
+            LightningModuleDefault does.
+        data: what has the loaders, a LightningDataModule or a LightningModule.
 
     Raises:
-        RunError: the loader has no batch.
-    """
-    data.prepare_data()
-    if isinstance(data, pl.LightningDataModule):
-        data.setup("fit")
-    loader = data.train_dataloader()
-    while isinstance(loader, list | tuple | dict):  # several loaders: they give batches of the same keys
-        loader = next(iter(loader.values() if isinstance(loader, dict) else loader))
-    for batch in loader:
-        return NDict(batch)
-    raise RunError(
-        f"the training loader of {type(data).__name__} has no batch: is the dataset empty, or drop_last set?"
-    )
-
-
-def module_wiring(module: pl.LightningModule, batch: Mapping[str, Any]) -> Wiring:
-    """The wiring of a module's model, losses, metrics and predictions, all on one batch.
-
-    Raises:
-        RunError: the module has no attribute `model`.
+        RunError: no training batch, or the module has no `model`.
         WiringError: a key is read that nothing provides.
     """
     if not hasattr(module, "model"):
@@ -94,10 +83,50 @@ def module_wiring(module: pl.LightningModule, batch: Mapping[str, Any]) -> Wirin
             f"{type(module).__name__} has no attribute 'model' to follow the keys through. Name the module's parts as "
             f"LightningModuleDefault does: model, losses, train_metrics, validation_metrics, test_metrics."
         )
-    components: dict[str, Any] = {"model": module.model}
-    for group in ("losses", "validation_losses", "train_metrics", "validation_metrics", "test_metrics"):
-        parts = getattr(module, group, None)
-        components |= {f"{group}.{name}": part for name, part in (parts.items() if parts else ())}
-    if getattr(module, "prediction_keys", None):
-        components["prediction_keys"] = Predictions(reads=tuple(module.prediction_keys))
-    return check_wiring(components, [*batch, GLOBAL_STEP])
+    wirings, batch = {}, None
+    model: Any = module.model
+    for mode in LOADERS:
+        groups = _losses(module, mode), getattr(module, f"{mode}_metrics", None)
+        for position, (name, loader) in enumerate(_loaders(data, mode)):
+            batch = _first_batch(loader, mode)
+            label = mode if name is None else f"{mode}.{name}"
+            losses, metrics = (_of_loader(group, name, position) for group in groups)
+            wirings[label] = check_step_wiring(batch, model, losses, metrics)
+    keys = getattr(module, "prediction_keys", None)
+    if keys and batch is not None:
+        wirings["predict"] = check_step_wiring(batch, model, prediction_keys=keys)
+    return wirings
+
+
+def _loaders(data: Any, mode: str) -> list[tuple[Any, Any]]:
+    """The mode's loaders with their names, or positions where there are several without; None for a single one."""
+    stage, method = LOADERS[mode]
+    if not is_overridden(method, data) or (isinstance(data, DataModuleDefault) and getattr(data, mode) is None):
+        return []
+    if isinstance(data, pl.LightningDataModule):
+        data.prepare_data()
+        data.setup(stage)
+    loaders = getattr(data, method)()
+    if isinstance(loaders, dict):
+        return list(loaders.items())
+    listed = list(loaders) if isinstance(loaders, list | tuple) else [loaders]
+    return list(enumerate(listed)) if len(listed) > 1 else [(None, loader) for loader in listed]
+
+
+def _first_batch(loader: Any, mode: str) -> Mapping[str, Any]:
+    for batch in loader:
+        return NDict(batch)
+    raise RunError(f"the {mode} loader has no batch: is its dataset empty, or shorter than a batch with drop_last?")
+
+
+def _losses(module: pl.LightningModule, mode: str) -> Any:
+    own = {"validation": ["validation_losses"], "test": ["test_losses", "validation_losses"]}.get(mode, [])
+    groups = [getattr(module, name, None) for name in (*own, "losses")]
+    return next((losses for losses in groups if losses is not None), None)
+
+
+def _of_loader(group: Any, name: Any, position: int) -> Any:
+    """The losses or metrics of one loader, where they tell loaders apart."""
+    if not isinstance(group, LoaderComponents):
+        return group
+    return group[name if name in group else list(group)[position]]
