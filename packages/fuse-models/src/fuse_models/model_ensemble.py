@@ -151,7 +151,11 @@ class ModelEnsemble(nn.Module):
             ValueError: a file's weights are not those of the model; names the file and the weights. Or a file holds
                 pickled objects, and `trust_pickle` is False.
         """
-        paths = [Path(directory, weights) for directory in ([dirs] if isinstance(dirs, (str, Path)) else dirs)]
+        if isinstance(dirs, (str, Path)) or not dirs:
+            raise ValueError(
+                f"ModelEnsemble.from_directories(dirs=) takes a non-empty sequence of directories, got {dirs!r}."
+            )
+        paths = [Path(directory, weights) for directory in dirs]
         missing = [str(path) for path in paths if not path.is_file()]
         if missing:
             raise FileNotFoundError(
