@@ -11,6 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import yaml
+from sklearn.datasets import load_digits
 
 from fuse_lightning.walkthrough.__main__ import main
 from fuse_lightning.walkthrough.template import segmentation_data
@@ -84,7 +85,7 @@ def test_both_styles_train_alike(tmp_path, optimizer):
 
 def test_a_run_folder_holds_all_results(finished_run):
     files = files_of(finished_run)
-    assert files >= WRITTEN | {"worst_classified.png", "logs/csv/version_0/metrics.csv"}
+    assert files >= WRITTEN | {"worst_classified.png", "model/model.safetensors", "logs/csv/version_0/metrics.csv"}
     assert any(re.fullmatch(r"logs/tensorboard/version_0/events\.out\.tfevents\..+", file) for file in files)
     assert any(re.fullmatch(r"model/epoch_summary_.+\.txt", file) for file in files)
     for picture in finished_run.glob("*.png"):
@@ -121,7 +122,10 @@ def test_the_config_says_what_was_run(finished_run):
 
 def test_the_wiring_is_a_table_and_a_drawing(finished_run):
     text = (finished_run / "wiring.md").read_text()
-    assert "| data.label | the batch | LossDefault 'cross_entropy', MetricDefault 'accuracy' |" in text
+    assert (
+        "| data.label | the batch | LossDefault 'losses.cross_entropy', MetricDefault 'metrics.accuracy', step_extract_predictions 'prediction_keys' |"
+        in text
+    )
     assert re.search(r"```mermaid\nflowchart LR\n.*```\n$", text, flags=re.DOTALL)
 
 
@@ -165,7 +169,7 @@ def test_stages_that_lack_what_comes_before_say_so(tmp_path, monkeypatch):
     run("--run-dir", "runs/one", *QUICK, "--stages", "train")
     with pytest.raises(SystemExit, match=r"give its --run-dir\. The newest is runs.one"):
         run("--resume")
-    with pytest.raises(SystemExit, match=r"one has no predictions\.csv to evaluate\. Add --stages infer eval"):
+    with pytest.raises(SystemExit, match=r"one has no predictions\.csv to evaluate\. Use --stages infer eval"):
         run("--stages", "eval", "--run-dir", "runs/one")
     (tmp_path / "runs" / "one" / "model" / "best_epoch.ckpt").unlink()
     with pytest.raises(SystemExit, match=r"has no model/best_epoch\.ckpt to predict with\. Train first"):
@@ -273,17 +277,15 @@ def test_a_gpu_that_is_not_there_is_said_before_anything_is_written(tmp_path):
 
 
 def test_it_trains_on_mnists_files(tmp_path, capsys):
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 300), ("t10k", 60)):
-        # Images in which the digit is the row that is lit: easy to learn, in MNIST's own format and size.
-        labels = np.arange(count) % 10
-        images = rng.integers(0, 60, (count, 28, 28))
-        images[np.arange(count), labels * 2 + 4] = 255
+    # The 8 x 8 digits, larger, in MNIST's own format.
+    digits = load_digits()
+    for part, chosen in (("train", np.s_[:600]), ("t10k", np.s_[600:660])):
+        images, labels = np.kron(digits.images[chosen] * 15, np.ones((2, 2))), digits.target[chosen]
         for file, array in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
             header = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, dtype=">i4").tobytes()
             (tmp_path / file).write_bytes(header + array.astype(np.uint8).tobytes())
     run("--data-dir", tmp_path, "--run-dir", tmp_path / "run", "--epochs", 2)
-    assert float(re.search(r"test accuracy: ([\d.]+)", capsys.readouterr().out)[1]) > 0.9
+    assert float(re.search(r"test accuracy: ([\d.]+)", capsys.readouterr().out)[1]) > 0.6
     with pytest.raises(SystemExit, match=r"error: --data-dir is for --task classification"):
         run("--task", "segmentation", "--data-dir", tmp_path)
 

@@ -2,24 +2,25 @@
 
 The keys that flow, from the loader to the predictions:
 
-    data.image [B, 1, H, W] ──> model ──> model.logits.digit [B, 10] ──> cross-entropy (with data.label [B]), accuracy
-                                     └──> model.output.digit [B, 10], probabilities ──> predictions.csv
+    data.image [B, 1, H, W] ──> backbone ──> model.backbone_features [B, 128, H/2, W/2] ──> head
+    head ──> model.logits.digit [B, 10] ──> cross-entropy and accuracy, with data.label [B]
+    head ──> model.output.digit [B, 10], probabilities ──> predictions.csv
 """
 
 from collections.abc import Mapping, Sequence
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from fuse_core import logits_key, output_key
+from fuse_core import BACKBONE_FEATURES, logits_key, output_key
 from fuse_lightning import MetricDefault
 from fuse_losses import LossDefault
-from fuse_models import ModelWrapSeqToDict
+from fuse_models import HeadGlobalPoolingClassifier, ModelMultiHead
 
 from .classification_data import IMAGE, LABEL, shift_randomly
 from .classification_data import load_splits as load_splits
-from .classification_network import LeNet
+from .classification_network import SmallBackbone
 from .classification_report import evaluate as evaluate
 from .classification_report import save_predictions as save_predictions
 from .task import Splits
@@ -37,21 +38,27 @@ CURVES: Sequence[tuple[str, str]] = (("losses.total_loss", "cross-entropy"), ("m
 
 
 def make_model(splits: Splits) -> nn.Module:
-    """The network between keys: reads the image, writes logits and probabilities.
+    """A backbone and a head, each told by keys what it reads and where it writes.
 
-    `ModelWrapSeqToDict` is for any PyTorch network, yours or a library's: name the keys of its inputs and outputs.
+    `ModelMultiHead` gives the images to the backbone and keeps its features under `model.backbone_features`, for any
+    number of heads. A second head (the writer's age, a score to regress) is a second entry of `heads`, trained by a
+    second loss. A head joins other data of the sample, such as clinical values, with `append_features=[("data.age",
+    1)]`; images of several kinds are joined in `conv_inputs=[("data.t1", 1), ("data.t2", 1)]`.
+
+    Alternatives: `BackboneResnet(in_channels=1, weights=...)` of fuse_models, pretrained or not, for larger images; any
+    network of yours or a library's as the backbone, or whole, with its own keys, in `ModelWrapSeqToDict`, which the
+    segmentation task uses.
     """
-    return ModelWrapSeqToDict(
-        model=LeNet(image_size=splits.train.images.shape[-1]),
-        model_inputs=[IMAGE],
-        model_outputs=[LOGITS, PROBABILITIES],
-        post_forward_processing_function=with_probabilities,
+    backbone = SmallBackbone(in_channels=splits.train.images.shape[1])
+    head = HeadGlobalPoolingClassifier(
+        head_name="digit",  # it writes model.logits.digit and model.output.digit
+        conv_inputs=[(BACKBONE_FEATURES, backbone.feature_depth)],
+        num_classes=10,
+        pooling="max",
+        layers_description=(64,),  # one hidden layer
+        dropout_rate=0.3,
     )
-
-
-def with_probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The logits, which the loss needs, and the probabilities, which people want to read."""
-    return logits, logits.softmax(dim=1)
+    return ModelMultiHead(backbone, [head], conv_inputs=[(IMAGE, splits.train.images.shape[1])])
 
 
 def make_losses() -> dict[str, nn.Module]:

@@ -3,37 +3,33 @@
 from torch import nn
 
 
-class LeNet(nn.Sequential):
-    """A convolutional network in the style of LeNet-5: two convolutions, pooling, then three linear layers.
+class SmallBackbone(nn.Sequential):
+    """Three convolutions and a pooling, from images to feature maps of half their size.
 
-    Source: LeCun et al. 1998, "Gradient-based learning applied to document recognition". Unlike that one, made for
-    larger images, it pools once, has 3 x 3 kernels, more channels, batch normalization, rectified linear units and
-    dropout.
+    Each convolution is followed by batch normalization and a rectified linear unit.
 
     Args:
-        image_size: the height and width of the images in pixels, even.
-        num_classes: the number of scores.
+        in_channels: 1 for gray images, 3 for colors.
+        channels: of the first convolution; the features have four times as many, `feature_depth`.
 
     Shape:
-        images [B, 1, image_size, image_size] to logits [B, num_classes].
+        images [B, in_channels, H, W] to features [B, feature_depth, H / 2, W / 2].
     """
 
-    def __init__(self, image_size: int, num_classes: int = 10) -> None:
-        if image_size % 2:
-            raise ValueError(f"LeNet halves the image: image_size must be even, got {image_size}.")
+    def __init__(self, in_channels: int, channels: int = 32) -> None:
         super().__init__(
-            nn.Conv2d(1, 32, kernel_size=3, padding=1),
-            nn.BatchNorm2d(32),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, kernel_size=3, padding=1),
-            nn.BatchNorm2d(64),
-            nn.ReLU(),
+            *convolution(in_channels, channels),
+            *convolution(channels, 2 * channels),
             nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Dropout(0.4),
-            nn.Linear(64 * (image_size // 2) ** 2, 120),
-            nn.ReLU(),
-            nn.Linear(120, 84),
-            nn.ReLU(),
-            nn.Linear(84, num_classes),
+            *convolution(2 * channels, 4 * channels),
         )
+        self.feature_depth = 4 * channels
+
+
+def convolution(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]:
+    """A 3 x 3 convolution that keeps the size, normalized and rectified."""
+    return (
+        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(),
+    )

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .run_folder import LOGS_DIR
+from .settings import BadInputError
 
 # For a slide: what is drawn at 9 x 6.75 inches with letters of 12 points and up can be read from the last row.
 FONT = {"title": 15, "label": 13, "tick": 12, "cell": 12}
@@ -30,7 +31,7 @@ def read_learning_curves(run_dir: Path) -> pd.DataFrame:
     # The logger writes several rows for an epoch, each with some of the values: they are put together.
     parts = [log.drop(columns="step").groupby("epoch").last() for log in logs if "epoch" in log]
     if not parts:
-        raise FileNotFoundError(f"{run_dir}/{LOGS_DIR}/csv holds no epoch that was trained to its end. Train first.")
+        raise BadInputError(f"{run_dir}/{LOGS_DIR}/csv holds no epoch that was trained to its end. Train first.")
     epochs = pd.concat(parts)
     epochs = epochs[~epochs.index.duplicated(keep="last")].sort_index()
     epochs.index = epochs.index.astype(int)

@@ -22,6 +22,7 @@ from fuse_lightning import (
     step_losses,
     step_metrics,
 )
+from fuse_optim.lightning import OptimizerClosureCallback
 
 from .optimizer import make_optimizer
 from .settings import Settings
@@ -47,14 +48,15 @@ class DigitsModule(pl.LightningModule):
         # The epoch's losses, added up on the device: nothing is read back in a step, which would make a GPU wait.
         self.train_losses = EpochLosses()
         self.validation_losses = EpochLosses()
-        self.recorded_batch = -1
+        # Has SAM, which evaluates each batch twice, log once, and tells which pass it is. Others do without it.
+        self.closure_callback = OptimizerClosureCallback()
 
     def configure_callbacks(self) -> list[Callback]:
         """Checkpoints of the best and the last epoch, a table of both after each epoch, the learning rate in the log.
 
         Add callbacks of your own here, such as Lightning's `EarlyStopping(monitor="validation.losses.total_loss")`.
         """
-        return model_default_callbacks(self.model_dir, self.task.BEST_EPOCH_SOURCE)
+        return [*model_default_callbacks(self.model_dir, self.task.BEST_EPOCH_SOURCE), self.closure_callback]
 
     def configure_optimizers(self) -> Any:
         """The optimizer and the schedule; see optimizer.py."""
@@ -71,15 +73,12 @@ class DigitsModule(pl.LightningModule):
         """Start counting anew: an epoch that was cut off leaves its sums behind."""
         self.train_losses.reset()
         reset_metrics(self.train_metrics)
-        self.recorded_batch = -1
 
     def training_step(self, batch_dict: NDict, batch_idx: int) -> Tensor:
         """Model, losses, metrics. Returns the sum of the losses, which Lightning calls `backward` on."""
         batch_dict = self(batch_dict)
         total_loss = step_losses(self.losses, batch_dict)  # writes losses.<name> and losses.total_loss, detached
-        # SAM evaluates each batch twice. What counts is the first pass, at the weights themselves.
-        if batch_idx != self.recorded_batch:
-            self.recorded_batch = batch_idx
+        if not self.closure_callback.repeated_pass:  # what counts is the first pass, at the weights themselves
             self.train_losses.update(batch_dict)
             step_metrics(self.train_metrics, batch_dict)
         return total_loss

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from torch import nn
 
 from fuse_lightning import LightningModuleDefault
+from fuse_optim.lightning import OptimizerClosureCallback
 
 from .optimizer import make_optimizer
 from .settings import Settings
@@ -31,7 +32,11 @@ def make_module(task: Task, model: nn.Module, settings: Settings, model_dir: Pat
         losses=task.make_losses(),
         train_metrics=task.make_metrics(),
         validation_metrics=task.make_metrics(),
+        # Callbacks beside the default ones, such as Lightning's EarlyStopping. This one is for SAM, which evaluates each
+        # batch twice: it is logged and counted once. With other optimizers it does nothing.
+        callbacks=[OptimizerClosureCallback()],
         optimizers_and_lr_schs=lambda module: make_optimizer(module, settings),
         best_epoch_source=task.BEST_EPOCH_SOURCE,
         prediction_keys=task.PREDICTION_KEYS,
+        save_model=True,  # the best epoch's weights as model.safetensors, to be read without this code
     )

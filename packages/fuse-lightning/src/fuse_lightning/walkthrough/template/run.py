@@ -15,11 +15,13 @@ To make it yours, change one task's files; delete the other's.
 
 import argparse
 import json
+import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from torch import nn
@@ -30,9 +32,9 @@ from .loaders import make_training_loader
 from .module_ready_made import STYLE, make_module
 from .page import write_page
 from .run_folder import MODEL_DIR, PREDICTIONS_FILE, newest_run, start_run_folder
-from .settings import Settings, add_settings, make_settings, read_config, write_config
+from .settings import BadInputError, Settings, add_settings, make_settings, read_config, write_config
 from .task import Evaluation, Splits, Task
-from .training import check_accelerator, predict, train
+from .training import BEST_CHECKPOINT, check_accelerator, predict, train
 from .wiring import write_wiring
 
 TASKS: dict[str, Task] = {"classification": classification, "segmentation": segmentation}
@@ -44,7 +46,7 @@ MakeModule = Callable[[Task, nn.Module, Settings, Path], pl.LightningModule]
 
 def parse_arguments(
     arguments: list[str] | None, command: str, parents: list[argparse.ArgumentParser]
-) -> tuple[argparse.Namespace, dict[str, object]]:
+) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The options of this call, and the settings of the run that were given."""
     parser = argparse.ArgumentParser(prog=command, description=__doc__.splitlines()[0], parents=parents)
     parser.add_argument(
@@ -56,7 +58,10 @@ def parse_arguments(
     parser.add_argument("--resume", action="store_true", help="go on with the training of the run in --run-dir")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in --run-dir")
     parser.add_argument(
-        "--min-score", type=float, help="fail where the test accuracy, or the mean Dice, is lower than this"
+        "--min-score",
+        type=float,
+        default=0.0,
+        help="fail where the accuracy, or the mean Dice, is lower",
     )
     own = {action.dest for action in parser._actions}
     add_settings(parser)
@@ -77,50 +82,67 @@ def main(
     make_module: MakeModule = make_module,
     parents: list[argparse.ArgumentParser] | None = None,
 ) -> None:
-    """Run the stages. What the caller can mend ends in one line that says how."""
+    """Run the stages."""
     options, given = parse_arguments(arguments, command, parents or [])
-    is_new = "train" in options.stages and not options.resume
     try:
-        if is_new:
-            settings = make_settings(given, style)
-            run_dir = options.run_dir or RUNS_DIR / f"{settings.task}-{datetime.now():%Y%m%d-%H%M%S}"
-        else:
-            run_dir = options.run_dir or ask_for_run_dir()
-            settings = read_config(run_dir, given, style)
-        check_accelerator(settings.accelerator)
+        settings, run_dir = prepare(options, given, style)
         task = TASKS[settings.task]
         splits = task.load_splits(settings)
-        if is_new:
+        if "train" in options.stages and not options.resume:
             start_run_folder(run_dir, options.overwrite)
             write_config(run_dir, settings)
-
-        pl.seed_everything(settings.seed, workers=True)
-        model = task.make_model(splits)
-        module = make_module(task, model, settings, run_dir / MODEL_DIR)
-        if "train" in options.stages:
-            first_batch = next(iter(make_training_loader(task, splits.train, settings)))
-            write_wiring(task, model, first_batch, run_dir)  # stops here where a key is misspelled
-            start = time.perf_counter()
-            if not train(task, module, splits, settings, run_dir):
-                sys.exit(f"interrupted. To go on: {command} --resume --run-dir {run_dir}")
-            print(f"training time: {time.perf_counter() - start:.1f} s")
-        if "infer" in options.stages:
-            task.save_predictions(predict(task, module, splits, settings, run_dir), run_dir)
-        if "eval" in options.stages:
-            evaluation = evaluate(task, splits, settings, run_dir)
-    except (FileExistsError, FileNotFoundError, ValueError) as error:
+    except BadInputError as error:
         sys.exit(f"error: {error}")
+
+    pl.seed_everything(settings.seed, workers=True)
+    model = task.make_model(splits)
+    module = make_module(task, model, settings, run_dir / MODEL_DIR)
+    if "train" in options.stages:
+        first_batch = next(iter(make_training_loader(task, splits.train, settings)))
+        write_wiring(task, model, first_batch, run_dir)  # stops here where a key is misspelled
+        start = time.perf_counter()
+        if not train(task, module, splits, settings, run_dir):
+            sys.exit(f"interrupted. To go on: {command} --resume --run-dir {run_dir}")
+        print(f"training time: {time.perf_counter() - start:.1f} s")
+    if "infer" in options.stages:
+        task.save_predictions(predict(task, module, splits, settings, run_dir), run_dir)
+    score = math.inf
     if "eval" in options.stages:
-        print(f"{evaluation.score_name}: {evaluation.score:.4f}")
+        evaluation = evaluate(task, splits, settings, run_dir)
+        score = evaluation.score
+        print(f"{evaluation.score_name}: {score:.4f}")
     print(f"run folder: {run_dir.resolve()}")
-    if "eval" in options.stages and options.min_score is not None and evaluation.score < options.min_score:
-        sys.exit(f"error: the {evaluation.score_name} {evaluation.score:.4f} is below --min-score {options.min_score}")
+    if score < options.min_score:
+        sys.exit(f"error: the {evaluation.score_name} {score:.4f} is below --min-score {options.min_score}")
+
+
+def prepare(options: argparse.Namespace, given: Mapping[str, Any], style: str) -> tuple[Settings, Path]:
+    """The settings and the folder of a new run, or of one to go on with. Nothing is written yet.
+
+    Raises:
+        BadInputError: what was asked for cannot be done; says how it can.
+    """
+    stages, run_dir = options.stages, options.run_dir
+    if "train" in stages and not options.resume:
+        settings = make_settings(given, style)
+        run_dir = run_dir or RUNS_DIR / f"{settings.task}-{datetime.now():%Y%m%d-%H%M%S}"
+    else:
+        if run_dir is None:
+            newest = newest_run(RUNS_DIR)
+            hint = f"The newest is {newest}." if newest else f"There is none in {RUNS_DIR}: train first."
+            raise BadInputError(f"to go on with a run, or to infer or evaluate alone, give its --run-dir. {hint}")
+        settings = read_config(run_dir, given, style)
+        if "train" not in stages:
+            if "infer" in stages and not (run_dir / MODEL_DIR / BEST_CHECKPOINT).exists():
+                raise BadInputError(f"{run_dir} has no {MODEL_DIR}/{BEST_CHECKPOINT} to predict with. Train first.")
+            if "infer" not in stages and not (run_dir / PREDICTIONS_FILE).exists():
+                raise BadInputError(f"{run_dir} has no {PREDICTIONS_FILE} to evaluate. Use --stages infer eval.")
+    check_accelerator(settings.accelerator)
+    return settings, run_dir
 
 
 def evaluate(task: Task, splits: Splits, settings: Settings, run_dir: Path) -> Evaluation:
     """Compare predictions and truth, draw, and write `evaluation.json` and the page."""
-    if not (run_dir / PREDICTIONS_FILE).exists():
-        raise FileNotFoundError(f"{run_dir} has no {PREDICTIONS_FILE} to evaluate. Add --stages infer eval.")
     evaluation = task.evaluate(run_dir, splits)
     epochs = read_learning_curves(run_dir)
     monitored = epochs[task.BEST_EPOCH_SOURCE["monitor"]]
@@ -132,13 +154,6 @@ def evaluate(task: Task, splits: Splits, settings: Settings, run_dir: Path) -> E
     (run_dir / "evaluation.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     write_page(run_dir, settings, evaluation, best_epoch)
     return evaluation
-
-
-def ask_for_run_dir() -> Path:
-    """Say that a run folder is needed, and which one is the newest."""
-    newest = newest_run(RUNS_DIR)
-    hint = f"The newest is {newest}." if newest else f"There is none in {RUNS_DIR}: train first."
-    raise ValueError(f"to go on with a run, or to infer or evaluate alone, give its --run-dir. {hint}")
 
 
 if __name__ == "__main__":

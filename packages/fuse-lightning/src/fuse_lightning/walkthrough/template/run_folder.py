@@ -6,7 +6,7 @@ deleted: notes that lie beside them stay.
 
 from pathlib import Path
 
-from .settings import is_run_folder
+from .settings import BadInputError, is_run_folder
 
 MODEL_DIR = "model"  # checkpoints and the epoch summary: `model_dir` of the LightningModule
 PREDICTIONS_FILE = "predictions.csv"  # what `infer` writes and `eval` reads
@@ -28,6 +28,8 @@ WRITTEN = (
     "index.html",
     f"{MODEL_DIR}/*.ckpt",
     f"{MODEL_DIR}/epoch_summary_*.txt",
+    f"{MODEL_DIR}/model.safetensors",
+    f"{MODEL_DIR}/model.md",
     f"{LOGS_DIR}/csv/version_*/metrics.csv",
     f"{LOGS_DIR}/*/version_*/hparams.yaml",
     f"{LOGS_DIR}/tensorboard/version_*/events.out.tfevents.*",
@@ -38,18 +40,18 @@ def start_run_folder(run_dir: Path, overwrite: bool) -> None:
     """Make the folder of a new run.
 
     Raises:
-        FileExistsError: it is a file, it is not empty and may not be overwritten, or it is not the folder of a run.
+        BadInputError: it is a file, it is not empty and may not be overwritten, or it is not the folder of a run.
     """
     if run_dir.exists() and not run_dir.is_dir():
-        raise FileExistsError(f"{run_dir} is a file. Choose another --run-dir.")
+        raise BadInputError(f"{run_dir} is a file. Choose another --run-dir.")
     if run_dir.exists() and any(run_dir.iterdir()):
         if not is_run_folder(run_dir):
-            raise FileExistsError(
+            raise BadInputError(
                 f"{run_dir} is not empty and not the folder of a run, so nothing is written there, with --overwrite "
                 f"neither. Choose another --run-dir."
             )
         if not overwrite:
-            raise FileExistsError(
+            raise BadInputError(
                 f"{run_dir} holds a run already. Choose another --run-dir, add --resume to go on with that run, or "
                 f"--overwrite to replace it."
             )

@@ -2,9 +2,9 @@
 
 The keys that flow, from the loader to the predictions:
 
-    data.image [B, 1, H, W] ──> model ──> model.logits.digits [B, 11, H, W] ──> Dice + cross-entropy, Dice by class
-                                     └──> model.output.digits [B, H, W], class indices ──> predicted_masks.npz
-    data.mask [B, H, W] ──> losses and metrics
+    data.image [B, 1, H, W] ──> model ──> model.logits.digits [B, 11, H, W] and model.output.digits [B, H, W]
+    model.logits.digits ──> Dice loss, cross-entropy and Dice by class, with data.mask [B, H, W]
+    model.output.digits, the likeliest class of each pixel ──> predicted_masks.npz, predictions.csv
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,6 +41,8 @@ CURVES: Sequence[tuple[str, str]] = (
 
 def make_model(splits: Splits) -> nn.Module:
     """The network between keys: reads the image, writes logits and the likeliest class of each pixel.
+
+    `ModelWrapSeqToDict` is for any PyTorch network: name the keys of its inputs and of its outputs.
 
     Alternatives: any segmentation network (MONAI's, segmentation-models-pytorch's) in place of the U-Net; for 3D
     images the same with [B, C, D, H, W] throughout.

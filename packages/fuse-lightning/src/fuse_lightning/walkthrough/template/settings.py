@@ -15,6 +15,11 @@ from typing import Any
 
 import yaml
 
+
+class BadInputError(Exception):
+    """Something that the caller can mend, said in one line. Everything else keeps its traceback."""
+
+
 CONFIG_FILE = "config.yaml"
 WRITTEN_BY = "fuse-lightning walkthrough"  # by this a run folder is known, so that nothing else is ever overwritten
 
@@ -99,15 +104,15 @@ def make_settings(given: Mapping[str, Any], style: str) -> Settings:
     """The settings of a new run: what was given, else the task's defaults, else those of `Settings`.
 
     Raises:
-        ValueError: settings that do not go together.
+        BadInputError: settings that do not go together.
     """
     task = given.get("task", "classification")
     settings = Settings(**{"task": task, "style": style, **TASK_DEFAULTS[task], **given})
     if settings.task == "segmentation":
         if settings.data_dir is not None:
-            raise ValueError("--data-dir is for --task classification; the canvases are made of the 8 x 8 digits.")
+            raise BadInputError("--data-dir is for --task classification; the canvases are made of the 8 x 8 digits.")
         if settings.sampler == "balanced":
-            raise ValueError("--sampler balanced needs one class a sample: use it with --task classification.")
+            raise BadInputError("--sampler balanced needs one class a sample: use it with --task classification.")
     return settings
 
 
@@ -138,16 +143,15 @@ def read_config(run_dir: Path, given: Mapping[str, Any], style: str) -> Settings
     """The settings that a run was started with, to go on with it.
 
     Raises:
-        FileNotFoundError: the folder is not that of a run.
-        ValueError: another value was given for a setting that may not change.
+        BadInputError: the folder is not that of a run, or another value was given for a setting that may not change.
     """
     if not is_run_folder(run_dir):
-        raise FileNotFoundError(f"{run_dir} is no run folder: it has no {CONFIG_FILE} of a run. Train one first.")
+        raise BadInputError(f"{run_dir} is no run folder: it has no {CONFIG_FILE} of a run. Train one first.")
     stored = yaml.safe_load((run_dir / CONFIG_FILE).read_text(encoding="utf-8"))["settings"]
     for name, value in {**given, "style": style}.items():
         if name not in MAY_CHANGE and value != stored.get(name):
             option = f"--{name.replace('_', '-')}"
-            raise ValueError(
+            raise BadInputError(
                 f"{run_dir} was started with {option} {stored.get(name)}, got {option} {value}. "
                 f"Give the same, or start a run of its own."
             )

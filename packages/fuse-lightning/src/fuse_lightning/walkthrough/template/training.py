@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from .loaders import make_evaluation_loader, make_training_loader
 from .run_folder import LOGS_DIR, MODEL_DIR
-from .settings import Settings
+from .settings import BadInputError, Settings
 from .task import Splits, Task
 
 BEST_CHECKPOINT = "best_epoch.ckpt"
@@ -23,11 +23,11 @@ def check_accelerator(accelerator: str) -> None:
     """Fail before anything is written where a GPU is asked for that is not there.
 
     Raises:
-        ValueError: there is no GPU that torch can use.
+        BadInputError: there is no GPU that torch can use.
     """
     if accelerator == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
         built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-        raise ValueError(
+        raise BadInputError(
             f"--accelerator gpu was asked for, but torch {torch.__version__}, {built}, finds no GPU. Use --accelerator "
             f"cpu or auto, or install the GPU's driver and a torch for it, as https://pytorch.org/get-started tells."
         )
@@ -85,13 +85,14 @@ def train(task: Task, module: pl.LightningModule, splits: Splits, settings: Sett
 class CheckpointAtStart(Callback):
     """Writes the last checkpoint before the first step, so that Ctrl-C in the first epoch can be resumed from too.
 
-    After each epoch it is written anew. An epoch that was cut off is trained again from its start.
+    After each epoch it is written anew. An epoch that was cut off is trained again from its start. The checkpoint holds
+    the state of the random generators too, so it is written before the loaders draw from them.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write it where there is none."""
         if not self.path.exists():
             trainer.save_checkpoint(self.path)
@@ -101,10 +102,7 @@ def predict(
     task: Task, module: pl.LightningModule, splits: Splits, settings: Settings, run_dir: Path
 ) -> Sequence[Mapping[str, Any]]:
     """Predict the test set with the best epoch's weights: for each batch the task's PREDICTION_KEYS."""
-    best = run_dir / MODEL_DIR / BEST_CHECKPOINT
-    if not best.exists():
-        raise FileNotFoundError(f"{run_dir} has no {MODEL_DIR}/{BEST_CHECKPOINT} to predict with. Train first.")
     trainer = make_trainer(settings, run_dir, logger=False)
     loader = make_evaluation_loader(task, "test", splits.test, settings)
-    batches: Any = trainer.predict(module, loader, ckpt_path=best, weights_only=True)
+    batches: Any = trainer.predict(module, loader, ckpt_path=run_dir / MODEL_DIR / BEST_CHECKPOINT, weights_only=True)
     return batches  # type: ignore[no-any-return]

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from fuse_core import Wiring, check_wiring
+from fuse_core import Wiring
+from fuse_lightning import check_step_wiring
 
 from .task import Task
 
@@ -20,8 +21,7 @@ def write_wiring(task: Task, model: nn.Module, batch_dict: Mapping[str, Any], ru
     Raises:
         WiringError: a key is misspelled or missing: says which component wants it, and the nearest keys there are.
     """
-    components = {"model": model, **task.make_losses(), **task.make_metrics()}
-    wiring = check_wiring(components, batch_dict)
+    wiring = check_step_wiring(batch_dict, model, task.make_losses(), task.make_metrics(), task.PREDICTION_KEYS)
     drawing = wiring.to_mermaid()
     lines = [f"| {' | '.join(row)} |" for row in (HEADER, ("---",) * 3, *wiring_rows(wiring))]
     notes = [f"\n{note}" for note in wiring.notes]
