@@ -2,6 +2,8 @@
 
 from .__about__ import __version__
 from .atomic_checkpoint_io import AtomicCheckpointIO
+from .configure_optimizers import ConfigureOptimizers
+from .data_module_default import DataModuleDefault
 from .default_callbacks import model_default_callbacks
 from .epoch_losses import EpochLosses
 from .lightning_module_default import LightningModuleDefault
@@ -11,6 +13,7 @@ from .metric_wrap_to_dict import MetricWrapToDict
 from .model_epoch_summary import ModelEpochSummary
 from .nonfinite_losses import NonFiniteLossError
 from .predictions import convert_predictions_to_dataframe
+from .predictions_to_file import PredictionsToFile
 from .random_state import RandomState
 from .step_functions import (
     MetricError,
@@ -25,6 +28,8 @@ from .step_wiring import check_step_wiring
 
 __all__ = [
     "AtomicCheckpointIO",
+    "ConfigureOptimizers",
+    "DataModuleDefault",
     "EpochLosses",
     "LightningModuleDefault",
     "MetricCollected",
@@ -33,6 +38,7 @@ __all__ = [
     "MetricWrapToDict",
     "ModelEpochSummary",
     "NonFiniteLossError",
+    "PredictionsToFile",
     "RandomState",
     "__version__",
     "check_step_wiring",

@@ -99,11 +99,14 @@ def callbacks_for_trainer(
         best_epoch_source: see `model_default_callbacks`.
         callbacks: more callbacks of the module's.
     """
-    present: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # a part of the trainer's sets it
+    present: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by one of its connectors
     given = [one for one in present if type(one) is ModelCheckpoint and not _is_automatic(one, trainer)]
     logs_lr = any(isinstance(one, LearningRateMonitor) for one in (*present, *callbacks))
     defaults = model_default_callbacks(model_dir, best_epoch_source, log_lr=bool(trainer.loggers) and not logs_lr)
-    if not trainer.checkpoint_callbacks:  # Trainer(enable_checkpointing=False); otherwise it has one at least
+    writes_checkpoints = bool(trainer.checkpoint_callbacks)  # Trainer(enable_checkpointing=False) has none
+    # Those of a module that was trained before. Lightning drops them in most orders of types only.
+    present[:] = [one for one in present if not isinstance(one, DefaultModelCheckpoint)]
+    if not writes_checkpoints:
         defaults = [one for one in defaults if not isinstance(one, ModelCheckpoint)]
     return [*defaults, *callbacks, *given]
 

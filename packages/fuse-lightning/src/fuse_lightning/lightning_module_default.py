@@ -371,7 +371,7 @@ def _as_ndict(batch_dict: Mapping[str, Any]) -> NDict:
 
 
 def _callbacks(trainer: pl.Trainer) -> list[Callback]:
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # a part of the trainer's sets it
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by one of its connectors
     return callbacks
 
 

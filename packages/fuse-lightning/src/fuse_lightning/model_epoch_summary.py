@@ -1,6 +1,7 @@
 """A table of the best and the current epoch, after every epoch."""
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from pytorch_lightning.callbacks import Checkpoint
 
 class ModelEpochSummary(Checkpoint):
     """Prints the logged values of the best and the current epoch, and writes them to `epoch_summary_<monitor>.txt`.
+
+    Beside them stand the epoch's learning rates, one for each parameter group, and its duration in seconds.
 
     The best epoch survives resuming. Only the first process prints and writes. Validation values are shown for epochs
     that validated. It is a `Checkpoint` in Lightning's sense, a callback that runs after the module has logged its
@@ -35,6 +38,8 @@ class ModelEpochSummary(Checkpoint):
         self.best_values: dict[str, float] = {}
         self._trainer: pl.Trainer | None = None
         self._validated = False
+        self._learning_rates: dict[str, float] = {}
+        self._epoch_began: float | None = None
 
     @property
     def state_key(self) -> str:
@@ -56,8 +61,25 @@ class ModelEpochSummary(Checkpoint):
         self.best_epoch = state_dict["best_epoch"]
         self.best_values = state_dict["best_values"]
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the time and the learning rates, which schedulers change before the epoch ends."""
+        self._epoch_began = time.monotonic()
+        rates = [float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        names = ["learning rate"] if len(rates) == 1 else [f"learning rate {i}" for i in range(len(rates))]
+        self._learning_rates = dict(zip(names, rates, strict=True))
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compare the epoch with the best one, and print and write both."""
+        """Compare the epoch with the best one, and print and write both.
+
+        Raises:
+            ValueError: the monitor has not been logged, and nothing more is to come.
+        """
+        if self.monitor not in trainer.callback_metrics and (self._validated or not trainer.enable_validation):
+            logged = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
+            raise ValueError(
+                f"ModelEpochSummary monitors {self.monitor!r}, which epoch {trainer.current_epoch} did not log. Logged "
+                f"are: {logged}. Monitor one of those, in best_epoch_source for instance."
+            )
         values = self._consider(trainer)
         self._validated = False
         table = self.table(trainer.current_epoch, values)
@@ -79,6 +101,9 @@ class ModelEpochSummary(Checkpoint):
             for name, value in sorted(trainer.callback_metrics.items())
             if self._validated or not name.startswith("validation")  # left from an earlier epoch
         }
+        values.update(self._learning_rates)
+        if self._epoch_began is not None:
+            values["epoch seconds"] = time.monotonic() - self._epoch_began
         value = values.get(self.monitor)
         if value is not None and self._is_best(value):
             self.best_epoch = trainer.current_epoch
@@ -110,4 +135,6 @@ class ModelEpochSummary(Checkpoint):
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.5f}"
+    if value is None:
+        return "-"
+    return f"{value:.5f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.3e}"

@@ -1,5 +1,6 @@
 """The trained model as a file of tensors and a page that describes it."""
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -93,8 +94,20 @@ def save_best_or_last_model(trainer: pl.Trainer, model_dir: Path, model: nn.Modu
         state_dict = trainer.strategy.lightning_module_state_dict()  # all processes take part where they share it out
     if trainer.is_global_zero:
         if path:
-            state_dict = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+            state_dict = _read_state_dict(Path(path))
         save_model_files(model_dir, model, _bare(state_dict), source)
+
+
+def _read_state_dict(checkpoint: Path) -> dict[str, Any]:
+    if checkpoint.is_dir():  # in which each process has written its part
+        from torch.distributed.checkpoint.format_utils import dcp_to_torch_save  # takes a quarter of a second to import
+
+        with tempfile.TemporaryDirectory(dir=checkpoint.parent) as folder:
+            whole = Path(folder) / "whole.ckpt"
+            dcp_to_torch_save(checkpoint, whole)
+            return _read_state_dict(whole)
+    state_dict: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    return state_dict
 
 
 def _bare(state_dict: Mapping[str, Any], prefix: str = "model.") -> dict[str, Any]:

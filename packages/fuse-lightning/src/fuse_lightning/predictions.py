@@ -42,10 +42,11 @@ def convert_predictions_to_dataframe(predictions: Sequence[Mapping[str, Any]]) -
     batches = [batch for part in predictions for batch in (part if isinstance(part, list) else [part])]
     if not batches:
         raise ValueError("convert_predictions_to_dataframe got no predictions. Was the loader empty?")
-    return pd.concat([pd.DataFrame(_columns(batch)) for batch in batches], ignore_index=True)
+    return pd.concat([pd.DataFrame(prediction_columns(batch)) for batch in batches], ignore_index=True)
 
 
-def _columns(batch: Mapping[str, Any]) -> dict[str, Any]:
+def prediction_columns(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that the predictions of one batch make: arrays of one axis, and lists."""
     columns: dict[str, Any] = {}
     for key, value in batch.items():
         if not isinstance(value, Tensor):

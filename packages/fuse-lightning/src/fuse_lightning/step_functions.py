@@ -131,6 +131,8 @@ def epoch_end_compute_and_log_metrics(
             value = metric.compute(results) if collected else metric.compute()
         except Exception as error:
             raise MetricError(name, metric, error) from error
+        if collected:  # which may give each process another value
+            value = pl_module.trainer.strategy.broadcast(value)
         results[f"metrics.{name}"] = value
         for full_name, one in NDict({name: value}).items():
             if not _is_number(one):
@@ -150,5 +152,15 @@ def _is_number(value: Any) -> bool:
 
 
 def _log(pl_module: pl.LightningModule, name: str, value: Any) -> None:
-    # The value is the same on all ranks already, so there is nothing for Lightning to reduce.
-    pl_module.log(name, value, on_step=False, on_epoch=True, batch_size=1)
+    # The value is the same on all processes already. Lightning warns of values that are not reduced; of equal ones the
+    # largest is the same bit by bit.
+    distributed = pl_module.trainer.world_size > 1
+    pl_module.log(
+        name,
+        value,
+        on_step=False,
+        on_epoch=True,
+        batch_size=1,
+        sync_dist=distributed,
+        reduce_fx="max" if distributed else "mean",
+    )

@@ -1,0 +1,166 @@
+"""Trains, validates, tests and predicts on two processes; writes what came out to the folder that it is given.
+
+Run by test_distributed.py. Lightning starts this script a second time for the second process.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import ModelParallelStrategy
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torchmetrics import MeanSquaredError
+
+from fuse_core import NDict, collate
+from fuse_lightning import LightningModuleDefault, MetricDefault, PredictionsToFile
+
+
+class Model(nn.Module):
+    """A linear layer with a batch normalization, which distributed models synchronise before each forward."""
+
+    reads, writes = ("data.x",), ("model.y",)
+
+    def __init__(self, norm=True):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3) if norm else nn.Identity()
+        self.linear = nn.Linear(3, 1)
+
+    def forward(self, batch_dict):
+        batch_dict["model.y"] = self.linear(self.norm(batch_dict["data.x"]))
+        return batch_dict
+
+
+class Loss(nn.Module):
+    reads, writes = ("model.y", "data.y"), ()
+
+    def forward(self, batch_dict):
+        return nn.functional.mse_loss(batch_dict["model.y"], batch_dict["data.y"])
+
+
+class BadOnOneProcess(Loss):
+    """Not finite for the samples of the second process in its first step; sample 3 is one of them."""
+
+    def forward(self, batch_dict):
+        bad = torch.tensor([sample == 3 for sample in batch_dict["data.sample_id"]]).any()
+        return super().forward(batch_dict) * torch.where(bad, torch.nan, 1.0)
+
+
+def loader(count, batch_size=4, collate_fn=collate):
+    generator = torch.Generator().manual_seed(count)
+    inputs = torch.randn(count, 3, generator=generator)
+    samples = [NDict({"data": {"sample_id": i, "x": x, "y": x.sum(0, keepdim=True)}}) for i, x in enumerate(inputs)]
+    return torch.utils.data.DataLoader(samples, batch_size=batch_size, collate_fn=collate_fn)
+
+
+def make_module(model_dir, **options):
+    torch.manual_seed(0)
+    defaults = {
+        "model_dir": model_dir,
+        "model": Model(),
+        "losses": {"mse": Loss()},
+        "optimizers_and_lr_schs": lambda module: torch.optim.SGD(module.parameters(), lr=0.0),
+    }
+    for mode in ("train", "validation", "test"):
+        metric = MetricDefault(pred="model.y", target="data.y", metric=MeanSquaredError())
+        defaults[f"{mode}_metrics"] = {"mse": metric}
+    return LightningModuleDefault(**defaults | options)
+
+
+def make_trainer(folder, processes, **options):
+    defaults = {
+        "max_epochs": 1,
+        "accelerator": "cpu",
+        "devices": processes,
+        "strategy": "ddp" if processes > 1 else "auto",
+        "default_root_dir": folder,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return pl.Trainer(**defaults | options)
+
+
+def measure(folder, processes):
+    """What is logged and predicted, with loaders that two processes cannot divide evenly."""
+    results = {}
+    for name, count in (("uneven_last_batch", 10), ("padded", 11)):
+        trainer = make_trainer(folder, processes)
+        loaders = {"first": loader(count), "second": loader(count + 3)}
+        logged = trainer.validate(make_module(folder), loaders, verbose=False)
+        results[f"validate_{name}"] = {key: value for part in logged for key, value in part.items()}
+        (results[f"test_{name}"],) = trainer.test(make_module(folder), loader(count), verbose=False)
+    trainer = make_trainer(folder, processes)
+    trainer.fit(make_module(folder, model=Model(norm=False)), loader(10))
+    results["train"] = {key: value.item() for key, value in trainer.callback_metrics.items()}
+    writer = PredictionsToFile(folder / f"predictions_{processes}.csv")
+    trainer = make_trainer(folder, processes, callbacks=[writer])
+    trainer.predict(make_module(folder, prediction_keys=["model.y"]), loader(11), return_predictions=False)
+    return results
+
+
+def skip(folder):
+    """A step on two processes of which one's loss is not finite: every process's weights before and after."""
+    module = make_module(
+        folder,
+        model=Model(norm=False),
+        losses={"mse": BadOnOneProcess()},
+        on_nonfinite="skip",
+        optimizers_and_lr_schs=lambda module: torch.optim.SGD(module.parameters(), lr=1.0),
+    )
+    before = weights_of_all(module) if torch.distributed.is_initialized() else None
+    trainer = make_trainer(folder, 2)
+    trainer.fit(module, loader(8))
+    return {
+        "before": before,
+        "after": weights_of_all(module),
+        "loss": trainer.callback_metrics["train.losses.mse"].item(),
+    }
+
+
+def weights_of_all(module):
+    weights = torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
+    everyones = [torch.empty_like(weights) for _ in range(2)]
+    torch.distributed.all_gather(everyones, weights)
+    return [one.tolist() for one in everyones]
+
+
+class Sharded(LightningModuleDefault):
+    """Its model's parameters are shared out between the processes (FSDP)."""
+
+    def configure_model(self):
+        if not hasattr(self.model, "reshard"):
+            fully_shard(self.model, mesh=self.device_mesh["data_parallel"])
+
+
+def shard(folder):
+    """Training with FSDP, of plain dicts, which is what some strategies make of batches."""
+    torch.manual_seed(0)
+    module = Sharded(
+        model_dir=folder,
+        model=Model(norm=False),
+        losses={"mse": Loss()},
+        optimizers_and_lr_schs=lambda module: torch.optim.SGD(module.parameters(), lr=0.1),
+        best_epoch_source={"monitor": "validation.losses.mse"},
+        save_model=True,
+    )
+    trainer = make_trainer(folder, 2, strategy=ModelParallelStrategy())
+    trainer.fit(module, loader(12, collate_fn=lambda samples: dict(collate(samples))), loader(7))
+    return {
+        "loss": trainer.callback_metrics["validation.losses.mse"].item(),
+        "parameters": sorted({type(parameter).__name__ for parameter in module.model.parameters()}),
+    }
+
+
+def main():
+    folder = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    results = {"two": measure(folder, 2), "skip": skip(folder), "sharded": shard(folder / "sharded")}
+    if torch.distributed.get_rank() == 0:
+        (folder / "results.json").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
