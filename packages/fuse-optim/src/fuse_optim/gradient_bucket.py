@@ -41,28 +41,40 @@ class GradientBucket:
             norms = [whole(torch.linalg.vector_norm(tensor, dtype=dtype)) for tensor in tensors]
         return global_norm(norms)
 
-    def times_weights(self, tensors: list[Tensor]) -> list[Tensor]:
-        r"""ASAM's :math:`T_w` times tensors, :math:`T_w = \mathrm{diag}(|w| + \eta)`; the tensors if not adaptive."""
+    def scaled_gradients(self) -> list[Tensor]:
+        r"""ASAM's :math:`T_w \, g`, up to the sign of each element; the gradients themselves if not adaptive."""
+        return self._product(self._weight_scales(), self.grads) if self.adaptive else self.grads
+
+    def ascent_direction(self) -> list[Tensor]:
+        r"""ASAM's :math:`T_w^2 \, g`; the gradients themselves if not adaptive."""
         if not self.adaptive:
-            return tensors
-        params = self.params
-        if params[0].dtype != (dtype := at_least_float32(params[0].dtype)):
-            params = [param.to(dtype) for param in params]
-        if not self.foreach:
-            return [(param.abs() + self.adaptive_eta) * t for param, t in zip(params, tensors, strict=True)]
-        products = list(torch._foreach_abs(params))
-        if self.adaptive_eta:
-            torch._foreach_add_(products, self.adaptive_eta)
-        torch._foreach_mul_(products, tensors)
-        return products
+            return self.grads
+        scales = self._weight_scales()
+        direction = self._product(scales, self.grads)
+        if self.foreach:
+            torch._foreach_mul_(direction, scales)
+            return direction
+        return self._product(scales, direction)
+
+    def _weight_scales(self) -> list[Tensor]:
+        r"""The diagonal of :math:`T_w`, :math:`|w| + \eta`; w itself without :math:`\eta`, as signs do not matter then."""
+        scales = [as_float32(param) for param in self.params]
+        if self.adaptive_eta == 0 and not scales[0].is_complex():
+            return scales
+        return [scale.abs() + self.adaptive_eta for scale in scales]
+
+    def _product(self, first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
+        if self.foreach:
+            return list(torch._foreach_mul(first, second))
+        return [a * b for a, b in zip(first, second, strict=True)]
 
     def add_(self, targets: list[Tensor], tensors: list[Tensor], scale: Tensor) -> None:
         """Add `scale` times `tensors` to `targets`, in place."""
         scale = scale.to(targets[0].device)
         targets, tensors = local_shards(targets), local_shards(tensors)
-        if targets[0].dtype != (dtype := at_least_float32(targets[0].dtype)):
+        if as_float32(targets[0]) is not targets[0]:
             for target, tensor in zip(targets, tensors, strict=True):
-                target.add_(tensor.to(dtype) * scale)  # the scale itself may be too large for half precision
+                target.add_(as_float32(tensor) * scale)  # the scale itself may be too large for half precision
         elif not self.foreach:
             for target, tensor in zip(targets, tensors, strict=True):
                 target.addcmul_(tensor, scale)
@@ -72,25 +84,28 @@ class GradientBucket:
         else:
             torch._foreach_add_(targets, torch._foreach_mul(tensors, scale))
 
-    def copy_(self, targets: list[Tensor], sources: list[Tensor]) -> None:
-        """Copy `sources` to `targets`."""
-        if self.foreach:
-            torch._foreach_copy_(targets, sources)
+    def subtract_from_gradients_(self, tensors: list[Tensor], scale: Tensor) -> None:
+        """Make `tensors` the gradients minus `scale` times themselves, in place."""
+        scale = scale.to(tensors[0].device)
+        if self.foreach and as_float32(tensors[0]) is tensors[0]:
+            torch._foreach_mul_(tensors, -scale)
+            torch._foreach_add_(tensors, self.grads)
         else:
-            for target, source in zip(targets, sources, strict=True):
-                target.copy_(source)
+            for tensor, grad in zip(tensors, self.grads, strict=True):
+                tensor.copy_(as_float32(grad) - as_float32(tensor) * scale)
 
 
-def bucket_gradients(param_groups: Iterable[dict[str, Any]]) -> list[GradientBucket]:
-    """The parameters that have gradients, in buckets.
+MAX_ELEMENTS = 2**22
+"""Of a bucket with more than one tensor: what is computed for a bucket is gone before the next one's turn."""
 
-    The per-tensor path is taken for complex numbers, for subclasses of tensors such as `DTensor`, and in groups with
-    `foreach=False`, the switch of PyTorch's own optimizers.
+
+def dense_gradients(param_groups: Iterable[dict[str, Any]]) -> list[tuple[int, Tensor, Tensor]]:
+    """The group's index, parameter and gradient of all parameters that have one.
 
     Raises:
         RuntimeError: a gradient is sparse.
     """
-    buckets: dict[Any, GradientBucket] = {}
+    found = []
     for index, group in enumerate(param_groups):
         for param in group["params"]:
             grad = param.grad
@@ -101,14 +116,47 @@ def bucket_gradients(param_groups: Iterable[dict[str, Any]]) -> list[GradientBuc
                     f"SAM needs dense gradients, got one of layout {grad.layout} for a parameter of shape "
                     f"{tuple(param.shape)}. Build embeddings with sparse=False, or leave them to another optimizer."
                 )
-            plain = type(grad) is Tensor and type(param) in (Tensor, Parameter) and not grad.is_complex()
-            foreach = plain and group.get("foreach") is not False
-            key = (index, param.device, param.dtype, grad.dtype, foreach)
-            if key not in buckets:
-                buckets[key] = GradientBucket(group["rho"], group["adaptive"], group["adaptive_eta"], foreach)
-            buckets[key].params.append(param)
-            buckets[key].grads.append(grad)
-    return list(buckets.values())
+            found.append((index, param, grad))
+    return found
+
+
+def bucket_gradients(param_groups: list[dict[str, Any]]) -> list[GradientBucket]:
+    """The parameters that have gradients, in buckets.
+
+    They are worked on one by one where numbers are complex, for subclasses of tensors such as `DTensor`, and in groups
+    with `foreach=False`, the switch of PyTorch's own optimizers.
+
+    Raises:
+        RuntimeError: a gradient is sparse.
+    """
+    buckets: list[GradientBucket] = []
+    open_buckets: dict[Any, tuple[GradientBucket, int]] = {}
+    for index, param, grad in dense_gradients(param_groups):
+        group = param_groups[index]
+        plain = type(grad) is Tensor and type(param) in (Tensor, Parameter) and not grad.is_complex()
+        foreach = plain and group.get("foreach") is not False
+        key = (index, param.device, param.dtype, grad.dtype, foreach)
+        bucket, elements = open_buckets.get(key, (None, 0))
+        elements += param.numel()
+        if bucket is None or elements > MAX_ELEMENTS:
+            bucket, elements = (
+                GradientBucket(group["rho"], group["adaptive"], group["adaptive_eta"], foreach),
+                param.numel(),
+            )
+            buckets.append(bucket)
+        bucket.params.append(param)
+        bucket.grads.append(grad)
+        open_buckets[key] = bucket, elements
+    return buckets
+
+
+def copy_tensors_(targets: list[Tensor], sources: list[Tensor], foreach: bool) -> None:
+    """Copy `sources` to `targets`."""
+    if foreach:
+        torch._foreach_copy_(targets, sources)
+    else:
+        for target, source in zip(targets, sources, strict=True):
+            target.copy_(source)
 
 
 def global_norm(norms: list[Tensor]) -> Tensor:
@@ -121,6 +169,11 @@ def global_norm(norms: list[Tensor]) -> Tensor:
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """The dtype to compute in."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def as_float32(tensor: Tensor) -> Tensor:
+    """Half precision in float32; any other tensor itself."""
+    return tensor.to(at_least_float32(tensor.dtype))
 
 
 def local_shards(tensors: list[Tensor]) -> list[Tensor]:

@@ -20,7 +20,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .gradient_bucket import GradientBucket, at_least_float32, global_norm, whole
+from .gradient_bucket import GradientBucket, as_float32, global_norm, whole
 
 ORTHOGONAL_GRADIENT = "sam_orthogonal_gradient"
 """The key of the component in the optimizer's state of a parameter."""
@@ -30,7 +30,7 @@ def orthogonal_gradient(clean: dict[Tensor, Tensor], buckets: list[GradientBucke
     """The component of the perturbed gradient that is orthogonal to the gradient at the weights.
 
     Args:
-        clean: the gradients at the weights, by parameter.
+        clean: the gradients at the weights, by parameter; overwritten by the result, to save memory.
         buckets: the parameters with their gradients at the perturbed weights.
 
     Returns:
@@ -45,18 +45,17 @@ def orthogonal_gradient(clean: dict[Tensor, Tensor], buckets: list[GradientBucke
     ]
     product = torch.stack([product.to(norm) for product in products]).sum()
     share = torch.where(norm > 0, product / norm.square(), 0.0)
-    parts = [[grad.clone() for grad in bucket.grads] for bucket, _ in both]
-    for components, (bucket, tensors) in zip(parts, both, strict=True):
-        bucket.add_(components, tensors, -share)
+    for bucket, tensors in both:
+        bucket.subtract_from_gradients_(tensors, share)
     # Of parallel gradients nothing but rounding is left, which must not be stretched to the length of a gradient.
-    length = global_norm([bucket.norm(components) for components, (bucket, _) in zip(parts, both, strict=True)])
+    length = global_norm([bucket.norm(tensors) for bucket, tensors in both])
     rounding = 4 * max(torch.finfo(bucket.grads[0].dtype).eps for bucket, _ in both)
     significant = length > rounding * global_norm([bucket.norm(bucket.grads) for bucket, _ in both])
     orthogonal: dict[Tensor, Tensor] = {}
-    for components, (bucket, _) in zip(parts, both, strict=True):
-        for component in components:
-            component.mul_(significant.to(component.device))
-        orthogonal.update(zip(bucket.params, components, strict=True))
+    for bucket, tensors in both:
+        for tensor in tensors:
+            tensor.mul_(significant.to(tensor.device))
+        orthogonal.update(zip(bucket.params, tensors, strict=True))
     return orthogonal
 
 
@@ -93,5 +92,4 @@ def _restrict(
 
 def _dot(first: Tensor, second: Tensor) -> Tensor:
     """The real inner product of two tensors, summed in float32 at least."""
-    dtype = at_least_float32(first.dtype)
-    return whole((first.to(dtype).conj() * second.to(dtype)).real.sum())
+    return whole((as_float32(first).conj() * as_float32(second)).real.sum())

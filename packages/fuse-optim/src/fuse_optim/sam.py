@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from .batch_norm_stats import freeze_batch_norm_stats
 from .foreign_checkpoint import without_perturbation_buffers
-from .gradient_bucket import bucket_gradients, global_norm
+from .gradient_bucket import bucket_gradients, dense_gradients, global_norm
 from .orthogonal_gradient import ORTHOGONAL_GRADIENT, add_orthogonal_gradient, orthogonal_gradient
 from .rng_snapshot import RNGSnapshot
 from .saved_weights import SavedWeights
@@ -273,12 +273,12 @@ class SAM(Optimizer):
     @torch.no_grad()
     def _climb(self, grad_scaler: GradScaler | None, missing_gradient: str) -> "_OpenedPass":
         """Move to the perturbed weights, if a perturbed pass is due."""
-        buckets = bucket_gradients(self.param_groups)
-        if not buckets:
+        if not dense_gradients(self.param_groups):
             raise RuntimeError(f"SAM found no gradient after the first pass. {missing_gradient}")
         if not self.second_pass_is_due:
             return _OpenedPass()
-        norm = global_norm([bucket.norm(bucket.times_weights(bucket.grads)) for bucket in buckets])
+        buckets = bucket_gradients(self.param_groups)
+        norm = global_norm([bucket.norm(bucket.scaled_gradients()) for bucket in buckets])
         if self._overflows(norm, grad_scaler):
             return _OpenedPass(overflow=True)
         clean: dict[Tensor, Tensor] = {}
@@ -290,7 +290,7 @@ class SAM(Optimizer):
             self._saved.save(bucket)
             # A gradient of exactly zero gives no direction: stay, rather than divide by zero.
             scale = torch.where(norm > 0, bucket.rho / norm, 0.0)
-            bucket.add_(bucket.params, bucket.times_weights(bucket.times_weights(bucket.grads)), scale)
+            bucket.add_(bucket.params, bucket.ascent_direction(), scale)
         return _OpenedPass(clean)
 
     def _descend(self, opened: "_OpenedPass", grad_scaler: GradScaler | None) -> None:

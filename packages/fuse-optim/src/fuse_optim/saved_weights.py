@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .gradient_bucket import GradientBucket, local_shards
+from .gradient_bucket import GradientBucket, copy_tensors_, local_shards
 
 
 class SavedWeights:
@@ -15,11 +15,7 @@ class SavedWeights:
 
     def __init__(self) -> None:
         self._buffers: dict[Tensor, Tensor] = {}
-        self._saved: list[tuple[GradientBucket, list[Tensor], list[Tensor]]] = []
-
-    def __bool__(self) -> bool:
-        """Whether weights are saved that were not restored."""
-        return bool(self._saved)
+        self._saved: list[tuple[list[Tensor], list[Tensor], bool]] = []  # weights, copies, foreach
 
     def save(self, bucket: GradientBucket) -> None:
         """Copy the weights of a bucket."""
@@ -34,11 +30,11 @@ class SavedWeights:
             ):
                 buffer = self._buffers[param] = torch.empty_like(weight)
             copies.append(buffer)
-        bucket.copy_(copies, weights)
-        self._saved.append((bucket, weights, copies))
+        copy_tensors_(copies, weights, bucket.foreach)
+        self._saved.append((weights, copies, bucket.foreach))
 
     def restore(self) -> None:
         """Copy back, bit by bit, what was saved."""
-        for bucket, weights, copies in self._saved:
-            bucket.copy_(weights, copies)
+        for weights, copies, foreach in self._saved:
+            copy_tensors_(weights, copies, foreach)
         self._saved = []  # last, so that an interrupted restoration can be done again
