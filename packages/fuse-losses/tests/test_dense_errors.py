@@ -40,6 +40,8 @@ LOGITS, TARGET = torch.zeros(2, 3, 4), torch.zeros(2, 4, dtype=torch.long)
         ),
         ({"class_weights": torch.tensor([1.0, torch.nan, 1.0])}, ValueError, "finite number of at least 0, got nan"),
         ({"class_weights": torch.tensor([1.0, -2.0, 1.0])}, ValueError, "finite number of at least 0, got -2.0"),
+        ({"include_background": "no"}, TypeError, "include_background=.* takes True or False, got 'no'"),
+        ({"validate": 1}, TypeError, "validate=.* takes True or False, got 1"),
         ({"class_weights": torch.ones(1, 3)}, ValueError, r"has one axis, over the classes, got shape \(1, 3\)"),
     ],
 )
@@ -155,6 +157,16 @@ def test_a_bad_argument_of_one_loss_is_an_error_there_too(function, loss, option
         ),
         (LOGITS, TARGET, {"ignore_classes": [3]}, ValueError, r"ignore_classes=\) holds \[3\], .* classes 0 to 2"),
         (LOGITS, TARGET, {"ignore_classes": [0, 1, 2]}, ValueError, "no class left: the prediction has 3, and all are"),
+        (LOGITS.numpy(), TARGET, {}, TypeError, "takes a tensor as prediction, got ndarray"),
+        (LOGITS, TARGET.tolist(), {}, TypeError, "takes a tensor as target, got list"),
+        (LOGITS, TARGET, {"mask": [1, 1, 0, 1]}, TypeError, "takes a tensor as mask, got list"),
+        (
+            LOGITS + 3,
+            TARGET,
+            {"activation": "none"},
+            ValueError,
+            "probabilities from 0 to 1, got values from 3 to 3. Use activation='softmax' or 'sigmoid' for logits",
+        ),
         (
             LOGITS,
             TARGET,
@@ -199,6 +211,32 @@ def test_both_mask_and_mask_key_are_an_error(loss):
         ValueError, match=f"{loss.__name__} takes a mask or a mask_key, got both: 'data.mask' and a tensor"
     ):
         loss(pred="pred", target="target", mask=torch.ones(1, 4), mask_key="data.mask")
+
+
+@pytest.mark.parametrize("loss", CLASSES)
+def test_a_mask_that_is_no_tensor_is_an_error_at_construction(loss):
+    with pytest.raises(TypeError, match=rf"{loss.__name__}\(mask=\) takes a tensor, got \[1, 0\]"):
+        loss(pred="pred", target="target", mask=[1, 0])
+
+
+@pytest.mark.parametrize("loss", CLASSES)
+def test_a_key_that_is_no_string_is_an_error_at_construction(loss):
+    with pytest.raises(TypeError, match=rf"{loss.__name__} reads keys that are strings, got \['pred', 3\]"):
+        loss(pred="pred", target=3)
+
+
+def test_probabilities_that_do_not_count_or_are_out_of_range_by_rounding_are_no_error():
+    prediction = torch.tensor([[[-0.001, 7.0], [1.001, 0.0]]])
+    value = dice_loss(prediction, torch.tensor([[1, 0]]), activation="none", mask=torch.tensor([[1, 0]]))
+    torch.testing.assert_close(value, torch.tensor(0.0), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("index", [-1, 3])
+@pytest.mark.parametrize("function", [segmentation_cross_entropy, dice_loss])
+def test_a_class_index_out_of_range_is_an_error_of_torch_when_compiled(function, index):
+    torch.compiler.reset()
+    with pytest.raises((RuntimeError, IndexError), match=f"index {index} is out of bounds"):
+        torch.compile(function, fullgraph=True, backend="eager")(LOGITS, TARGET + index)
 
 
 @pytest.mark.parametrize("loss", CLASSES)

@@ -135,9 +135,20 @@ def test_numeric_class_weights_and_alphas_are_buffers():
     weights = torch.tensor([1.0, 2.0])
     loss = LossFocal(**KEYS, class_weights=weights, alpha=[0.25, 0.75])
     assert set(loss.state_dict()) == {"class_weights", "alpha"}
-    assert loss.double().alpha.dtype == torch.float64
     weights.zero_()
     assert torch.equal(loss.class_weights, torch.tensor([1.0, 2.0]).double())
+
+
+def test_class_weights_and_alphas_stay_exact_whatever_type_the_module_is_cast_to():
+    loss = LossFocal(**KEYS, class_weights=[0.1, 1 / 3, 1.0], alpha=[0.3, 0.2, 0.1], mask=torch.ones(1, 5)).half()
+    batch = make_batch()
+    batch["model.logits"] = batch["model.logits"].double()
+    expected = functional.focal_loss(
+        batch["model.logits"], batch["data.label"], class_weights=[0.1, 1 / 3, 1.0], alpha=[0.3, 0.2, 0.1]
+    )
+    assert torch.equal(loss(batch), expected)
+    assert loss.to("meta").class_weights.device.type == "meta"
+    assert loss.to_empty(device="cpu").class_weights.device.type == "cpu"
 
 
 def test_a_loss_without_numbers_has_no_state():

@@ -121,6 +121,33 @@ def test_the_count_is_saved_and_loaded():
     assert values(other, 2) == [0, 2]
 
 
+def test_a_number_written_to_the_buffer_counts():
+    warm_up, average = (LossWarmUp(loss=Calls(), nof_iterations=3) for _ in range(2))
+    values(warm_up, 2)
+    values(average, 1)
+    with torch.no_grad():
+        average.forwards.copy_(warm_up.forwards)  # as averages of weights do with buffers
+    assert values(average, 2) == [0, 2]
+    average.forwards = torch.tensor(0)
+    assert values(average, 1) == [0]
+    average.load_state_dict(warm_up.state_dict(), assign=True)
+    assert values(average, 2) == [0, 2]
+
+
+def test_the_buffer_is_not_read_from_the_device_in_each_step():
+    class Unread(torch.Tensor):
+        def __int__(self):
+            raise AssertionError("the count was read from the device")
+
+    warm_up = LossWarmUp(loss=Calls(), nof_iterations=1)
+    warm_up.forwards = warm_up.forwards.as_subclass(Unread)
+    with pytest.raises(AssertionError, match="read from the device"):
+        warm_up(make_batch())  # once, because the buffer is another one
+    warm_up = LossWarmUp(loss=Calls(), nof_iterations=1)
+    warm_up.forwards.__class__ = Unread
+    assert values(warm_up, 2) == [0, 2]
+
+
 def test_a_copy_counts_by_itself():
     warm_up = LossWarmUp(loss=Calls(), nof_iterations=2)
     values(warm_up, 1)
@@ -172,6 +199,7 @@ def test_a_missing_key_shows_while_zero():
         ({"loss": torch.sum}, TypeError, r"loss=\) takes a loss, a module that is given a batch_dict, got <built-in"),
         ({"nof_iterations": -1}, ValueError, r"nof_iterations=\) is at least 0, got -1"),
         ({"nof_iterations": 1.0}, TypeError, r"nof_iterations=\) takes an int, got 1.0"),
+        ({"compute_while_zero": "no"}, TypeError, r"compute_while_zero=\) takes True or False, got 'no'"),
         ({"ramp": "step"}, ValueError, r"ramp=\) is one of 'linear', 'cosine', None, got 'step'"),
         ({"ramp": "linear", "ramp_iterations": 0}, ValueError, r"ramp_iterations=\) is at least 1, got 0"),
         ({"ramp_iterations": 3}, ValueError, r"ramp_iterations=\) goes with ramp='linear' or 'cosine', got no ramp"),

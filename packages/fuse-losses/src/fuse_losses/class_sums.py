@@ -62,6 +62,11 @@ def class_probabilities(target: Tensor, valid: Tensor | None, classes: int, dtyp
     return target if valid is None else torch.where(valid[:, None], target, 0.0)
 
 
+def zero_where_invalid(logits: Tensor, valid: Tensor | None) -> Tensor:
+    """Logits `[B, C, S]` with 0 where not valid: a gradient of 0 would not stay 0 through NaN or infinity there."""
+    return logits if valid is None else torch.where(valid[:, None], logits, 0.0)
+
+
 def _sums(
     logits: Tensor,
     target: Tensor,
@@ -158,7 +163,7 @@ def _formula(
     logits: Tensor, target: Tensor, valid: Tensor | None, activation: Activation, squared: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same sums as one expression, for derivatives of derivatives."""
-    probabilities = probabilities_of(logits, activation)
+    probabilities = probabilities_of(zero_where_invalid(logits, valid), activation)
     if valid is not None:
         probabilities = torch.where(valid[:, None], probabilities, 0.0)
     truth = class_probabilities(target, valid, logits.shape[1], probabilities.dtype)

@@ -1,5 +1,7 @@
 """Weights of the classes, given or from how often the classes occur."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -41,6 +43,18 @@ def inverse_proportion_weights(target: Tensor, num_classes: int, valid: Tensor |
         flat_valid = None if valid is None else valid.reshape(1, -1)
     counts = class_counts(flat, flat_valid, num_classes)
     return balanced(counts).to(accumulation_dtype(target.dtype))
+
+
+def numbers_on_device(numbers: Sequence[float] | Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Numbers of the classes as a tensor `[C]`."""
+    if isinstance(numbers, Tensor):
+        return numbers.detach().to(device, dtype)
+    if device.type == "cpu":
+        return torch.tensor(numbers, dtype=dtype)
+    result = torch.empty(len(numbers), dtype=dtype, device=device)
+    for place, number in zip(result.unbind(), numbers, strict=True):
+        place.fill_(number)  # one by one, because a copy from the CPU would wait for the device
+    return result
 
 
 def balanced(counts: Tensor) -> Tensor:

@@ -6,10 +6,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .class_weights import balanced, class_counts
+from .class_sums import zero_where_invalid
+from .class_weights import balanced, class_counts, numbers_on_device
 from .dense_options import ClassWeights, DenseSettings, values_may_be_read
 from .resize_target import resize_nearest, resize_pooled, valid_voxels
 from .voxel_chunks import accumulation_dtype
+
+_ROUNDING = 1e-2
+"""How far predicted probabilities may be out of range, as averages and interpolations of half precision are."""
 
 
 class DenseInputs(NamedTuple):
@@ -41,9 +45,11 @@ def read_dense_inputs(
         settings: the checked options.
 
     Raises:
-        TypeError: logits that are not floating-point, class indices that are, or a target that wants a gradient.
+        TypeError: what is no tensor, logits that are not floating-point, class indices that are, or a target that wants
+            a gradient.
         ValueError: shapes that do not fit, a class or a probability out of range, or no class left.
     """
+    _check_tensors(loss, prediction=logits, target=target, mask=mask)
     if target.dtype in (torch.uint16, torch.uint32, torch.uint64):
         target = target.long()  # which torch has few operations for
     classes = _check_shapes(loss, logits, target, settings)
@@ -59,7 +65,7 @@ def read_dense_inputs(
     if mask is not None:
         mask = _read_mask(loss, mask, logits.shape[0], old_spatial)
         valid = mask if valid is None else valid & mask
-    _check_values(loss, target, valid, classes, per_class, settings.validate)
+    _check_target(loss, target, valid, classes, per_class, settings.validate)
 
     if old_spatial != spatial:
         if settings.resize_mode == "nearest":
@@ -70,6 +76,8 @@ def read_dense_inputs(
             per_class = True
     flat_logits, flat_target = _flatten(logits, 2), _flatten(target, 2 if per_class else 1)
     flat_valid = None if valid is None else _flatten(valid, 1)
+    if settings.activation == "none":
+        _check_probabilities(loss, flat_logits.detach(), flat_valid, settings.validate)
     weights = _class_weights(loss, flat_logits, flat_target, flat_valid, settings)
     return DenseInputs(flat_logits, flat_target, flat_valid, weights, spatial)
 
@@ -85,6 +93,12 @@ def voxel_counts(inputs: DenseInputs, dtype: torch.dtype) -> Tensor:
         return inputs.valid.sum(1, keepdim=True).to(dtype)
     samples, _, voxels = inputs.logits.shape
     return torch.full((samples, 1), voxels, dtype=dtype, device=inputs.logits.device)
+
+
+def _check_tensors(loss: str, **tensors: object) -> None:
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor) and not (name == "mask" and value is None):
+            raise TypeError(f"{loss} takes a tensor as {name}, got {type(value).__name__}.")
 
 
 def _check_shapes(loss: str, logits: Tensor, target: Tensor, settings: DenseSettings) -> int:
@@ -136,7 +150,7 @@ def _read_mask(loss: str, mask: Tensor, samples: int, spatial: torch.Size) -> Te
     return mask.expand(samples, *spatial)
 
 
-def _check_values(
+def _check_target(
     loss: str, target: Tensor, valid: Tensor | None, classes: int, per_class: bool, validate: bool
 ) -> None:
     """Raise if a valid voxel's class index or probability is out of range, where looking costs no synchronisation."""
@@ -158,6 +172,18 @@ def _check_values(
         f"{loss} takes {what}, got {values} at {int(wrong.sum())} voxels. Fix the target, or leave such voxels out with"
         " ignore_index or a mask."
     )
+
+
+def _check_probabilities(loss: str, prediction: Tensor, valid: Tensor | None, validate: bool) -> None:
+    """Raise if a valid voxel of a prediction `[B, C, S]` is no probability, where looking costs no synchronisation."""
+    if prediction.numel() == 0 or not values_may_be_read(prediction, validate):
+        return
+    low, high = torch.aminmax(zero_where_invalid(prediction, valid))
+    if bool((low < -_ROUNDING) | (high > 1 + _ROUNDING)):  # NaN is not: it comes of training, not of a wrong option
+        raise ValueError(
+            f"{loss}(activation='none') takes probabilities from 0 to 1, got values from {low:g} to {high:g}. Use"
+            " activation='softmax' or 'sigmoid' for logits."
+        )
 
 
 def _flatten(tensor: Tensor, from_axis: int) -> Tensor:
@@ -196,6 +222,4 @@ def _given_weights(class_weights: ClassWeights | None, logits: Tensor, counts: C
         return None
     if isinstance(class_weights, str):  # "ipw"
         return balanced(counts()).to(dtype)
-    if isinstance(class_weights, Tensor):
-        return class_weights.detach().to(logits.device, dtype)
-    return torch.tensor(class_weights, dtype=dtype, device=logits.device)
+    return numbers_on_device(class_weights, dtype, logits.device)

@@ -56,8 +56,8 @@ class DenseOptions(TypedDict, total=False):
     demands equal sizes."""
 
     validate: bool
-    """Check the values of targets and weights on other devices than the CPU too, at the price of a synchronisation. On
-    the CPU they are always checked."""
+    """Check the values of targets, of weights and, with `activation="none"`, of predictions on other devices than the
+    CPU too, at the price of a synchronisation. On the CPU they are always checked, but not in a compiled loss."""
 
 
 class DenseSettings(NamedTuple):
@@ -102,6 +102,8 @@ def dense_settings(loss: str, options: Mapping[str, Any]) -> DenseSettings:
         raise ValueError(f"{loss}(ignore_classes=) takes class indices from 0, got {list(ignored)}.")
     if not settings.include_background:
         ignored = (0, *ignored)
+    check_bool(loss, "include_background", settings.include_background)
+    check_bool(loss, "validate", settings.validate)
     check_class_weights(loss, settings.class_weights, settings.validate)
     return DenseSettings(**{**options, "ignore_classes": ignored})
 
@@ -111,6 +113,12 @@ def check_choice(loss: str, option: str, value: object, choices: Sequence[str], 
     if value not in choices:
         listed = ", ".join([*map(repr, choices), *others])
         raise ValueError(f"{loss}({option}=) is one of {listed}, got {value!r}.")
+
+
+def check_bool(loss: str, option: str, value: object) -> None:
+    """Raise a TypeError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{loss}({option}=) takes True or False, got {value!r}.")
 
 
 def check_number(loss: str, option: str, value: object, *, at_most: float = math.inf) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .class_sums import class_sums
 from .dense_inputs import read_dense_inputs
-from .dense_options import DenseOptions, dense_settings
+from .dense_options import DenseOptions, check_bool, dense_settings
 from .tversky import Empty, OverlapOptions, check_overlap, reduce_classes, tversky_index
 
 
@@ -91,5 +91,4 @@ def check_dice(loss: str, overlap: OverlapOptions, **switches: bool) -> None:
     """Raise unless the options have values that they take."""
     check_overlap(loss, overlap)
     for option, value in switches.items():
-        if not isinstance(value, bool):
-            raise TypeError(f"{loss}({option}=) takes True or False, got {value!r}.")
+        check_bool(loss, option, value)

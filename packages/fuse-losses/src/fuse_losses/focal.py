@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .class_sums import class_probabilities
-from .class_weights import class_counts
+from .class_sums import class_probabilities, zero_where_invalid
+from .class_weights import class_counts, numbers_on_device
 from .dense_inputs import DenseInputs, holds_indices, read_dense_inputs
 from .dense_options import DenseOptions, DenseSettings, check_number, check_numbers, dense_settings
 from .focal_term import focal_term
@@ -108,6 +108,7 @@ def _categorical_losses(inputs: DenseInputs, settings: DenseSettings, gamma: flo
     if settings.activation == "softmax" and holds_indices(inputs.target):
         return softmax_focal(logits, target, valid, factor, gamma)
     dtype = accumulation_dtype(logits.dtype)
+    logits = zero_where_invalid(logits, valid)
     if settings.activation == "softmax":
         log_probabilities = torch.log_softmax(logits, dim=1, dtype=dtype)
     else:
@@ -119,7 +120,7 @@ def _categorical_losses(inputs: DenseInputs, settings: DenseSettings, gamma: flo
 def _binary_losses(inputs: DenseInputs, settings: DenseSettings, gamma: float, alpha: Tensor | None) -> Tensor:
     """The losses `[B, C, S]` of channels that are probabilities by themselves."""
     dtype = accumulation_dtype(inputs.logits.dtype)
-    logits = inputs.logits.to(dtype)
+    logits = zero_where_invalid(inputs.logits, inputs.valid).to(dtype)
     positive = class_probabilities(inputs.target, inputs.valid, logits.shape[1], dtype)
     if settings.activation == "sigmoid":
         log_p, log_rest = logsigmoid(logits), logsigmoid(-logits)
@@ -162,10 +163,7 @@ def _alpha_of_classes(alpha: Alpha | None, classes: int, dtype: torch.dtype, dev
         return None
     if isinstance(alpha, (int, float)):
         return torch.full((classes,), float(alpha), dtype=dtype, device=device)
-    if isinstance(alpha, Tensor):
-        factors = alpha.detach().to(device, dtype)
-    else:
-        factors = torch.tensor(alpha, dtype=dtype, device=device)
+    factors = numbers_on_device(alpha, dtype, device)
     if len(factors) != classes:
         raise ValueError(f"focal_loss got {len(factors)} values of alpha for a prediction of {classes} classes.")
     return factors

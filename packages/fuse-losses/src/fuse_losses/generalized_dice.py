@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .class_sums import ClassSums, class_sums
 from .dense_inputs import read_dense_inputs, voxel_counts
-from .dense_options import DenseOptions, check_choice, check_number, dense_settings
+from .dense_options import DenseOptions, check_bool, check_choice, check_number, dense_settings
 from .safe_division import divide_or_zero
 
 VolumeWeights = Literal["square", "simple", "uniform"]
@@ -103,8 +103,7 @@ def check_generalized_dice(
     check_choice(loss, "empty", empty, _EMPTY)
     check_number(loss, "smooth_numerator", smooth_numerator)
     check_number(loss, "smooth_denominator", smooth_denominator)
-    if not isinstance(per_sample, bool):
-        raise TypeError(f"{loss}(per_sample=) takes True or False, got {per_sample!r}.")
+    check_bool(loss, "per_sample", per_sample)
 
 
 def _volume_weights(present: Tensor, class_weights: Tensor | None, kind: VolumeWeights, empty: EmptyClass) -> Tensor:

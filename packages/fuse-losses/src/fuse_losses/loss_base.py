@@ -44,6 +44,8 @@ class LossBase(nn.Module, ABC):
         super().__init__()
         if isinstance(reads, str):
             raise TypeError(f"{type(self).__name__}(reads=) takes a sequence of keys, got {reads!r}. Use [{reads!r}].")
+        if not all(isinstance(key, str) for key in reads):
+            raise TypeError(f"{type(self).__name__} reads keys that are strings, got {list(reads)}.")
         if weight is not None and not isinstance(weight, int | float):
             raise TypeError(f"{type(self).__name__}(weight=) takes a number, got {weight!r}.")
         if weight is not None and not math.isfinite(weight):

@@ -1,8 +1,8 @@
 """What the losses of dense predictions share."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any, Unpack
+from collections.abc import Callable, Mapping
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ from .loss_base import LossBase, PreprocessFunc
 class LossDense(LossBase):
     """A loss of a dense prediction, or of a classification, with the options of `DenseOptions`.
 
-    Numeric `class_weights` are a buffer: they move with `.to()` and are part of `state_dict()`.
+    Numeric `class_weights` are a buffer: they move with `.to()` and are part of `state_dict()`. They stay as exact as
+    they were given, through `.half()` too; the loss casts them to the type that it computes in.
 
     Args:
         pred: the key of the prediction, `[B, C, *spatial]` with up to three spatial axes.
@@ -50,6 +51,8 @@ class LossDense(LossBase):
         settings = dense_settings(name, options)
         if mask is not None and mask_key is not None:
             raise ValueError(f"{name} takes a mask or a mask_key, got both: {mask_key!r} and a tensor. Leave one out.")
+        if mask is not None and not isinstance(mask, Tensor):
+            raise TypeError(f"{name}(mask=) takes a tensor, got {mask!r}. Use torch.tensor(...).")
         reads = (pred, target) if mask_key is None else (pred, target, mask_key)
         super().__init__(reads=reads, weight=weight, preprocess_func=preprocess_func)
         self.pred = pred
@@ -81,11 +84,22 @@ class LossDense(LossBase):
         }
         return self.loss(logits, target, mask, options)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        exact = {name: one for name, one in self._buffers.items() if one is not None and one.dtype == torch.float64}
+        for name, one in exact.items():
+            self._buffers[name] = one.float()  # which every device has
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, one in exact.items():
+            moved = self._buffers[name]
+            if moved is not None and moved.device.type != "mps" and not one.is_meta:
+                self._buffers[name] = one.to(moved.device)
+        return self
+
 
 def numbers_buffer(numbers: Any) -> Tensor | None:
     """Numbers given by the caller as a tensor of the module's own; None for what is no sequence of numbers."""
     if isinstance(numbers, Tensor):
-        return numbers.detach().clone()
+        return numbers.detach().to(torch.float64, copy=True)
     if numbers is None or isinstance(numbers, (str, int, float)):
         return None
-    return torch.tensor(list(numbers), dtype=torch.get_default_dtype())
+    return torch.tensor(list(numbers), dtype=torch.float64)

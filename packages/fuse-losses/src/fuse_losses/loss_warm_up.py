@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,18 @@ from torch import Tensor, nn
 from fuse_core import GLOBAL_STEP, read_key
 
 from .connected_zero import connected_zero, tensors_of
-from .dense_options import check_choice
+from .dense_options import check_bool, check_choice
 from .loss_base import LossBase, PreprocessFunc
 
 Ramp = Literal["linear", "cosine"]
+
+
+class _KnownCount(NamedTuple):
+    """What the buffer `forwards` held when it was last seen: Python need not wait for the device to read it again."""
+
+    forwards: Tensor
+    version: int
+    number: int
 
 
 class LossWarmUp(LossBase):
@@ -66,6 +74,7 @@ class LossWarmUp(LossBase):
         if not isinstance(loss, nn.Module):
             raise TypeError(f"LossWarmUp(loss=) takes a loss, a module that is given a batch_dict, got {loss!r}.")
         _check_count("nof_iterations", nof_iterations, at_least=0)
+        check_bool("LossWarmUp", "compute_while_zero", compute_while_zero)
         if ramp is not None:
             check_choice("LossWarmUp", "ramp", ramp, get_args(Ramp), "None")
         if ramp_iterations is not None:
@@ -79,9 +88,7 @@ class LossWarmUp(LossBase):
         self.ramp_iterations = ramp_iterations or max(1, nof_iterations)
         self.compute_while_zero = compute_while_zero
         self.register_buffer("forwards", torch.zeros((), dtype=torch.int64))
-        # The same number where Python reads it without waiting for the device; None if it is to be read from there.
-        self._count: int | None = None
-        self.register_load_state_dict_post_hook(_forget_count)  # type: ignore[no-untyped-call]
+        self._known_count = _KnownCount(self.forwards, _version(self.forwards), 0)
 
     def compute(self, batch_dict: Mapping[str, Any]) -> Tensor:
         """The loss before `weight`."""
@@ -109,10 +116,12 @@ class LossWarmUp(LossBase):
 
     def _counted(self) -> int:
         """The number of forwards in training mode before this one."""
-        iteration = int(self.forwards) if self._count is None else self._count
+        known = self._known_count
+        unchanged = known.forwards is self.forwards and known.version == _version(self.forwards)
+        iteration = known.number if unchanged else int(self.forwards)
         if self.training:
             self.forwards += 1
-        self._count = iteration + self.training
+        self._known_count = _KnownCount(self.forwards, _version(self.forwards), iteration + self.training)
         return iteration
 
     def _compiled(self, batch_dict: Mapping[str, Any]) -> Tensor:
@@ -120,7 +129,6 @@ class LossWarmUp(LossBase):
         progress = (self.forwards - self.nof_iterations + 1) / (1 if self.ramp is None else self.ramp_iterations)
         progress = progress.clamp(0, 1)
         factor = (1 - torch.cos(math.pi * progress)) / 2 if self.ramp == "cosine" else progress
-        self._count = None
         if self.training:
             self.forwards = self.forwards + 1  # not in place: the backward pass may look at the old number
         loss: Tensor = self.loss(batch_dict)
@@ -138,8 +146,9 @@ class LossWarmUp(LossBase):
         return connected_zero([*tensors, *self.loss.parameters()])
 
 
-def _forget_count(warm_up: LossWarmUp, _: object) -> None:
-    warm_up._count = None
+def _version(forwards: Tensor) -> int:
+    """How often torch saw a tensor change in place."""
+    return 0 if forwards.is_inference() else forwards._version
 
 
 def _check_count(option: str, value: object, at_least: int) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from .class_sums import zero_where_invalid
 from .focal_term import focal_term, focal_term_slope
 from .voxel_chunks import accumulation_dtype, class_index, future_gradient, store_block, voxel_chunks, working_block
 
@@ -105,6 +106,7 @@ def _times_class_factor(values: Tensor, index: Tensor, class_factor: Tensor | No
 
 def _formula(logits: Tensor, target: Tensor, valid: Tensor | None, class_factor: Tensor | None, gamma: float) -> Tensor:
     """The same losses as one expression, for derivatives of derivatives."""
+    logits = zero_where_invalid(logits, valid)
     log_probabilities = torch.log_softmax(logits, dim=1, dtype=accumulation_dtype(logits.dtype))
     classes = torch.arange(logits.shape[1], device=logits.device)[:, None]
     # Not a gather, whose index may be out of range where not valid.

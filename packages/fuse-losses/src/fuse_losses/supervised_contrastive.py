@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .connected_zero import connected_zero
-from .dense_options import check_number
+from .dense_options import check_bool, check_number
 from .safe_division import divide_or_zero
 from .voxel_chunks import accumulation_dtype
 
@@ -76,7 +76,7 @@ def supervised_contrastive_loss(
     if within:
         itself = torch.eye(len(feat_i), dtype=torch.bool, device=feat_i.device)
         # Lower than any similarity, but finite, so that a lone sample's loss is too.
-        similarity = torch.where(itself, similarity.new_tensor(torch.finfo(dtype).min / 4), similarity)
+        similarity = similarity.masked_fill(itself, torch.finfo(dtype).min / 4)
         return _contrast(similarity, positive & ~itself)
     loss = _contrast(similarity, positive)
     return alpha * loss + (1 - alpha) * _contrast(similarity.T, positive.T) if symmetrical else loss
@@ -88,8 +88,7 @@ def check_supervised_contrastive(loss: str, temperature: float, symmetrical: boo
     if temperature == 0:
         raise ValueError(f"{loss}(temperature=) is above 0, got {temperature!r}.")
     check_number(loss, "alpha", alpha, at_most=1.0)
-    if not isinstance(symmetrical, bool):
-        raise TypeError(f"{loss}(symmetrical=) takes True or False, got {symmetrical!r}.")
+    check_bool(loss, "symmetrical", symmetrical)
 
 
 def _contrast(similarity: Tensor, positive: Tensor) -> Tensor:

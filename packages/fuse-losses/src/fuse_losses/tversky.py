@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .class_sums import ClassSums, class_sums
 from .dense_inputs import DenseInputs, read_dense_inputs, voxel_counts
-from .dense_options import DenseOptions, DenseSettings, check_choice, check_number, dense_settings
+from .dense_options import DenseOptions, DenseSettings, check_bool, check_choice, check_number, dense_settings
 from .safe_division import divide_or_zero, finite_power
 
 Empty = Literal["skip", "zero", "penalize"]
@@ -95,8 +95,7 @@ def check_overlap(loss: str, options: OverlapOptions) -> None:
     check_number(loss, "smooth_numerator", options.smooth_numerator)
     check_number(loss, "smooth_denominator", options.smooth_denominator)
     check_choice(loss, "empty", options.empty, _EMPTY)
-    if not isinstance(options.per_sample, bool):
-        raise TypeError(f"{loss}(per_sample=) takes True or False, got {options.per_sample!r}.")
+    check_bool(loss, "per_sample", options.per_sample)
 
 
 def tversky_index(
