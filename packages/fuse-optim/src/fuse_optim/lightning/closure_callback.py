@@ -1,7 +1,5 @@
 """The Lightning callback for optimizers that call their closure more than once a step."""
 
-from typing import Any
-
 import pytorch_lightning as pl
 from torch.optim import Optimizer
 
@@ -111,10 +109,6 @@ class OptimizerClosureCallback(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave the trainer as it was."""
         self._detach()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without what belongs to a running `fit`."""
-        return {**vars(self), "_passes": None}
 
     def _detach(self) -> None:
         if self._passes is not None:

@@ -97,6 +97,8 @@ class RepeatedPasses:
             loss = self._first_pass(closure) if passes == 1 else self._repeated_pass(optimizer)
             if base is None:
                 prepare_gradients()
+                # A line search decides by the loss, and must decide alike in all processes.
+                loss = self._strategy.reduce(loss, reduce_op="mean")
             return loss
 
         if self._scaler is not None:

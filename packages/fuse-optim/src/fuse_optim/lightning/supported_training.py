@@ -57,7 +57,7 @@ def refuse_unsupported_training(trainer: pl.Trainer, module: pl.LightningModule)
         if base_optimizer(optimizer) is None:
             refuse_clipping(trainer, module, optimizer)
         if getattr(precision, "scaler", None) is not None:
-            _refuse_loss_scaling(trainer, optimizer)
+            _refuse_loss_scaling(optimizer)
 
 
 def refuse_clipping(trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer) -> None:
@@ -80,10 +80,10 @@ def refuse_clipping(trainer: pl.Trainer, module: pl.LightningModule, optimizer: 
         )
 
 
-def _refuse_loss_scaling(trainer: pl.Trainer, optimizer: Optimizer) -> None:
+def _refuse_loss_scaling(optimizer: Optimizer) -> None:
     if not isinstance(optimizer, SAM):
         raise ValueError(
-            f"{type(optimizer).__name__} does not go with precision={trainer.precision!r}: when a gradient overflows, "
-            "loss scaling skips the step, but this optimizer cannot be stopped between its passes. Use 'bf16-mixed' "
-            "or '32-true', or fuse_optim.SAM."
+            f"{type(optimizer).__name__} does not go with loss scaling (precision='16-mixed'), which skips a step when "
+            "a gradient overflows: this optimizer cannot be stopped between its passes. Use 'bf16-mixed' or '32-true', "
+            "or fuse_optim.SAM."
         )
