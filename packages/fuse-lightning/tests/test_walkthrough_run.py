@@ -1,8 +1,8 @@
 import json
 import os
 import re
+import runpy
 import signal
-import subprocess
 import sys
 
 import numpy as np
@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 
 from fuse_lightning.walkthrough.__main__ import main
 from fuse_lightning.walkthrough.template import segmentation_data
+from fuse_lightning.walkthrough.template.figures import read_learning_curves
 
 QUICK = ["--accelerator", "cpu", "--epochs", "2", "--max-train-samples", "320"]
 WRITTEN = {
@@ -61,16 +62,16 @@ def test_it_learns_in_three_epochs(tmp_path, capsys, optimizer):
 
 
 def test_a_run_repeats_itself(tmp_path, finished_run):
-    run("--run-dir", tmp_path / "run", *QUICK)
-    for file in ("predictions.csv", "learning_curves.csv", "evaluation.json", "wiring.md"):
+    run("--run-dir", tmp_path / "run", *QUICK, "--stages", "train", "infer")
+    for file in ("predictions.csv", "wiring.md", "logs/csv/version_0/metrics.csv"):
         assert (tmp_path / "run" / file).read_text() == (finished_run / file).read_text()
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sam"])
 def test_both_styles_train_alike(tmp_path, optimizer):
     for style in ("ready-made", "custom"):
-        run("--run-dir", tmp_path / style, "--style", style, "--optimizer", optimizer, *QUICK)
-    curves = [pd.read_csv(tmp_path / style / "learning_curves.csv") for style in ("ready-made", "custom")]
+        run("--run-dir", tmp_path / style, "--style", style, "--optimizer", optimizer, *QUICK, "--stages", "train")
+    curves = [read_learning_curves(tmp_path / style) for style in ("ready-made", "custom")]
     logged = sorted(name for name in curves[0] if name.startswith(("train.", "validation.")))
     assert logged == [
         "train.losses.cross_entropy",
@@ -122,10 +123,8 @@ def test_the_config_says_what_was_run(finished_run):
 
 def test_the_wiring_is_a_table_and_a_drawing(finished_run):
     text = (finished_run / "wiring.md").read_text()
-    assert (
-        "| data.label | the batch | LossDefault 'losses.cross_entropy', MetricDefault 'metrics.accuracy', step_extract_predictions 'prediction_keys' |"
-        in text
-    )
+    readers = ("LossDefault 'losses.cross_entropy'", "MetricDefault 'metrics.accuracy'")
+    assert f"| data.label | the batch | {', '.join(readers)}, step_extract_predictions 'prediction_keys' |" in text
     assert re.search(r"```mermaid\nflowchart LR\n.*```\n$", text, flags=re.DOTALL)
 
 
@@ -219,9 +218,9 @@ def test_ctrl_c_leaves_a_run_that_is_resumed_to_the_same_result(
     assert not (folder / "predictions.csv").exists()
 
     monkeypatch.undo()
-    run("--resume", "--run-dir", folder)
-    curves, uninterrupted = (pd.read_csv(one / "learning_curves.csv") for one in (folder, finished_run))
-    assert list(curves["epoch"]) == [0, 1]
+    run("--resume", "--run-dir", folder, "--stages", "train", "infer")
+    curves, uninterrupted = (read_learning_curves(one) for one in (folder, finished_run))
+    assert list(curves.index) == [0, 1]
     pd.testing.assert_frame_equal(curves, uninterrupted, check_like=True)
     assert (folder / "predictions.csv").read_text() == (finished_run / "predictions.csv").read_text()
 
@@ -235,7 +234,8 @@ def test_a_run_is_not_overwritten_unasked(finished_run):
 
 def test_overwriting_deletes_the_results_of_a_run_and_nothing_else(tmp_path):
     folder = tmp_path / "run"
-    run("--run-dir", folder, *QUICK)
+    run("--run-dir", folder, *QUICK, "--stages", "train", "infer")
+    (folder / "index.html").write_text("of the run")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "model.ckpt").write_text("another's")
@@ -247,7 +247,7 @@ def test_overwriting_deletes_the_results_of_a_run_and_nothing_else(tmp_path):
     run("--run-dir", folder, *QUICK, "--stages", "train", "--overwrite")
     files = files_of(folder)
     assert files >= {"notes.txt", "model/notes.txt", "figures/mine.png", "model/last.ckpt", "config.yaml"}
-    assert not files & {"predictions.csv", "index.html", "confusion_matrix.png", "logs/csv/version_1/metrics.csv"}
+    assert not files & {"predictions.csv", "index.html", "logs/csv/version_1/metrics.csv"}
     assert (folder / "empty").is_dir()
     assert (folder / "link").is_symlink()
     assert (elsewhere / "model.ckpt").read_text() == "another's"
@@ -285,7 +285,7 @@ def test_it_trains_on_mnists_files(tmp_path, capsys):
             header = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, dtype=">i4").tobytes()
             (tmp_path / file).write_bytes(header + array.astype(np.uint8).tobytes())
     run("--data-dir", tmp_path, "--run-dir", tmp_path / "run", "--epochs", 2)
-    assert float(re.search(r"test accuracy: ([\d.]+)", capsys.readouterr().out)[1]) > 0.6
+    assert float(re.search(r"test accuracy: ([\d.]+)", capsys.readouterr().out)[1]) > 0.4
     with pytest.raises(SystemExit, match=r"error: --data-dir is for --task classification"):
         run("--task", "segmentation", "--data-dir", tmp_path)
 
@@ -320,8 +320,10 @@ def test_a_score_below_the_one_asked_for_is_a_failure(finished_run):
         run("--stages", "eval", "--run-dir", finished_run, "--min-score", "1.1")
 
 
-def test_it_can_be_called_by_name():
-    command = [sys.executable, "-m", "fuse_lightning.walkthrough", "--help"]
-    help_text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def test_it_can_be_called_by_name(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["walkthrough", "--help"])
+    with pytest.raises(SystemExit):
+        runpy.run_module("fuse_lightning.walkthrough", run_name="__main__")
+    help_text = capsys.readouterr().out
     assert "--data-dir" in help_text
     assert "--style {ready-made,custom}" in help_text

@@ -32,7 +32,7 @@ def make_module(task: Task, model: nn.Module, settings: Settings, model_dir: Pat
         losses=task.make_losses(),
         train_metrics=task.make_metrics(),
         validation_metrics=task.make_metrics(),
-        # Callbacks beside the default ones, such as Lightning's EarlyStopping. This one is for SAM, which evaluates each
+        # Callbacks beside the default ones, such as Lightning's EarlyStopping. This one is for SAM, which evaluates a
         # batch twice: it is logged and counted once. With other optimizers it does nothing.
         callbacks=[OptimizerClosureCallback()],
         optimizers_and_lr_schs=lambda module: make_optimizer(module, settings),
