@@ -4,7 +4,7 @@
 # ///
 """Time and peak memory of a step of SAM, beside a loop over the parameters as in davda54/sam, and pytorch_optimizer.
 
-    nox -s "bench(optim)" -- [--rounds 15] [--device cuda] [--threads 1]
+    nox -s "bench(optim)" -- [--rounds 7] [--device cuda] [--threads 1]
     nox -s "bench(optim)" -- --accuracy
 
 Times are medians over rounds in which all contestants take turns, ratios are medians of the ratios within a round. On a
@@ -77,7 +77,7 @@ def resnet18() -> tuple[nn.Module, tuple[int, ...]]:
     for channels_out in (64, 128, 256, 512):
         layers += [Block(channels, channels_out, 1 + (channels_out > channels)), Block(channels_out, channels_out, 1)]
         channels = channels_out
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000)), (8, 3, 128, 128)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000)), (8, 3, 224, 224)
 
 
 def small_tensors() -> tuple[nn.Module, tuple[int, ...]]:
@@ -277,7 +277,7 @@ def print_times(arguments: argparse.Namespace) -> None:
         for name, option in options.items():
             parts_of_one = make_pass(*NETWORKS[network](), arguments.device)
             steps[name] = whole_step("fuse-optim", *parts_of_one, **{"interval": 5, **option})
-        measured = measure(steps, max(3, arguments.rounds // 3), arguments.device, 5)
+        measured = measure(steps, max(2, arguments.rounds // 3), arguments.device, 5)
         for name in steps:
             aim = "1.25" if name == "interval=5" else ""
             print_row(f"{network}, {name}", milliseconds(measured, name), ratio(measured, name, "plain"), aim)
@@ -417,7 +417,7 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--accuracy", action="store_true", help="print the accuracies on digits instead")

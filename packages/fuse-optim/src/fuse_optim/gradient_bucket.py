@@ -57,11 +57,15 @@ class GradientBucket:
         return self._product(scales, direction)
 
     def _weight_scales(self) -> list[Tensor]:
-        r"""The diagonal of :math:`T_w`, :math:`|w| + \eta`; w itself without :math:`\eta`, as signs do not matter then."""
+        r"""The diagonal of :math:`T_w`, :math:X :math:`\eta` w, whose sign cancels in the square."""
         scales = [as_float32(param) for param in self.params]
         if self.adaptive_eta == 0 and not scales[0].is_complex():
             return scales
-        return [scale.abs() + self.adaptive_eta for scale in scales]
+        if not self.foreach:
+            return [scale.abs() + self.adaptive_eta for scale in scales]
+        scales = list(torch._foreach_abs(scales))
+        torch._foreach_add_(scales, self.adaptive_eta)
+        return scales
 
     def _product(self, first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
         if self.foreach:
