@@ -157,12 +157,17 @@ def smoke(session: nox.Session, package: Package) -> None:
 
 @nox.session
 def walkthrough(session: nox.Session) -> None:
-    """Train on handwritten digits, evaluate, and run the README's example; arguments after -- go to the walkthrough."""
+    """Train on handwritten digits, both styles and tasks, and run the README's example; or as told after --."""
     lightning = PACKAGES["fuse-lightning"]
     install_package(session, lightning, ["walkthrough"], f"torch=={DEFAULT_TORCH}")
-    arguments = session.posargs or ["--min-accuracy", "0.97"]
-    session.run("python", "-I", "-m", "fuse_lightning.walkthrough", *arguments)
     session.run("python", "-I", "tools/run_examples.py", "README.md")
+    runs = [
+        ["--task", "segmentation", "--min-score", "0.90"],
+        ["--style", "custom", "--min-score", "0.97"],
+        ["--style", "ready-made", "--min-score", "0.97"],
+    ]
+    for arguments in [session.posargs] if session.posargs else runs:
+        session.run("python", "-I", "-m", "fuse_lightning.walkthrough", *arguments)
 
 
 @nox.session

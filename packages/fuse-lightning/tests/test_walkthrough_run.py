@@ -322,6 +322,7 @@ def test_a_score_below_the_one_asked_for_is_a_failure(finished_run):
 
 def test_it_can_be_called_by_name(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["walkthrough", "--help"])
+    monkeypatch.delitem(sys.modules, "fuse_lightning.walkthrough.__main__")  # imported above, and run anew here
     with pytest.raises(SystemExit):
         runpy.run_module("fuse_lightning.walkthrough", run_name="__main__")
     help_text = capsys.readouterr().out
