@@ -45,7 +45,7 @@ def test_a_shared_activation_is_refused():
     ("options", "message"),
     [
         ({"layers": []}, r"layers=\) takes at least one size"),
-        ({"layers": [8, 0]}, r"layers=\) takes positive integers, got \[8, 0\]"),
+        ({"layers": [8, 0]}, r"layers=\) takes a sequence of positive integers, got \[8, 0\]"),
         ({"mlp_input_size": 0}, r"mlp_input_size=\) takes a positive integer, got 0"),
         ({"dropout_rate": 1.0}, r"dropout_rate=\) takes a number from 0 up to, not including, 1, got 1\.0"),
     ],

@@ -129,12 +129,12 @@ def test_an_unknown_depth_names_those_there_are():
     ("options", "message"),
     [
         ({"layers": []}, r"layers=\) takes the number of blocks of at least one stage, got none"),
-        ({"layers": [2, 0]}, r"layers=\) takes positive integers, got \[2, 0\]"),
+        ({"layers": [2, 0]}, r"layers=\) takes a sequence of positive integers, got \[2, 0\]"),
         ({"first_channel_dim": 0}, r"first_channel_dim=\) takes a positive integer, got 0"),
         ({"first_stride": 0}, r"first_stride=\) takes a positive integer, got 0"),
         ({"stem_kernel_size": (3, 4, 4)}, r"stem_kernel_size=\) takes odd sizes, got \(3, 4, 4\)"),
-        ({"stem_kernel_size": (3, 3)}, r"stem_kernel_size=\) takes 3 positive integers, got \[3, 3\]"),
-        ({"stem_stride": (1, 0, 2)}, r"stem_stride=\) takes 3 positive integers, got \[1, 0, 2\]"),
+        ({"stem_kernel_size": (3, 3)}, r"stem_kernel_size=\) takes 3 positive integers, got \(3, 3\)"),
+        ({"stem_stride": (1, 0, 2)}, r"stem_stride=\) takes 3 positive integers, got \(1, 0, 2\)"),
     ],
 )
 def test_arguments_out_of_range(options, message):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch._dynamo.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -165,12 +166,24 @@ def test_it_compiles_in_one_graph(head_class, kind):
 
 
 @every_head
-def test_it_runs_under_autocast_near_full_precision(head_class):
+def test_batches_of_any_size_need_two_compilations(head_class):
+    """The second, when the compiler has learnt that the size changes, is for all others."""
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(make(head_class), fullgraph=True, backend=counter)
+    for number in (2, 3, 5, 7):
+        assert len(compiled(dict(batch_of(head_class, number)))["model.output.cls"]) == number
+    assert counter.frame_count == 2
+
+
+@every_head
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_it_runs_under_autocast_near_full_precision(head_class, dtype):
     head = make(head_class).eval()
     expected = head(batch_of(head_class))["model.output.cls"]
-    with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
+    with torch.autocast("cpu", dtype=dtype), torch.inference_mode():
         batch = head(batch_of(head_class))
-    assert batch["model.logits.cls"].dtype == torch.bfloat16
+    assert batch["model.logits.cls"].dtype == dtype
     torch.testing.assert_close(batch["model.output.cls"].float(), expected, rtol=0.05, atol=0.02)
 
 
@@ -248,6 +261,12 @@ def test_inputs_are_a_sequence_of_pairs(head_class, inputs):
         make(head_class, conv_inputs=inputs)
 
 
+@every_head
+def test_a_shared_classifier_is_a_module(head_class):
+    with pytest.raises(TypeError, match=rf"{head_class.__name__}\(shared_classifier_head=\) takes a module or None"):
+        make(head_class, shared_classifier_head=torch.relu)
+
+
 @heads_of_vectors
 @pytest.mark.parametrize("mode", ["segmentation", None])
 def test_an_unknown_mode_is_refused(head_class, mode):
@@ -260,7 +279,12 @@ def test_an_unknown_mode_is_refused(head_class, mode):
     ("options", "message"),
     [
         ({"outputs": 0}, r"\(num_(outputs|classes)=\) takes a positive integer, got 0"),
-        ({"layers_description": (8, 0)}, r"\(layers_description=\) takes positive integers, got \[8, 0\]"),
+        (
+            {"layers_description": (8, 0)},
+            r"\(layers_description=\) takes a sequence of positive integers, got \(8, 0\)",
+        ),
+        ({"layers_description": 8}, r"\(layers_description=\) takes a sequence of positive integers, got 8"),
+        ({"dropout_rate": None}, r"\(dropout_rate=\) takes a number from 0 up to, not including, 1, got None"),
         ({"dropout_rate": 1.5}, r"\(dropout_rate=\) takes a number from 0 up to, not including, 1, got 1\.5"),
     ],
 )
@@ -273,7 +297,7 @@ def test_arguments_out_of_range(head_class, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"append_layers_description": (0,)}, r"\(append_layers_description=\) takes positive integers, got \[0\]"),
+        ({"append_layers_description": (0,)}, r"\(append_layers_description=\) takes a sequence of .*, got \(0,\)"),
         ({"append_dropout_rate": -0.1}, r"\(append_dropout_rate=\) takes a number from 0 .* got -0\.1"),
     ],
 )

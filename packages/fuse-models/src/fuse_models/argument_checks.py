@@ -2,21 +2,34 @@
 
 from collections.abc import Iterable
 
+from torch import nn
+
 
 def check_positive(value: object, where: str) -> None:
     """Raises `ValueError` unless `value` is an integer above 0."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not _is_positive(value):
         raise ValueError(f"{where} takes a positive integer, got {value!r}.")
 
 
-def check_all_positive(values: Iterable[object], where: str, *, count: int | None = None) -> None:
+def check_all_positive(values: object, where: str, *, count: int | None = None) -> None:
     """Raises `ValueError` unless `values` holds integers above 0, as many as `count` where that is given."""
-    listed = list(values)
-    if not all(isinstance(value, int) and value > 0 for value in listed) or count not in (None, len(listed)):
-        raise ValueError(f"{where} takes {'' if count is None else f'{count} '}positive integers, got {listed!r}.")
+    listed = list(values) if isinstance(values, Iterable) else None
+    if listed is None or not all(map(_is_positive, listed)) or count not in (None, len(listed)):
+        number = "a sequence of" if count is None else count
+        raise ValueError(f"{where} takes {number} positive integers, got {values!r}.")
 
 
-def check_rate(value: float, where: str) -> None:
+def check_rate(value: object, where: str) -> None:
     """Raises `ValueError` unless `value` is a dropout rate."""
-    if not 0 <= value < 1:
+    if not isinstance(value, int | float) or not 0 <= value < 1:
         raise ValueError(f"{where} takes a number from 0 up to, not including, 1, got {value!r}.")
+
+
+def check_module_or_none(value: object, where: str) -> None:
+    """Raises `TypeError` unless `value` is a module or None."""
+    if value is not None and not isinstance(value, nn.Module):
+        raise TypeError(f"{where} takes a module or None, got {value!r}.")
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

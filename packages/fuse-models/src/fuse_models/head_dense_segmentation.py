@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .argument_checks import check_all_positive, check_positive, check_rate
+from .argument_checks import check_all_positive, check_module_or_none, check_positive, check_rate
 from .conv_inputs import concatenate_channels, read_conv_inputs
 from .head_base import BatchDict, DeclaredInputs, HeadBase, total_size
 from .perceptron_layers import perceptron_layers
@@ -79,10 +79,13 @@ class HeadDenseSegmentation(HeadBase):
         check_positive(num_classes, "HeadDenseSegmentation(num_classes=)")
         check_all_positive(layers_description, "HeadDenseSegmentation(layers_description=)")
         check_rate(dropout_rate, "HeadDenseSegmentation(dropout_rate=)")
-        self.maxpool_kernel = maxpool_kernel if isinstance(maxpool_kernel, int | None) else tuple(maxpool_kernel)
-        if self.maxpool_kernel is not None:
-            kernel = (self.maxpool_kernel,) if isinstance(self.maxpool_kernel, int) else self.maxpool_kernel
-            check_all_positive(kernel, "HeadDenseSegmentation(maxpool_kernel=)")
+        check_module_or_none(shared_classifier_head, "HeadDenseSegmentation(shared_classifier_head=)")
+        if isinstance(maxpool_kernel, int):
+            check_positive(maxpool_kernel, "HeadDenseSegmentation(maxpool_kernel=)")
+        elif maxpool_kernel is not None:
+            check_all_positive(maxpool_kernel, "HeadDenseSegmentation(maxpool_kernel=)")
+            maxpool_kernel = tuple(maxpool_kernel)
+        self.maxpool_kernel = maxpool_kernel
         if shared_classifier_head is None:
             features = total_size(self.conv_inputs) + total_size(self.vector_inputs)
             shared_classifier_head = _LocationClassifier(features, layers_description, num_classes, dropout_rate)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .argument_checks import check_all_positive, check_positive, check_rate
+from .argument_checks import check_all_positive, check_module_or_none, check_positive, check_rate
 from .conv_inputs import read_conv_inputs
 from .global_pooling import Pooling, global_pooling
 from .head_base import BatchDict, DeclaredInputs, HeadBase, Mode, total_size
@@ -63,6 +63,7 @@ class HeadOfVectors(HeadBase):
         check_rate(dropout_rate, f"{kind}({dropout_rate_argument}=)")
         check_rate(pooled_dropout_rate, f"{kind}(dropout_rate=)")
         check_rate(append_dropout_rate, f"{kind}(append_dropout_rate=)")
+        check_module_or_none(shared_classifier_head, f"{kind}(shared_classifier_head=)")
         self.pooling = pooling
         self.pooled_dropout = nn.Dropout(pooled_dropout_rate) if pooled_dropout_rate > 0 else nn.Identity()
         appended_size = total_size(self.vector_inputs)

@@ -62,6 +62,8 @@ def _load_without_code(path: Path) -> Any:
             f"loaded: unpickling runs whatever code the file's author put there. Save the weights alone, by "
             f"torch.save(model.state_dict(), path) or safetensors.torch.save_model(model, path), where you trust it."
         ) from None
+    except (OSError, MemoryError):
+        raise
     except Exception as error:  # what a damaged file raises depends on where it is damaged
         raise ValueError(
             f"{str(path)!r} is no readable checkpoint ({type(error).__name__}: {error}). Copy or download it again."
