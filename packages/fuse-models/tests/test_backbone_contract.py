@@ -130,6 +130,12 @@ def test_it_runs_under_autocast_near_full_precision(case):
 
 
 @every_case
+def test_no_value_is_read_back_from_the_device(case):
+    """On the meta device tensors have no values, so that looking at one is an error."""
+    case.make().to("meta")(samples(case).to("meta")).sum().backward()
+
+
+@every_case
 def test_it_leaves_its_input_as_it_is(case):
     inputs = samples(case)
     before = inputs.clone()

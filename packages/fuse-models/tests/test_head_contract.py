@@ -204,6 +204,13 @@ def test_a_head_of_double_precision_keeps_it(head_class):
 
 
 @every_head
+def test_no_value_is_read_back_from_the_device(head_class):
+    """On the meta device tensors have no values, so that looking at one is an error."""
+    batch = NDict({key: value.to("meta") for key, value in batch_of(head_class).items()})
+    make(head_class).to("meta")(batch)["model.logits.cls"].sum().backward()
+
+
+@every_head
 def test_it_leaves_its_inputs_as_they_are(head_class):
     batch, before = batch_of(head_class), batch_of(head_class)
     make(head_class)(batch)
