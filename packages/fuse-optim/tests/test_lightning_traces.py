@@ -155,14 +155,13 @@ def test_attributes_of_the_module_report_the_clean_pass(optimizer, trainer):
 
 def test_loggers_that_are_called_directly_get_the_clean_pass_once(optimizer, make_trainer, tmp_path):
     class CallsLogger(Network):
-        paths: set[str]
-
         def training_step(self, batch, batch_idx):
             self.logger.log_metrics({"direct": float(batch_idx)}, step=batch_idx)
             self.logger.experiment.log_metrics({"experiment": 1.0}, step=batch_idx)
-            self.paths = {*self.paths, self.logger.log_dir, self.logger.save_dir, self.logger.name}
+            seen.add((self.logger.log_dir, self.logger.save_dir, self.logger.name, self.logger.version))
             return super().training_step(batch, batch_idx)
 
+    seen: set[Any] = set()
     calls: list[dict[str, float]] = []
 
     class Recording(CSVLogger):
@@ -174,11 +173,10 @@ def test_loggers_that_are_called_directly_get_the_clean_pass_once(optimizer, mak
 
     logger = Recording(tmp_path, name="run")
     trainer = make_trainer(max_epochs=1, logger=logger, callbacks=[OptimizerClosureCallback()])
-    model = CallsLogger(optimizer)
-    model.paths = set()
-    trainer.fit(model, loader())
+    trainer.fit(CallsLogger(optimizer), loader())
     assert [call["direct"] for call in calls if "direct" in call] == list(range(8))
     assert len(logger.experiment.metrics) == 8
+    assert seen == {(logger.log_dir, logger.save_dir, "run", 0)}
     assert trainer.loggers == [logger]
 
 

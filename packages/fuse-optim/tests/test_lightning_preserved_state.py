@@ -1,0 +1,93 @@
+"""What `preserved_state` keeps, beyond what the tests of the callback show."""
+
+from collections import deque
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fuse_optim.lightning.preserved_state import preserved_state
+
+
+class Stateful(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+        self.register_buffer("shared", torch.zeros(2))
+        self.also_shared = self.shared
+        self.register_buffer("expanded", torch.zeros(1).expand(3))  # which cannot be written to in place
+        self.history: deque[int] = deque([1])
+        self.count = 0
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.shared += 1
+        assert torch.equal(self.also_shared, self.shared)
+        self.expanded = self.expanded + 1
+        self.history.append(2)
+        self.count += 1
+        self.new = "attribute"
+        return (inputs * self.weight).sum()
+
+
+def test_every_attribute_is_the_object_it_was_and_holds_what_it_held():
+    module = nn.Sequential(Stateful())
+    before = {name: value for name, value in vars(module[0]).items() if not name.startswith("_")}
+    buffers = dict(module[0].named_buffers())
+    with preserved_state(module):
+        module(torch.ones(2))
+    after = {name: value for name, value in vars(module[0]).items() if not name.startswith("_")}
+    assert {name: id(value) for name, value in after.items()} == {name: id(value) for name, value in before.items()}
+    assert all(buffer is buffers[name] for name, buffer in module[0].named_buffers())
+    assert all(buffer.sum() == 0 for buffer in buffers.values())
+    assert module[0].history == deque([1])
+
+
+def test_gradients_stay():
+    module = Stateful()
+    with preserved_state(module):
+        module(torch.tensor([2.0, 3.0])).backward()
+    assert torch.equal(module.weight.grad, torch.tensor([2.0, 3.0]))
+
+
+def test_a_tensor_that_needs_a_gradient_is_the_same_inside():
+    module = Stateful()
+    module.tied = module.weight * 1
+    weight, tied = module.weight, module.tied
+    with preserved_state(module):
+        assert module.weight is weight
+        assert module.tied is tied
+
+
+def test_modules_in_plain_containers_are_included():
+    module = Stateful()
+    module.hidden = [nn.Sequential(Stateful())]
+    with preserved_state(module):
+        module.hidden[0](torch.ones(2))
+    assert module.hidden[0][0].count == 0
+
+
+def test_an_exception_inside_restores_too():
+    module = Stateful()
+    with pytest.raises(RuntimeError, match="size"), preserved_state(module):
+        module(torch.ones(7))  # after all that is preserved has changed
+    assert module.count == 0
+    assert not hasattr(module, "new")
+
+
+def test_a_compiled_network_is_not_compiled_again():
+    compilations = []
+
+    def backend(graph: torch.fx.GraphModule, example: list[Any]) -> Any:
+        compilations.append(graph)
+        return graph
+
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    compiled = torch.compile(network, backend=backend, fullgraph=True)
+    inputs = torch.randn(5, 3)
+    for _ in range(2):
+        compiled(inputs)
+        with preserved_state(network):
+            compiled(inputs)
+    assert len(compilations) == 1
+    assert network[1].num_batches_tracked == 2
