@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fuse_core import read_key
 
@@ -42,7 +42,7 @@ class LossDefault(LossBase):
         *,
         pred: str,
         target: str,
-        callable: Callable[..., Tensor],  # noqa: A002  the name users know from FuseMedML
+        callable: nn.Module | Callable[..., Tensor],  # noqa: A002  the name users know from FuseMedML
         weight: float | None = None,
         preprocess_func: PreprocessFunc | None = None,
     ) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fuse_core import read_key
 
@@ -38,7 +38,7 @@ class LossWrapToDict(LossBase):
     def __init__(
         self,
         *,
-        loss_module: Callable[..., Tensor],
+        loss_module: nn.Module | Callable[..., Tensor],
         loss_arg_to_batch_key: Mapping[str, str],
         weight: float | None = None,
         preprocess_func: PreprocessFunc | None = None,
