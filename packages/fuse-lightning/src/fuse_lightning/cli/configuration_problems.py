@@ -25,6 +25,7 @@ from .signatures import (
 )
 
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
+CLASSES = {"model": "fuse_lightning.LightningModuleDefault", "data": "fuse_lightning.DataModuleDefault"}
 LINKED = {"model": ("model_dir",)}  # arguments that the run folder tells
 NOISE = ("Given value", "Subtypes:", "Errors:", "Does not validate against", "- Expected a <class 'NoneType'>")
 
@@ -42,8 +43,9 @@ def configuration_problems(
     """
     actions = {action.dest: action for action in parser._actions if not action.dest.endswith("help")}
     problems = list(_wrong_options(arguments, actions))
-    for path in _config_files(arguments):
-        problems += _FileProblems(path, actions, thorough=refusal is not None).all()
+    files = _config_files(arguments)
+    for path in files:
+        problems += _FileProblems(path, actions, thorough=refusal is not None, whole=len(files) == 1).all()
     if refusal is not None and not problems:
         lines = [line for line in str(refusal).splitlines() if not line.strip().startswith(NOISE)]
         return ["\n".join(lines)]
@@ -81,13 +83,16 @@ class _FileProblems:
         path: the file.
         actions: the parser's actions by key.
         thorough: look at values and missing arguments too, which is the parser's to do where it gets that far.
+        whole: whether this is the whole configuration, or changes another file's.
     """
 
-    def __init__(self, path: Path, actions: Mapping[str, argparse.Action], thorough: bool) -> None:
+    def __init__(self, path: Path, actions: Mapping[str, argparse.Action], thorough: bool, whole: bool) -> None:
         self.path = path
         self.actions = actions
         self.thorough = thorough
+        self.whole = whole
         self.found: list[str] = []
+        self._told: set[tuple[int, str]] = set()  # what an anchor names is met more than once
 
     def all(self) -> list[str]:
         """A line for each."""
@@ -105,7 +110,9 @@ class _FileProblems:
         return self.found
 
     def _add(self, node: yaml.Node, key: str, problem: str) -> None:
-        self.found.append(f"{self.path}:{node.start_mark.line + 1}: {key}: {problem}")
+        if (node.start_mark.index, problem) not in self._told:
+            self._told.add((node.start_mark.index, problem))
+            self.found.append(f"{self.path}:{node.start_mark.line + 1}: {key}: {problem}")
 
     def _entries(self, node: yaml.MappingNode, key: str) -> list[tuple[Any, Any]]:
         """The keys and values of a mapping, each key once."""
@@ -124,6 +131,8 @@ class _FileProblems:
             key = f"{prefix}{key_node.value}"
             if _is_group(key, self.actions) and isinstance(value, yaml.MappingNode):
                 self._check_group(value, f"{key}.")
+            elif key in CLASSES and self.whole and not _value(value, "class_path"):
+                self._add(key_node, key, f"it needs class_path, such as {CLASSES[key]}, and its init_args.")
             elif key in self.actions:
                 self._check_value(value, key, getattr(self.actions[key], "_typehint", None))
             else:

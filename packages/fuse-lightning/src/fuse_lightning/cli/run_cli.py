@@ -13,11 +13,19 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
+from fuse_lightning.lightning_module_default import LightningModuleDefault
 from fuse_lightning.predictions_to_file import PredictionsToFile
 
 from .configuration_problems import configuration_problems
 from .errors import BuildError, ConfigurationError, RunError
-from .run_folder import LOGS, PREDICTIONS_FILE, best_or_last_checkpoint, find_checkpoint, start_run_folder
+from .run_folder import (
+    LOGS,
+    PREDICTIONS_FILE,
+    best_or_last_checkpoint,
+    check_run_folder,
+    find_checkpoint,
+    start_run_folder,
+)
 from .save_run_config import SaveRunConfig
 
 BASE_CLASSES = ("pytorch_lightning.LightningModule", "pytorch_lightning.core.module.LightningModule")
@@ -85,13 +93,13 @@ class RunCLI(LightningCLI):
         self.prepare_run(config)
 
     def prepare_run(self, config: Namespace) -> None:
-        """Find the checkpoint and start the run folder."""
+        """Find the checkpoint and see whether there is an earlier run."""
         run_dir = Path(config.run_dir)
         config.ckpt_path = self._checkpoint(run_dir, config.ckpt_path)
         if config.weights_only is None:
             config.weights_only = True  # a checkpoint's pickled objects could run any code
-        if self.subcommand == "fit" and config.ckpt_path is None and getattr(rank_zero_only, "rank", 0) == 0:
-            start_run_folder(run_dir, config.overwrite)
+        if self._starts_anew(config):
+            check_run_folder(run_dir, config.overwrite)
         if self.subcommand == "predict" and config.return_predictions is None:
             config.return_predictions = False  # they go to a file, batch by batch
 
@@ -106,8 +114,23 @@ class RunCLI(LightningCLI):
             raise RunError(f"--ckpt_path {which}: there is no such file. Name one, or best or last of the run folder.")
         return str(which)
 
+    def _starts_anew(self, config: Namespace) -> bool:
+        """Whether this process is the one that sees to the folder of a new run."""
+        is_new = self.subcommand == "fit" and config.ckpt_path is None
+        return is_new and getattr(rank_zero_only, "rank", 0) == 0
+
+    def before_fit(self) -> None:
+        """Start the run folder, now that nothing of the configuration is wrong."""
+        config = self.config[self.subcommand]
+        if self._starts_anew(config):
+            start_run_folder(Path(config.run_dir))
+
     def before_predict(self) -> None:
         """Have the predictions written to the run folder, unless a callback of the configuration writes them."""
+        if isinstance(self.model, LightningModuleDefault) and self.model.prediction_keys is None:
+            written = ", ".join(getattr(self.model.model, "writes", ())) or "unknown"
+            problem = f"predict needs the keys to write, a list. The model writes: {written}."
+            raise ConfigurationError([f"model.init_args.prediction_keys: {problem}"])
         trainer: Any = self.trainer
         if any(isinstance(callback, BasePredictionWriter) for callback in trainer.callbacks):
             return
@@ -147,7 +170,7 @@ class RunCLI(LightningCLI):
             arguments.setdefault("logger", CSVLogger(config.run_dir, name=LOGS))
         try:
             return super().instantiate_trainer(**arguments)
-        except MisconfigurationException as error:
+        except (MisconfigurationException, ModuleNotFoundError) as error:
             accelerator = config.trainer.accelerator
             if accelerator in ("auto", "cpu"):
                 raise

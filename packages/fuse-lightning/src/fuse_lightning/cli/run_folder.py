@@ -12,6 +12,8 @@ WRITTEN = (
     "config*.yaml",
     "*.ckpt",
     "epoch_summary_*.txt",
+    "model.safetensors",
+    "model.md",
     PREDICTIONS_FILE,
     f"{LOGS}/version_*/metrics.csv",
     f"{LOGS}/version_*/hparams.yaml",
@@ -20,28 +22,36 @@ WRITTEN = (
 )
 
 
-def start_run_folder(run_dir: Path, overwrite: bool) -> None:
-    """Make the folder of a new run; to overwrite is to delete the files that an earlier run wrote, and nothing else.
+def check_run_folder(run_dir: Path, overwrite: bool) -> None:
+    """See that nothing there is overwritten unasked.
 
     Raises:
         RunError: it is a file, or it is not empty and may not be overwritten.
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise RunError(f"the run folder {run_dir} is a file. Choose another --run_dir.")
-    if run_dir.exists() and any(run_dir.iterdir()):
-        if not (run_dir / CONFIG_FILE).is_file():
-            raise RunError(
-                f"the run folder {run_dir} holds files, but no {CONFIG_FILE} of an earlier run: nothing is written "
-                f"there. Choose another --run_dir."
-            )
-        if not overwrite:
-            raise RunError(
-                f"the run folder {run_dir} holds an earlier run. Choose another --run_dir, continue that run with "
-                f"--ckpt_path last, or replace it with --overwrite."
-            )
-        for pattern in WRITTEN:
-            for path in run_dir.glob(pattern):
-                path.unlink()
+    if not run_dir.exists() or not any(run_dir.iterdir()):
+        return
+    if not (run_dir / CONFIG_FILE).is_file():
+        raise RunError(
+            f"the run folder {run_dir} holds files, but no {CONFIG_FILE} of an earlier run: nothing is written there. "
+            f"Choose another --run_dir."
+        )
+    if not overwrite:
+        raise RunError(
+            f"the run folder {run_dir} holds an earlier run. Choose another --run_dir, continue that run with "
+            f"--ckpt_path last, or replace it with --overwrite."
+        )
+
+
+def start_run_folder(run_dir: Path) -> None:
+    """Make the folder of a new run, without the files that an earlier run wrote; others stay."""
+    for pattern in WRITTEN:
+        for path in [*run_dir.glob(pattern)]:
+            path.unlink()
+    for folder in sorted(run_dir.glob(f"{LOGS}/**/"), reverse=True):  # those below first
+        if not any(folder.iterdir()):
+            folder.rmdir()
     run_dir.mkdir(parents=True, exist_ok=True)
 
 

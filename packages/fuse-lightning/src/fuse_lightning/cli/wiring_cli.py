@@ -46,6 +46,9 @@ class WiringCLI(RunCLI):
     def prepare_run(self, config: Namespace) -> None:
         """Nothing: there is no run."""
 
+    def before_fit(self) -> None:
+        """Nothing: there is no run."""
+
     def instantiate_trainer(self, **arguments: Any) -> pl.Trainer:
         """A trainer that does nothing, on any machine."""
         logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)

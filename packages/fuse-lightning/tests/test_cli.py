@@ -1,0 +1,537 @@
+"""The commands on a small configuration of the user's own."""
+
+import copy
+import csv
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from fuse_lightning.cli.main import main
+
+pytest.importorskip("jsonargparse")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Checkpoint directory .* exists:UserWarning",
+    "ignore:The dirpath has changed:UserWarning",  # where a run folder was copied
+)
+
+# What the user has in the folder where the command runs.
+POINTS = '''
+import os, signal
+import pytorch_lightning as pl
+import torch
+from fuse_core import NDict
+from torch.utils.data import Dataset
+
+class Points(Dataset):
+    """Points, and whether their coordinates add up to more than zero."""
+    def __init__(self, count: int):
+        self.x = torch.randn(count, 5, generator=torch.Generator().manual_seed(0))
+    def __len__(self):
+        return len(self.x)
+    def __getitem__(self, index):
+        x = self.x[index]
+        return NDict({"data.sample_id": f"p{index}", "data.x": x, "data.label": (x.sum() > 0).long()})
+
+class Broken(Dataset):
+    def __init__(self):
+        raise KeyError("no such file")
+
+class StopAfterFirstEpoch(pl.Callback):
+    """Presses Ctrl-C."""
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+'''
+
+CONFIGURATION = """
+run_dir: run
+seed_everything: 0
+trainer:
+  max_epochs: 2
+  accelerator: cpu
+  enable_progress_bar: false
+  enable_model_summary: false
+model:
+  class_path: fuse_lightning.LightningModuleDefault
+  init_args:
+    model:
+      class_path: fuse_models.ModelWrapSeqToDict
+      init_args:
+        model: {class_path: torch.nn.Linear, init_args: {in_features: 5, out_features: 2}}
+        model_inputs: [data.x]
+        model_outputs: [model.logits.side]
+    losses:
+      side:
+        class_path: fuse_losses.LossDefault
+        init_args: {pred: model.logits.side, target: data.label, callable: torch.nn.functional.cross_entropy}
+    validation_metrics: &metrics
+      accuracy:
+        class_path: fuse_lightning.MetricDefault
+        init_args:
+          pred: model.logits.side
+          target: data.label
+          metric: {class_path: torchmetrics.classification.MulticlassAccuracy, init_args: {num_classes: 2}}
+    test_metrics: *metrics
+    optimizers_and_lr_schs:
+      class_path: fuse_lightning.ConfigureOptimizers
+      init_args:
+        optimizer:
+          class_path: fuse_optim.SAM
+          init_args:
+            rho: 0.05
+            base_optimizer: {class_path: torch.optim.SGD, init_args: {lr: 1.0e-1, momentum: 0.9}}
+        lr_scheduler: {class_path: torch.optim.lr_scheduler.CosineAnnealingLR, init_args: {T_max: 4}}
+    best_epoch_source: {monitor: validation.losses.total_loss, mode: min}
+    prediction_keys: [model.logits.side, data.label]
+data:
+  class_path: fuse_lightning.DataModuleDefault
+  init_args:
+    train: {class_path: points.Points, init_args: {count: 64}}
+    validation: {class_path: points.Points, init_args: {count: 40}}
+    test: {class_path: points.Points, init_args: {count: 20}}
+"""
+
+LOSS = "model.init_args.losses.side"
+OPTIMIZER = "model.init_args.optimizers_and_lr_schs.init_args.optimizer"
+METRIC = "model.init_args.validation_metrics.accuracy.init_args"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with the user's module, where the command runs."""
+    (tmp_path / "points.py").write_text(POINTS)
+    (tmp_path / "run.yaml").write_text(CONFIGURATION)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "points", raising=False)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained_run(tmp_path_factory):
+    """The run folder after two epochs."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "points.py").write_text(POINTS)
+    (folder / "run.yaml").write_text(CONFIGURATION)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", [*sys.path])
+        assert fuse_lightning("fit") == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def trained(project, trained_run):
+    """The project after training."""
+    shutil.copytree(trained_run, project / "run")
+    return project
+
+
+@pytest.fixture
+def edited(project):
+    """Writes the configuration with one key changed, or removed for None; returns the key's place in it."""
+
+    def edit(key, value):
+        configuration = copy.deepcopy(yaml.safe_load(CONFIGURATION))
+        *path, last = key.split(".")
+        node = configuration
+        for part in path:
+            node = node[part]
+        if value is None:
+            del node[last]
+        else:
+            node[last] = value
+        (project / "run.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False))
+
+    return edit
+
+
+def fuse_lightning(*arguments):
+    return main([*arguments[:1], "--config", "run.yaml", *arguments[1:]])
+
+
+def read_csv(path):
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# ------------------------------------------------------------------------------------------------------ the whole round
+
+
+def test_fit_test_predict_and_resume(trained, capsys):
+    assert {"config.yaml", "best_epoch.ckpt", "last.ckpt"} <= {path.name for path in Path("run").iterdir()}
+    assert len(read_csv("run/logs/version_0/metrics.csv")) > 0
+
+    assert fuse_lightning("test") == 0
+    assert fuse_lightning("validate") == 0
+    assert "test.metrics.accuracy" in capsys.readouterr().out
+
+    assert fuse_lightning("predict") == 0
+    assert "predictions: run/predictions.csv" in capsys.readouterr().out
+    rows = read_csv("run/predictions.csv")
+    assert [row["data.sample_id"] for row in rows] == [f"p{index}" for index in range(20)]
+    assert "model.logits.side.1" in rows[0]
+
+    assert fuse_lightning("fit", "--ckpt_path", "last", "--trainer.max_epochs", "3") == 0
+    assert torch.load("run/last.ckpt", weights_only=True)["epoch"] == 2
+
+
+def test_the_configuration_is_kept_as_run_and_runs_again(trained):
+    kept = yaml.safe_load(Path("run/config.yaml").read_text())
+    assert kept["trainer"]["max_epochs"] == 2
+    assert main(["fit", "--config", "run/config.yaml", "--run_dir", "again"]) == 0
+    first, again = (torch.load(f"{run}/last.ckpt", weights_only=True)["state_dict"] for run in ("run", "again"))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    # Going on with the same configuration keeps one file, with another adds one.
+    assert main(["fit", "--config", "again/config.yaml", "--ckpt_path", "last"]) == 0
+    assert [path.name for path in sorted(Path("again").glob("config*.yaml"))] == ["config.yaml"]
+    assert main(["fit", "--config", "again/config.yaml", "--ckpt_path", "last", "--trainer.max_epochs", "3"]) == 0
+    assert [path.name for path in sorted(Path("again").glob("config*.yaml"))] == ["config.yaml", "config_2.yaml"]
+
+
+def test_evaluation_takes_the_best_checkpoint_unless_told_otherwise(trained, caplog):
+    caplog.set_level("INFO")
+    for arguments, loaded in (([], "best_epoch.ckpt"), (["--ckpt_path", "last"], "last.ckpt")):
+        caplog.clear()
+        assert fuse_lightning("test", *arguments) == 0
+        assert f"weights from the checkpoint at run/{loaded}" in caplog.text
+    caplog.clear()
+    assert fuse_lightning("test", "--ckpt_path", "untrained") == 0
+    assert "weights from the checkpoint" not in caplog.text
+
+
+def test_a_run_is_not_overwritten_unasked(trained, capsys):
+    written = Path("run/last.ckpt").read_bytes()
+    assert fuse_lightning("fit") == 1
+    message = capsys.readouterr().err
+    assert "the run folder run holds an earlier run" in message
+    assert "--ckpt_path last" in message
+    assert "--overwrite" in message
+    assert Path("run/last.ckpt").read_bytes() == written
+    Path("run/notes.txt").write_text("mine")
+    assert fuse_lightning("fit", "--overwrite", "--trainer.max_epochs", "1") == 0
+    assert torch.load("run/last.ckpt", weights_only=True)["epoch"] == 0
+    assert [path.name for path in Path("run/logs").iterdir()] == ["version_0"]
+    assert Path("run/notes.txt").read_text() == "mine"
+    assert "overwrite: true" not in Path("run/config.yaml").read_text()
+
+
+def test_a_folder_of_other_files_is_never_overwritten(project, capsys):
+    Path("run").mkdir()
+    Path("run/thesis.txt").write_text("mine")
+    assert fuse_lightning("fit", "--overwrite") == 1
+    assert "no config.yaml of an earlier run" in capsys.readouterr().err
+    assert Path("run/thesis.txt").read_text() == "mine"
+
+
+def test_overwriting_waits_until_nothing_is_wrong(trained, edited, capsys):
+    edited(f"{LOSS}.init_args.weight", float("inf"))
+    assert fuse_lightning("fit", "--overwrite") == 1
+    assert Path("run/last.ckpt").exists()
+
+
+def test_predictions_are_not_overwritten_unasked(trained, capsys):
+    Path("run/predictions.csv").write_text("mine")
+    assert fuse_lightning("predict") == 1
+    assert "run/predictions.csv is there already" in capsys.readouterr().err
+    assert fuse_lightning("predict", "--overwrite") == 0
+
+
+def test_lbfgs_with_the_closure_callback_comes_from_yaml(edited, project):
+    edited(OPTIMIZER, {"class_path": "torch.optim.LBFGS", "init_args": {"lr": 0.1, "max_iter": 2}})
+    configuration = yaml.safe_load(Path("run.yaml").read_text())
+    configuration["trainer"]["callbacks"] = [{"class_path": "fuse_optim.lightning.OptimizerClosureCallback"}]
+    Path("run.yaml").write_text(yaml.safe_dump(configuration))
+    assert fuse_lightning("fit", "--trainer.max_epochs", "1", "--trainer.accumulate_grad_batches", "2") == 0
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_tells_how_to_go_on(edited, project, capsys):
+    edited("trainer.callbacks", [{"class_path": "points.StopAfterFirstEpoch"}])
+    previous = signal.getsignal(signal.SIGINT)
+    try:
+        assert fuse_lightning("fit") == 130
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert "fuse-lightning fit --config run/config.yaml --ckpt_path last" in capsys.readouterr().out
+    assert torch.load("run/last.ckpt", weights_only=True)["epoch"] == 0
+
+
+def test_a_checkpoint_of_pickled_objects_is_refused(project, capsys):
+    torch.save({"state_dict": {}, "anything": Path}, "bad.ckpt")
+    assert fuse_lightning("test", "--ckpt_path", "bad.ckpt") == 1
+    assert "holds pickled" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------------------- the wiring
+
+
+def test_wiring_prints_the_table_and_the_drawing(project, capsys):
+    assert fuse_lightning("wiring", "--output", "docs/wiring.md") == 0
+    printed = capsys.readouterr().out
+    assert "model.logits.side  ModelWrapSeqToDict 'model'  LossDefault 'losses.side'" in printed
+    assert "flowchart LR" in printed
+    written = Path("docs/wiring.md").read_text()
+    assert "```mermaid\nflowchart LR" in written
+    assert not Path("run").exists()
+
+
+def test_wiring_fails_where_a_key_is_missing(edited, capsys):
+    edited(f"{METRIC}.pred", "model.logits.sides")
+    assert fuse_lightning("wiring") == 1
+    message = capsys.readouterr().err
+    assert "MetricDefault 'metrics.accuracy' reads 'model.logits.sides'" in message
+    assert "Nearest keys: 'model.logits.side' (written by ModelWrapSeqToDict 'model')" in message
+
+
+def test_wiring_checks_the_prediction_keys(edited, capsys):
+    edited("model.init_args.prediction_keys", ["model.output.side"])
+    assert fuse_lightning("wiring") == 1
+    assert "reads 'model.output.side'" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+
+MISTAKES = {
+    "an unknown argument": (
+        f"{LOSS}.init_args.taget",
+        "data.label",
+        (
+            r"run.yaml:\d+: model.init_args.losses.side.init_args.taget: fuse_losses.LossDefault has no argument 'taget'. "
+            r"Did you mean 'target'\?"
+        ),
+    ),
+    "an unknown argument that holds nothing": (
+        "model.init_args.loses",
+        {},
+        r"model.init_args.loses: .*Did you mean 'losses'\?",
+    ),
+    "an unknown key": ("modell", {}, r"run.yaml:\d+: modell: there is no such key. Did you mean 'model'\?"),
+    "an unknown key of the trainer": (
+        "trainer.max_epoch",
+        3,
+        r"trainer.max_epoch: there is no such key. Did you mean 'max_epochs'\?",
+    ),
+    "a wrong class": (
+        f"{LOSS}.class_path",
+        "fuse_losses.LossDefualt",
+        (
+            r"losses.side.class_path: 'fuse_losses.LossDefualt': fuse_losses has no 'LossDefualt'. "
+            r"Did you mean 'LossDefault'\?"
+        ),
+    ),
+    "a wrong package": (
+        f"{LOSS}.class_path",
+        "fuse_loses.LossDefault",
+        r"there is no module 'fuse_loses'. Did you mean 'fuse_losses'\?",
+    ),
+    "a class of another kind": (
+        f"{METRIC}.metric",
+        {"class_path": "torch.nn.ReLU"},
+        r"accuracy.init_args.metric: it takes Metric or MetricCollection, which torch.nn.ReLU is not",
+    ),
+    "a function that is not there": (
+        f"{LOSS}.init_args.callable",
+        "torch.nn.functional.cross_entrpy",
+        r"torch.nn.functional has no 'cross_entrpy'. Did you mean 'cross_entropy'\?",
+    ),
+    "a missing argument": (f"{LOSS}.init_args.pred", None, r"losses.side: fuse_losses.LossDefault needs pred"),
+    "an argument beside init_args": (
+        f"{LOSS}.weight",
+        2.0,
+        r"losses.side.weight: an argument of fuse_losses.LossDefault goes under init_args",
+    ),
+    "a value of another type": ("trainer.max_epochs", "many", r"trainer.max_epochs: it takes int, got 'many'"),
+    "an optimizer's argument": (
+        f"{OPTIMIZER}.init_args.base_optimizer.init_args.lrr",
+        1.0,
+        r"base_optimizer.init_args.lrr: torch.optim.SGD has no argument 'lrr'. Did you mean 'lr'\?",
+    ),
+    "an optimizer's value": (
+        f"{OPTIMIZER}.init_args.base_optimizer.init_args.momentum",
+        "much",
+        r"base_optimizer.init_args.momentum: it takes float, got 'much'",
+    ),
+    "an optimizer that is none": (
+        f"{OPTIMIZER}",
+        {"class_path": "torch.nn.Linear", "init_args": {"in_features": 1, "out_features": 1}},
+        r"optimizer: it takes a class of Optimizer, or a function that makes one, which torch.nn.Linear is not",
+    ),
+    "a schedule's argument": (
+        "model.init_args.optimizers_and_lr_schs.init_args.lr_scheduler.init_args",
+        {"Tmax": 2},
+        r"init_args.Tmax: torch.optim.lr_scheduler.CosineAnnealingLR has no argument 'Tmax'. Did you mean 'T_max'\?",
+    ),
+    "no class of the module": ("model.class_path", None, r"run.yaml:\d+: model: it needs class_path, such as"),
+    "no data": ("data", None, r"data: fit needs batches. Give data a class_path"),
+}
+
+
+@pytest.mark.parametrize(("key", "value", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_in_the_configuration_is_told_with_its_place_and_the_fix(edited, capsys, key, value, message):
+    edited(key, value)
+    assert fuse_lightning("fit") == 2
+    printed = capsys.readouterr().err
+    assert re.search(message, printed), printed
+    assert len(printed.splitlines()) <= 4
+    assert not Path("run").exists()
+
+
+FAILURES = {
+    "a value that a class refuses": (
+        f"{LOSS}.init_args.weight",
+        float("inf"),
+        r"LossDefault\(weight=\) takes a finite number, got inf",
+    ),
+    "a class of the user's that fails": (
+        "data.init_args.test",
+        {"class_path": "points.Broken"},
+        r"points.Broken cannot be made: 'no such file'",
+    ),
+    "an empty dataset": (
+        "data.init_args.train.init_args.count",
+        0,
+        r"DataModuleDefault\(train=\) needs samples",
+    ),
+    "a graphics card that is not there": (
+        "trainer.accelerator",
+        "tpu",
+        r"trainer.accelerator is 'tpu', but: .*--trainer.accelerator auto",
+    ),
+    "a metric's key that nothing writes": (
+        f"{METRIC}.pred",
+        "model.logits.sides",
+        r"reads 'model.logits.sides', which nothing before it provides. Nearest keys: 'model.logits.side'",
+    ),
+    "a monitor that is never logged": (
+        "model.init_args.best_epoch_source.monitor",
+        "validation.losses.total",
+        r"monitors 'validation.losses.total', which is never logged. Did you mean 'validation.losses.total_loss'\?",
+    ),
+}
+
+
+@pytest.mark.parametrize(("key", "value", "message"), FAILURES.values(), ids=FAILURES)
+def test_what_cannot_run_is_told_before_training(edited, capsys, key, value, message):
+    edited(key, value)
+    assert fuse_lightning("fit") == 1
+    printed = capsys.readouterr().err
+    assert re.search(message, printed), printed
+    assert "Traceback" not in printed
+    assert not list(Path().rglob("*.ckpt"))
+
+
+def test_prediction_keys_that_are_not_set_are_asked_for(edited, capsys):
+    edited("model.init_args.prediction_keys", None)
+    assert fuse_lightning("predict", "--ckpt_path", "untrained") == 2
+    assert "prediction_keys: predict needs the keys to write, a list. The model writes: model.logits.side" in (
+        capsys.readouterr().err
+    )
+    assert not list(Path().rglob("predictions*"))
+
+
+def test_several_mistakes_are_told_at_once(edited, project, capsys):
+    edited(f"{LOSS}.init_args.taget", "data.label")
+    text = Path("run.yaml").read_text().replace("max_epochs", "max_epoch")
+    Path("run.yaml").write_text(text)
+    assert fuse_lightning("fit") == 2
+    assert "2 problems in the configuration:" in capsys.readouterr().err
+
+
+def test_a_key_given_twice_is_refused(project, capsys):
+    Path("run.yaml").write_text(CONFIGURATION + "run_dir: other\n")
+    assert fuse_lightning("fit") == 2
+    assert "run_dir: this key is there twice" in capsys.readouterr().err
+
+
+def test_what_is_not_yaml_is_told_with_its_line(project, capsys):
+    Path("run.yaml").write_text("trainer:\n  max_epochs: 1\n model: 3\n")
+    assert fuse_lightning("fit") == 2
+    assert "run.yaml:3: this is not YAML" in capsys.readouterr().err
+
+
+def test_a_configuration_file_that_is_not_there_is_named(project, capsys):
+    assert main(["fit", "--config", "runn.yaml"]) == 2
+    assert "runn.yaml cannot be read" in capsys.readouterr().err
+
+
+def test_a_misspelt_option_is_told(project, capsys):
+    assert fuse_lightning("fit", "--trainer.max_epocks=3") == 2
+    assert "no option --trainer.max_epocks. Did you mean '--trainer.max_epochs'?" in capsys.readouterr().err
+    assert fuse_lightning("fit", f"--{LOSS}.init_args.taget=3") == 2
+    assert "'taget' is not accepted" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_is_not_there_is_told(project, capsys):
+    assert fuse_lightning("test") == 1
+    assert "Train first" in capsys.readouterr().err
+    assert fuse_lightning("fit", "--ckpt_path", "last") == 1
+    assert "the run folder run has no checkpoint called last*.ckpt" in capsys.readouterr().err
+    assert fuse_lightning("test", "--ckpt_path", "other.ckpt") == 1
+    assert "other.ckpt: there is no such file" in capsys.readouterr().err
+
+
+def test_a_mistake_in_the_users_own_code_shows_its_traceback(edited, project, capsys):
+    (project / "points.py").write_text(POINTS.replace("x = self.x[index]", "x = self.y[index]"))
+    assert fuse_lightning("fit") == 1
+    printed = capsys.readouterr().err
+    assert "Traceback" in printed
+    assert "has no attribute 'y'" in printed
+
+
+def test_the_option_traceback_shows_one(project, capsys):
+    assert fuse_lightning("test", "--traceback") == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+# -------------------------------------------------------------------------------------------------- without a config
+
+
+def test_help_is_short_and_names_every_command(capsys):
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) < 40
+    for command in ("fit", "validate", "test", "predict", "wiring", "template"):
+        assert command in printed
+        assert main([command, "--help"]) == 0
+        assert f"fuse-lightning {command}" in (own := capsys.readouterr().out)
+        assert len(own.splitlines()) < 40
+
+
+def test_every_option_is_listed_on_demand(project, capsys):
+    with pytest.raises(SystemExit) as exit_request:
+        main(["fit", "--help_all"])
+    assert exit_request.value.code == 0
+    assert "--trainer.gradient_clip_val" in capsys.readouterr().out
+
+
+def test_wrong_usage_exits_with_2(capsys):
+    assert main([]) == 2
+    assert main(["fitt"]) == 2
+    assert "there is no command 'fitt'. Did you mean 'fit'?" in capsys.readouterr().err
+    assert main(["fit"]) == 2
+    assert "needs a configuration" in capsys.readouterr().err
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys):
+    import importlib.util
+
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "jsonargparse" else find_spec(name))
+    assert main(["fit", "--config", "run.yaml"]) == 2
+    assert 'pip install "fuse-lightning[cli]"' in capsys.readouterr().err
+
+
+def test_the_installed_module_runs_as_a_program():
+    done = subprocess.run(
+        [sys.executable, "-m", "fuse_lightning.cli", "--version"], capture_output=True, text=True, env=dict(os.environ)
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("fuse-lightning 0.")
