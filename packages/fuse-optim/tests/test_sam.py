@@ -182,6 +182,17 @@ def test_parameters_of_several_dtypes_share_one_norm():
     assert (single.item(), double.item(), half.item()) == (6.0, 8.0, 0.0)
 
 
+def test_a_base_optimizer_that_maximizes_is_perturbed_towards_lower_values():
+    model, loss_function = make_problem(4)
+    expected, expected_loss = make_problem(4)
+    optimizer = SAM(model.parameters(), torch.optim.SGD, rho=0.3, lr=0.1, maximize=True)
+    reference = SAM(expected.parameters(), torch.optim.SGD, rho=0.3, lr=0.1)
+    for _ in range(3):
+        optimizer.step(make_closure(optimizer, lambda: -loss_function()))
+        reference.step(make_closure(reference, expected_loss))
+    assert equal(list(model.parameters()), list(expected.parameters()))
+
+
 def test_the_closure_may_run_under_no_grad():
     model, loss_function = make_problem(6)
     optimizer = SAM(model.parameters(), torch.optim.SGD, lr=0.1)

@@ -17,7 +17,7 @@ class GradientBucket:
     by tensor. Half precision is computed in float32 and rounded once, when it is written.
 
     Attributes:
-        rho: the radius of the perturbation.
+        rho: the radius of the perturbation, negative where the base optimizer maximizes: the worst point is downhill.
         adaptive: whether it is measured in units of the weights.
         adaptive_eta: what is added to their absolute value.
         foreach: whether lists of tensors are worked on at once.
@@ -39,7 +39,8 @@ class GradientBucket:
             norms = list(torch._foreach_norm(tensors, dtype=dtype))
         else:
             norms = [whole(torch.linalg.vector_norm(tensor, dtype=dtype)) for tensor in tensors]
-        return global_norm(norms)
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+        return norm
 
     def scaled_gradients(self) -> list[Tensor]:
         r"""ASAM's :math:`T_w \, g`, up to the sign of each element; the gradients themselves if not adaptive."""
@@ -143,10 +144,8 @@ def bucket_gradients(param_groups: list[dict[str, Any]]) -> list[GradientBucket]
         bucket, elements = open_buckets.get(key, (None, 0))
         elements += param.numel()
         if bucket is None or elements > MAX_ELEMENTS:
-            bucket, elements = (
-                GradientBucket(group["rho"], group["adaptive"], group["adaptive_eta"], foreach),
-                param.numel(),
-            )
+            rho = -group["rho"] if group.get("maximize") else group["rho"]
+            bucket, elements = GradientBucket(rho, group["adaptive"], group["adaptive_eta"], foreach), param.numel()
             buckets.append(bucket)
         bucket.params.append(param)
         bucket.grads.append(grad)

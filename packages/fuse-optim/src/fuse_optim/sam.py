@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from .batch_norm_stats import freeze_batch_norm_stats
 from .foreign_checkpoint import without_perturbation_buffers
 from .gradient_bucket import bucket_gradients, dense_gradients, global_norm
+from .loss_scaling import overflows, overflows_anywhere, skip_step
 from .orthogonal_gradient import ORTHOGONAL_GRADIENT, add_orthogonal_gradient, orthogonal_gradient
 from .rng_snapshot import RNGSnapshot
 from .saved_weights import SavedWeights
@@ -204,7 +205,9 @@ class SAM(Optimizer):
             )
         self._require_closed_pass("step")
         due = self.second_pass_is_due
-        snapshot = RNGSnapshot(self._devices()) if due and self.replay_rng else None
+        snapshot = None
+        if due and self.replay_rng:
+            snapshot = RNGSnapshot({param.device for group in self.param_groups for param in group["params"]})
         try:
             with torch.enable_grad(), self._unsynchronized() if due else contextlib.nullcontext():
                 loss = closure()
@@ -279,7 +282,11 @@ class SAM(Optimizer):
             return _OpenedPass()
         buckets = bucket_gradients(self.param_groups)
         norm = global_norm([bucket.norm(bucket.scaled_gradients()) for bucket in buckets])
-        if self._overflows(norm, grad_scaler):
+        if self.perturbation == "local":
+            overflow = overflows_anywhere(norm, grad_scaler, getattr(self.model, "process_group", None))
+        else:
+            overflow = overflows(norm, grad_scaler)
+        if overflow:
             return _OpenedPass(overflow=True)
         clean: dict[Tensor, Tensor] = {}
         for bucket in buckets:
@@ -301,7 +308,7 @@ class SAM(Optimizer):
             )
         learned: dict[Tensor, Tensor] = {}
         if grad_scaler is not None and opened.overflow:
-            self._skip(grad_scaler)
+            skip_step(self.base_optimizer, grad_scaler)
         else:
             if self.reuse:
                 learned = self._reuse(opened, grad_scaler)
@@ -325,37 +332,15 @@ class SAM(Optimizer):
             kept = {p: state[ORTHOGONAL_GRADIENT] for p, state in self.state.items() if ORTHOGONAL_GRADIENT in state}
             add_orthogonal_gradient(kept, buckets, self.reuse_alpha)
             return {}
-        if self._overflows(global_norm([bucket.norm(bucket.grads) for bucket in buckets]), grad_scaler):
+        if overflows(global_norm([bucket.norm(bucket.grads) for bucket in buckets]), grad_scaler):
             return {}
         return orthogonal_gradient(opened.clean, buckets)
-
-    def _overflows(self, norm: Tensor, grad_scaler: GradScaler | None) -> bool:
-        """Whether loss scaling made a gradient infinite; without a scaler nothing is read back from the device."""
-        if grad_scaler is None or not grad_scaler.is_enabled():
-            return False
-        finite = torch.isfinite(norm)
-        if self.perturbation == "local" and torch.distributed.is_initialized():
-            # All processes must skip the second pass, or none, because it synchronizes.
-            finite = finite.to(torch.int32)
-            group = getattr(self.model, "process_group", None)
-            torch.distributed.all_reduce(finite, op=torch.distributed.ReduceOp.MIN, group=group)
-        return not bool(finite)
-
-    def _skip(self, grad_scaler: GradScaler) -> None:
-        """Have the scaler count an infinite gradient, also where only another pass or process had one."""
-        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-        grads[0].fill_(math.inf)
-        with contextlib.suppress(RuntimeError):  # unscaled by the caller, in order to clip: counted then
-            grad_scaler.unscale_(self.base_optimizer)
 
     def _unsynchronized(self) -> contextlib.AbstractContextManager[Any]:
         """What the first pass runs in: gradients stay those of this process, if the perturbation is to be local."""
         if self.perturbation == "global":
             return contextlib.nullcontext()
         return cast(DistributedDataParallel, self.model).no_sync()
-
-    def _devices(self) -> set[torch.device]:
-        return {param.device for group in self.param_groups for param in group["params"]}
 
     def _require_closed_pass(self, method: str) -> None:
         if self._opened is not None:
