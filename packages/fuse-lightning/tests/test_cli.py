@@ -18,7 +18,6 @@ from fuse_lightning.cli.main import main
 
 pytest.importorskip("jsonargparse")
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:Checkpoint directory .* exists:UserWarning",
     "ignore:The dirpath has changed:UserWarning",  # where a run folder was copied
 )
 

@@ -1,5 +1,6 @@
 """`fuse-lightning fit`, `validate`, `test`, `predict` and `wiring`."""
 
+import warnings
 from importlib.resources import files
 
 from .errors import UsageError
@@ -24,7 +25,10 @@ def run_command(command: str, arguments: list[str]) -> None:
             f"fuse-lightning {command} needs a configuration: fuse-lightning {command} --config run.yaml. To start "
             f"from one that runs: fuse-lightning fit --print_config > run.yaml"
         )
-    if command == "wiring":
-        WiringCLI(arguments)
-    else:
-        RunCLI([command, *arguments])
+    with warnings.catch_warnings():
+        # The run folder was looked at before, and holds config.yaml by now.
+        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+        if command == "wiring":
+            WiringCLI(arguments)
+        else:
+            RunCLI([command, *arguments])
