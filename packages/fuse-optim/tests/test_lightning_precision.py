@@ -148,6 +148,18 @@ def test_16_mixed_and_lbfgs_are_refused_before_training(fit):
         fit(Quasi(), plugins=[half_precision()])
 
 
+def test_16_mixed_and_clipping_are_refused_for_a_fused_base_optimizer(fit):
+    class Fused(Regression):
+        def configure_optimizers(self):
+            return SAM(self.parameters(), torch.optim.SGD, rho=0.1, lr=0.1, momentum=0.9, fused=True)
+
+    with pytest.raises(ValueError, match=r"A fused SGD takes the loss scale out .* but gradient_clip_val=0.5. Leave"):
+        fit(Fused(), plugins=[half_precision()], gradient_clip_val=0.5)
+    model = Fused()
+    fit(model, plugins=[half_precision()])
+    torch.testing.assert_close(weights(model), by_hand(torch.float16, scale=64.0), rtol=0, atol=1e-6)
+
+
 def test_16_mixed_leaves_an_optimizer_that_calls_its_closure_once_to_lightning(fit):
     class Plain(Regression):
         def configure_optimizers(self):

@@ -21,7 +21,7 @@ def preserved_state(root: nn.Module) -> Iterator[None]:
     lists, dicts and sets; afterwards every attribute is the very object that it was before. So running statistics,
     power iterations, queues, torchmetrics' states, counters and lists of outputs all stay as they were. Modules in
     plain lists and dicts of attributes are included. Parameters are not copied, and of containers only the outermost
-    level is: a tensor in a list that is changed in place stays changed.
+    level is: a tensor in a list that is changed in place stays changed. The copies need as much memory as the buffers.
 
     Args:
         root: the module.

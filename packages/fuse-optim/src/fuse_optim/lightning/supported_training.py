@@ -54,10 +54,11 @@ def refuse_unsupported_training(trainer: pl.Trainer, module: pl.LightningModule)
             "its own way. Use another precision, such as '32-true', 'bf16-mixed' or '16-mixed'."
         )
     for optimizer in filter(calls_closure_repeatedly, trainer.optimizers):
-        if base_optimizer(optimizer) is None:
+        base = base_optimizer(optimizer)
+        if base is None:
             refuse_clipping(trainer, module, optimizer)
         if getattr(precision, "scaler", None) is not None:
-            _refuse_loss_scaling(optimizer)
+            _refuse_loss_scaling(trainer, module, optimizer, base)
 
 
 def refuse_clipping(trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer) -> None:
@@ -66,24 +67,33 @@ def refuse_clipping(trainer: pl.Trainer, module: pl.LightningModule, optimizer: 
     Raises:
         ValueError: gradients are to be clipped.
     """
-    overridden = is_overridden("configure_gradient_clipping", module)
-    if trainer.gradient_clip_val or overridden:
-        setting = (
-            f"{type(module).__name__}.configure_gradient_clipping is overridden"
-            if overridden
-            else f"gradient_clip_val={trainer.gradient_clip_val}"
-        )
+    if clipping := _clipping(trainer, module):
         raise ValueError(
-            f"{type(optimizer).__name__} does not go with clipping, but {setting}. It compares the losses and "
+            f"{type(optimizer).__name__} does not go with clipping, but {clipping}. It compares the losses and "
             "gradients of several passes, which a clipped gradient does not fit, and none of the gradients is the "
             "final one. Leave clipping out; LBFGS limits its steps by lr and line_search_fn."
         )
 
 
-def _refuse_loss_scaling(optimizer: Optimizer) -> None:
+def _refuse_loss_scaling(
+    trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer, base: Optimizer | None
+) -> None:
     if not isinstance(optimizer, SAM):
         raise ValueError(
             f"{type(optimizer).__name__} does not go with loss scaling (precision='16-mixed'), which skips a step when "
             "a gradient overflows: this optimizer cannot be stopped between its passes. Use 'bf16-mixed' or '32-true', "
             "or fuse_optim.SAM."
         )
+    clipping = _clipping(trainer, module)
+    if clipping and getattr(base, "_step_supports_amp_scaling", False):  # set by fused=True
+        raise ValueError(
+            f"A fused {type(base).__name__} takes the loss scale out of the gradients inside its step, after they were "
+            f"clipped, but {clipping}. Leave out fused=True, or clipping, or use 'bf16-mixed'."
+        )
+
+
+def _clipping(trainer: pl.Trainer, module: pl.LightningModule) -> str | None:
+    """The setting by which gradients are clipped."""
+    if is_overridden("configure_gradient_clipping", module):
+        return f"{type(module).__name__}.configure_gradient_clipping is overridden"
+    return f"gradient_clip_val={trainer.gradient_clip_val}" if trainer.gradient_clip_val else None
