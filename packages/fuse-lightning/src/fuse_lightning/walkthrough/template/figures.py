@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from .run_folder import LOGS_DIR
 from .settings import BadInputError
@@ -19,7 +20,7 @@ DPI = 160
 
 def new_figure(width: float, height: float) -> Figure:
     """A figure that needs no screen."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
     FigureCanvasAgg(figure)
     return figure
 
@@ -85,8 +86,9 @@ def draw_confusion_matrix(
         size = FONT["cell"] - (2 if percent else 0)
         axes.text(column, row, "·" if hidden else text, ha="center", va="center", color=color, fontsize=size)
     ticks = range(len(classes))
-    rotation = 90 if max(map(len, classes)) > 3 else 0
-    axes.set_xticks(ticks, classes, fontsize=FONT["tick"], rotation=rotation)
+    axes.set_xticks(ticks, classes, fontsize=FONT["tick"])
+    for label in axes.get_xticklabels():
+        label.set_rotation(90 if len(label.get_text()) > 3 else 0)
     axes.set_yticks(ticks, classes, fontsize=FONT["tick"])
     axes.set_xlabel("predicted", fontsize=FONT["label"])
     axes.set_ylabel("true", fontsize=FONT["label"])

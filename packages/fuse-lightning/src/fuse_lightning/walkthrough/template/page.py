@@ -26,7 +26,7 @@ h2 { margin: 0 0 12px; font-size: 20px; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(170px, 1fr)); gap: 14px; margin-bottom: 20px; }
 .tile, section { background: white; border: 1px solid var(--line); border-radius: 10px; }
 .tile { padding: 14px 18px; }
-.tile b { display: block; font-size: 26px; line-height: 1.25; font-weight: 650; font-variant-numeric: tabular-nums; }
+.tile b { display: block; font-size: 24px; line-height: 1.25; font-weight: 650; font-variant-numeric: tabular-nums; }
 .tile span { color: var(--faint); font-size: 14px; }
 .tile.score { background: var(--accent); border-color: var(--accent); color: white; }
 .tile.score span { color: #d5e4f6; }
@@ -40,7 +40,7 @@ th, td { padding: 6px 12px; text-align: left; border-bottom: 1px solid var(--lin
 th { color: var(--faint); font-weight: 600; border-bottom-width: 2px; }
 .numbers th + th, .numbers td + td { text-align: right; font-variant-numeric: tabular-nums; }
 code, pre { font: 13.5px/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
-td code { overflow-wrap: anywhere; }
+td:first-child { white-space: nowrap; }
 pre { margin: 0; overflow-x: auto; background: var(--paper); border-radius: 6px; padding: 12px 14px; }
 footer { color: var(--faint); font-size: 14px; }
 a { color: var(--accent); }
@@ -145,7 +145,10 @@ def wiring_table(rows: Iterable[Sequence[str]]) -> str:
 def settings_table(settings: Settings) -> str:
     """The settings as run."""
     values = dataclasses.asdict(settings).items()
-    return html_table(("setting", "value"), [(f"<code>{escape(name)}</code>", escape(value)) for name, value in values])
+    return html_table(
+        ("setting", "value"),
+        [(f"<code>{escape(name)}</code>", "not set" if value is None else escape(value)) for name, value in values],
+    )
 
 
 def files_list(run_dir: Path) -> str:

@@ -14,8 +14,8 @@ To make it yours, change one task's files; delete the other's.
 """
 
 import argparse
+import dataclasses
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -40,6 +40,7 @@ from .wiring import write_wiring
 TASKS: dict[str, Task] = {"classification": classification, "segmentation": segmentation}
 STAGES = ("train", "infer", "eval")
 RUNS_DIR = Path("runs")
+GIVEN = {field.name for field in dataclasses.fields(Settings)} - {"style"}  # settings that arguments give
 
 MakeModule = Callable[[Task, nn.Module, Settings, Path], pl.LightningModule]
 
@@ -58,20 +59,15 @@ def parse_arguments(
     parser.add_argument("--resume", action="store_true", help="go on with the training of the run in --run-dir")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in --run-dir")
     parser.add_argument(
-        "--min-score",
-        type=float,
-        default=0.0,
-        help="fail where the accuracy, or the mean Dice, is lower",
+        "--min-score", type=float, default=0.0, help="fail where the accuracy, or the mean Dice, is lower"
     )
-    own = {action.dest for action in parser._actions}
     add_settings(parser)
     options = parser.parse_args(arguments)
     if options.resume and (options.overwrite or "train" not in options.stages):
         parser.error("--resume goes on with training: not with --overwrite, nor without the stage train")
     if options.overwrite and "train" not in options.stages:
         parser.error("--overwrite is for a new run: not without the stage train")
-    given = {name: value for name, value in vars(options).items() if name not in own}
-    return options, given
+    return options, {name: value for name, value in vars(options).items() if name in GIVEN}
 
 
 def main(
@@ -82,7 +78,15 @@ def main(
     make_module: MakeModule = make_module,
     parents: list[argparse.ArgumentParser] | None = None,
 ) -> None:
-    """Run the stages."""
+    """Run the stages.
+
+    Args:
+        arguments: of the command line; None takes the program's.
+        command: what was typed to get here, for messages that say how to go on.
+        style: the name of the LightningModule's style, kept in `config.yaml`.
+        make_module: makes the LightningModule.
+        parents: parsers of more arguments, to be listed by `--help`.
+    """
     options, given = parse_arguments(arguments, command, parents or [])
     try:
         settings, run_dir = prepare(options, given, style)
@@ -106,14 +110,12 @@ def main(
         print(f"training time: {time.perf_counter() - start:.1f} s")
     if "infer" in options.stages:
         task.save_predictions(predict(task, module, splits, settings, run_dir), run_dir)
-    score = math.inf
     if "eval" in options.stages:
         evaluation = evaluate(task, splits, settings, run_dir)
-        score = evaluation.score
-        print(f"{evaluation.score_name}: {score:.4f}")
+        print(f"{evaluation.score_name}: {evaluation.score:.4f}")
     print(f"run folder: {run_dir.resolve()}")
-    if score < options.min_score:
-        sys.exit(f"error: the {evaluation.score_name} {score:.4f} is below --min-score {options.min_score}")
+    if "eval" in options.stages and not evaluation.score >= options.min_score:  # so that NaN fails too
+        sys.exit(f"error: the {evaluation.score_name} {evaluation.score:.4f} is below --min-score {options.min_score}")
 
 
 def prepare(options: argparse.Namespace, given: Mapping[str, Any], style: str) -> tuple[Settings, Path]:

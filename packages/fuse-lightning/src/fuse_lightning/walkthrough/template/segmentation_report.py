@@ -87,13 +87,17 @@ def evaluate(run_dir: Path, splits: Splits) -> Evaluation:
         score=mean,
         numbers={
             "images": f"{len(true):,}",
-            "median Dice of an image": f"{np.median(by_image):.3f}",
-            "worst image": f"{by_image[worst[0]]:.3f}",
+            "median image Dice": f"{np.median(by_image):.3f}",
+            "worst image Dice": f"{by_image[worst[0]]:.3f}",
         },
         tables=[Table("Each class", ("class", "Dice", "recall", "pixels"), rows)],
         pictures=[
             Picture("overlays.png", "Overlays", "The first test images, the truth, and what was predicted."),
-            Picture("worst_segmented.png", "Worst-segmented images", "The test images of the lowest Dice."),
+            Picture(
+                "worst_segmented.png",
+                "Worst-segmented images",
+                "The test images of the lowest Dice: the mean of the digits that are there or predicted.",
+            ),
             Picture(
                 "confusion_matrix.png",
                 "Confusion matrix",

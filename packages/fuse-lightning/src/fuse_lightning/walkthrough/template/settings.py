@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 
@@ -123,7 +124,7 @@ def write_config(run_dir: Path, settings: Settings) -> None:
         "settings": dataclasses.asdict(settings),
         "versions": {
             "python": platform.python_version(),
-            "torch": version("torch"),
+            "torch": str(torch.__version__),  # which says what it was built for
             "pytorch-lightning": version("pytorch-lightning"),
         },
     }

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -38,7 +38,8 @@ def make_trainer(settings: Settings, run_dir: Path, **arguments: Any) -> pl.Trai
     return pl.Trainer(
         default_root_dir=run_dir,
         accelerator=settings.accelerator,
-        # For several GPUs: devices=4, strategy="ddp". Model, losses, metrics and modules stay as they are.
+        # For several GPUs: devices=4, strategy="ddp". Model, losses, metrics and module stay as they are, but Lightning
+        # then starts this program once for each GPU: have the first alone (trainer.is_global_zero) write files.
         devices=1,
         # Same seed, same result. Where an operation has no deterministic form on a GPU, a warning says which.
         deterministic="warn",
@@ -104,5 +105,7 @@ def predict(
     """Predict the test set with the best epoch's weights: for each batch the task's PREDICTION_KEYS."""
     trainer = make_trainer(settings, run_dir, logger=False)
     loader = make_evaluation_loader(task, "test", splits.test, settings)
-    batches: Any = trainer.predict(module, loader, ckpt_path=run_dir / MODEL_DIR / BEST_CHECKPOINT, weights_only=True)
-    return batches  # type: ignore[no-any-return]
+    # For sets too large for memory: fuse_lightning.PredictionsToFile as a callback of the trainer, which writes each
+    # batch when it is predicted, and return_predictions=False here.
+    batches = trainer.predict(module, loader, ckpt_path=run_dir / MODEL_DIR / BEST_CHECKPOINT, weights_only=True)
+    return cast(Sequence[Mapping[str, Any]], batches)
