@@ -53,6 +53,7 @@ class ModelWrapDictToSeq(nn.Module):
         self.returns_tuple = not isinstance(output_key, str)
         self.reads = _keys("input_key", input_key)
         self.writes = _keys("output_key", output_key)
+        self._empty_batch = NDict.fromkeys(self.reads)  # copied in each call, which spares checking the keys anew
         self._check(getattr(fuse_model, "reads", None), getattr(fuse_model, "writes", None))
 
     def _check(self, reads: Sequence[str] | None, writes: Sequence[str] | None) -> None:
@@ -72,12 +73,14 @@ class ModelWrapDictToSeq(nn.Module):
             raise TypeError(
                 f"ModelWrapDictToSeq takes {len(self.reads)} arguments, for {list(self.reads)}, got {len(inputs)}."
             )
-        batch_dict: dict[str, Any] = {} if TORCH_2_6 and torch.compiler.is_compiling() else NDict()
+        batch_dict: dict[str, Any] = {} if TORCH_2_6 and torch.compiler.is_compiling() else self._empty_batch.copy()
         for key, value in zip(self.reads, inputs, strict=True):
             batch_dict[key] = value
-        batch_dict = self.model(batch_dict)
-        outputs = tuple(read_key(batch_dict, key, "ModelWrapDictToSeq") for key in self.writes)
-        return outputs if self.returns_tuple else outputs[0]
+        model: Any = self._modules["model"]  # as self.model, without the detour through __getattr__
+        result = model(batch_dict)
+        if self.returns_tuple:
+            return tuple([read_key(result, key, "ModelWrapDictToSeq") for key in self.writes])
+        return read_key(result, self.writes[0], "ModelWrapDictToSeq")
 
 
 def _keys(argument: str, keys: str | Sequence[str]) -> tuple[str, ...]:
