@@ -104,8 +104,8 @@ def callbacks_for_trainer(
     logs_lr = any(isinstance(one, LearningRateMonitor) for one in (*present, *callbacks))
     defaults = model_default_callbacks(model_dir, best_epoch_source, log_lr=bool(trainer.loggers) and not logs_lr)
     writes_checkpoints = bool(trainer.checkpoint_callbacks)  # Trainer(enable_checkpointing=False) has none
-    # Those of a module that was trained before. Lightning drops them in most orders of types only.
-    present[:] = [one for one in present if not isinstance(one, DefaultModelCheckpoint)]
+    # Taken out here, those of a module that was trained before included, Lightning has none to drop, or to overlook.
+    present[:] = [one for one in present if type(one) not in (ModelCheckpoint, DefaultModelCheckpoint)]
     if not writes_checkpoints:
         defaults = [one for one in defaults if not isinstance(one, ModelCheckpoint)]
     return [*defaults, *callbacks, *given]

@@ -1,0 +1,73 @@
+"""A small regression for tests that train."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torchmetrics import MeanSquaredError
+
+from fuse_core import NDict, collate
+from fuse_lightning import LightningModuleDefault, MetricDefault
+from fuse_losses import LossDefault
+from fuse_models import ModelWrapSeqToDict
+
+
+@pytest.fixture
+def make_loader():
+    """Samples whose target is the sum of three inputs, plus an offset."""
+
+    def make(count, batch_size=4, offset=0.0, **options):
+        inputs = torch.randn(count, 3, generator=torch.Generator().manual_seed(0))
+        samples = [
+            NDict({"data": {"sample_id": i, "x": x, "y": x.sum(0, keepdim=True) + offset}})
+            for i, x in enumerate(inputs)
+        ]
+        return torch.utils.data.DataLoader(samples, batch_size=batch_size, collate_fn=collate, **options)
+
+    return make
+
+
+@pytest.fixture
+def mse_loss():
+    return LossDefault(pred="model.y", target="data.y", callable=nn.functional.mse_loss)
+
+
+@pytest.fixture
+def mse_metric():
+    return lambda: MetricDefault(pred="model.y", target="data.y", metric=MeanSquaredError())
+
+
+@pytest.fixture
+def make_module(tmp_path, mse_loss):
+    """A LightningModuleDefault of a linear layer."""
+
+    def make(**options):
+        torch.manual_seed(0)
+        defaults = {
+            "model_dir": tmp_path,
+            "model": ModelWrapSeqToDict(model=nn.Linear(3, 1), model_inputs=["data.x"], model_outputs=["model.y"]),
+            "losses": {"mse": mse_loss},
+            "optimizers_and_lr_schs": lambda module: torch.optim.SGD(module.parameters(), lr=0.05),
+        }
+        return LightningModuleDefault(**defaults | options)
+
+    return make
+
+
+@pytest.fixture
+def make_trainer(tmp_path):
+    """A quiet trainer on the CPU."""
+
+    def make(**options):
+        defaults = {
+            "max_epochs": 1,
+            "accelerator": "cpu",
+            "default_root_dir": tmp_path,
+            "logger": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+        }
+        return pl.Trainer(**defaults | options)
+
+    return make
