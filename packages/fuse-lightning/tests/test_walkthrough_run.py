@@ -13,6 +13,7 @@ import torch
 import yaml
 from sklearn.datasets import load_digits
 
+from fuse_lightning import walkthrough
 from fuse_lightning.walkthrough.__main__ import main
 from fuse_lightning.walkthrough.template import segmentation_data
 from fuse_lightning.walkthrough.template.figures import read_learning_curves
@@ -244,13 +245,15 @@ def test_overwriting_deletes_the_results_of_a_run_and_nothing_else(tmp_path):
         (folder / name).write_text("mine")
     (folder / "empty").mkdir()
     (folder / "link").symlink_to(elsewhere)
+    (folder / "logs" / "csv" / "version_7").symlink_to(elsewhere)
+    (elsewhere / "metrics.csv").write_text("another's")
     run("--run-dir", folder, *QUICK, "--stages", "train", "--overwrite")
     files = files_of(folder)
     assert files >= {"notes.txt", "model/notes.txt", "figures/mine.png", "model/last.ckpt", "config.yaml"}
     assert not files & {"predictions.csv", "index.html", "logs/csv/version_1/metrics.csv"}
     assert (folder / "empty").is_dir()
     assert (folder / "link").is_symlink()
-    assert (elsewhere / "model.ckpt").read_text() == "another's"
+    assert files_of(elsewhere) == {"model.ckpt", "metrics.csv"}
 
 
 @pytest.mark.parametrize("config", [None, "settings: {task: classification}\n", "- a list\n", "{\n", b"\xff\xfe"])
@@ -328,3 +331,12 @@ def test_it_can_be_called_by_name(capsys, monkeypatch):
     help_text = capsys.readouterr().out
     assert "--data-dir" in help_text
     assert "--style {ready-made,custom}" in help_text
+
+
+def test_what_is_not_installed_is_named_with_the_extra_that_brings_it(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("fuse_lightning.walkthrough.template")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(walkthrough, "template")
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(SystemExit, match=r'needs sklearn\.datasets: pip install "fuse-lightning\[walkthrough\]"'):
+        run("--epochs", 1)

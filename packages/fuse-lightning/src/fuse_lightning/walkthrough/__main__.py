@@ -1,11 +1,9 @@
 """The walkthrough's command line: `python -m fuse_lightning.walkthrough --help`."""
 
 import argparse
+import sys
 
 from .files import STYLES
-from .template import module_custom, module_ready_made, run
-
-MODULES = {module.STYLE: module for module in (module_ready_made, module_custom)}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -18,12 +16,21 @@ def main(arguments: list[str] | None = None) -> None:
         help="LightningModuleDefault, or a LightningModule written from the step functions (default: ready-made)",
     )
     style = parser.parse_known_args(arguments)[0].style
+    try:
+        from .template import module_custom, module_ready_made, run
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing.startswith("fuse_lightning"):
+            raise
+        sys.exit(f'error: the walkthrough needs {missing}: pip install "fuse-lightning[walkthrough]"')
+
+    modules = {module.STYLE: module for module in (module_ready_made, module_custom)}
     command = "python -m fuse_lightning.walkthrough"
     run.main(
         arguments,
         command=command if style == "ready-made" else f"{command} --style {style}",
         style=style,
-        make_module=MODULES[style].make_module,
+        make_module=modules[style].make_module,
         parents=[parser],
     )
 

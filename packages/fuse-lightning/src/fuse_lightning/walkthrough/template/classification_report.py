@@ -73,6 +73,10 @@ def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference". It does not leave
     [0, 1] and is sound near 1, where accuracies lie.
+
+    Example:
+        >>> "{:.3f} to {:.3f}".format(*wilson_interval(8, 10))
+        '0.490 to 0.943'
     """
     rate = successes / trials
     center = (rate + z**2 / (2 * trials)) / (1 + z**2 / trials)

@@ -25,6 +25,12 @@ class DiceByClass(Metric):
 
     Shape:
         `update` takes logits [B, C, *spatial] and class indices [B, *spatial].
+
+    Example:
+        >>> metric = DiceByClass(["background", "lesion"])
+        >>> metric.update(torch.tensor([[[4.0, 0, 0, 4], [0, 4, 4, 0]]]), torch.tensor([[0, 0, 1, 0]]))
+        >>> metric.compute()
+        {'mean': tensor(0.6667), 'background': tensor(0.8000), 'lesion': tensor(0.6667)}
     """
 
     full_state_update = False

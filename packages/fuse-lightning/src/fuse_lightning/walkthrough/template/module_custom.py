@@ -1,7 +1,7 @@
 """Block 6, the LightningModule, written out: a module of your own, from fuse_lightning's step functions.
 
-It does what `LightningModuleDefault` does (the style `ready-made`), in lines that can be changed: another step, a
-second optimizer, losses that start late, anything that Lightning allows.
+It trains like `LightningModuleDefault` (the style `ready-made`), number for number, in lines that can be changed:
+another step, a second optimizer, losses that start late, anything that Lightning allows.
 """
 
 from pathlib import Path

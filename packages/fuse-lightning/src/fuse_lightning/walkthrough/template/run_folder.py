@@ -61,7 +61,9 @@ def start_run_folder(run_dir: Path, overwrite: bool) -> None:
 
 def delete_run(run_dir: Path) -> None:
     """Delete the files that a run wrote to its folder, and those of its folders that this leaves empty."""
-    written = [path for pattern in WRITTEN for path in run_dir.glob(pattern)]
+    matching = [path for pattern in WRITTEN for path in run_dir.glob(pattern) if path.is_file()]
+    # What a link leads to, a folder of another disk for instance, is no part of the run folder.
+    written = [path for path in matching if path.parent.resolve().is_relative_to(run_dir.resolve())]
     for path in written:
         path.unlink()
     folders = {folder for path in written for folder in path.parents if run_dir in folder.parents}
