@@ -14,10 +14,10 @@ def make_optimizer(module: pl.LightningModule, settings: Settings) -> dict[str, 
     """What `LightningModule.configure_optimizers` returns: an optimizer, and a learning rate that falls along a cosine.
 
     Sharpness-aware minimization (`--optimizer sam`) looks for weights around which the loss is flat, and generalizes
-    better from few or wrongly labelled samples. It takes two passes for each step, so twice the time (`interval=5`
-    takes the second in every fifth step only); any optimizer can be its base. Alternatives: `AdamW` with a `weight_decay`;
-    SGD with `momentum=0.9` and a larger learning rate; parameter groups, such as a smaller rate for a pretrained
-    backbone:
+    better from few or wrongly labelled samples. It takes two passes for each step, so twice the time (with
+    `interval=5`, in every fifth step only); any optimizer can be its base. Alternatives: `AdamW` with a
+    `weight_decay`; SGD with `momentum=0.9` and a larger learning rate; parameter groups, such as a smaller rate for a
+    pretrained backbone:
     `[{"params": module.model.backbone.parameters(), "lr": 1e-4}, {"params": module.model.heads.parameters()}]`.
 
     The schedule is stepped after each epoch. For one that is stepped after each batch (OneCycleLR) return
