@@ -10,6 +10,7 @@ from small_network import make_closure, make_problem
 
 from fuse_optim import SAM
 
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 BASES = {
     "SGD": (torch.optim.SGD, {"lr": 0.05}),
     "momentum": (torch.optim.SGD, {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.02}),
@@ -124,9 +125,10 @@ group_settings = st.fixed_dictionaries(
     alpha=st.sampled_from([None, 0.3, 0.7]),
     start_step=st.integers(0, 2),
     foreach=st.sampled_from([None, False]),
+    device=st.sampled_from(DEVICES),
 )
-def test_steps_are_those_of_the_papers(seed, base, groups, interval, alpha, start_step, foreach):
-    model, loss_function = make_problem(seed)
+def test_steps_are_those_of_the_papers(seed, base, groups, interval, alpha, start_step, foreach, device):
+    model, loss_function = make_problem(seed, device=device)
     expected, expected_loss = make_problem(seed)
     optimizer_class, options = BASES[base]
     halves = [list(model[0].parameters()), list(model[2].parameters())]
