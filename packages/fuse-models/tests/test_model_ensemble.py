@@ -209,6 +209,14 @@ def test_vectorised_and_one_after_another_give_the_same(batch, monkeypatch):
     assert len(calls) == 1
 
 
+def test_the_vectorised_pass_compiles_in_one_graph(batch):
+    torch._dynamo.reset()
+    vmap, _ = vmap_and_sequential(trained_networks())
+    plain = dict(batch)
+    compiled = torch.compile(vmap, fullgraph=True, backend="eager")
+    assert_same_results(compiled(dict(plain)), vmap(dict(plain)))
+
+
 def test_vectorised_gradients_reach_every_model_and_are_the_same(batch):
     members = trained_networks()
     gradients = []

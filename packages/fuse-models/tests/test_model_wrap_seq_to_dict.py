@@ -186,6 +186,15 @@ def test_keys_must_be_a_sequence_or_mapping(argument, keys):
         wrap(**{argument: keys})
 
 
+@pytest.mark.parametrize(
+    ("argument", "keys"),
+    [("model_inputs", [0]), ("model_inputs", [None]), ("model_outputs", [0]), ("model_outputs", {"logits": None})],
+)
+def test_keys_must_be_strings(argument, keys):
+    with pytest.raises(TypeError, match=rf"ModelWrapSeqToDict\({argument}=\) takes keys, which are strings, got"):
+        wrap(**{argument: keys})
+
+
 def test_the_callers_lists_are_copied(batch):
     outputs = ["a"]
     model = wrap(model_outputs=outputs)

@@ -27,7 +27,7 @@ class ModelWrapSeqToDict(nn.Module):
 
     Raises:
         NestedKeyError: the batch_dict lacks an input.
-        TypeError: `model` is no module, or the pre-function returns neither list nor dict.
+        TypeError: `model` is no module, a key is no string, or the pre-function returns neither list nor dict.
         ValueError: a key is given for two outputs, the model returns another number of outputs than declared, or it
             lacks a declared name.
 
@@ -57,6 +57,10 @@ class ModelWrapSeqToDict(nn.Module):
                     f"ModelWrapSeqToDict({name}=) takes a non-empty sequence or mapping of keys, got {keys!r}. "
                     f"For one key, use [key]."
                 )
+            may_drop = name == "model_outputs" and not isinstance(keys, Mapping)
+            for key in keys.values() if isinstance(keys, Mapping) else keys:
+                if not (isinstance(key, str) or (key is None and may_drop)):
+                    raise TypeError(f"ModelWrapSeqToDict({name}=) takes keys, which are strings, got {key!r}.")
         if not isinstance(model, nn.Module):
             raise TypeError(f"ModelWrapSeqToDict(model=) takes a module, got {model!r}.")
         written = _keys(model_outputs)

@@ -37,7 +37,7 @@ def run_stacked(
     first = next(iter(members))
     stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
-    def run_one(state: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    def run_one(state: Any) -> Any:  # torch 2.6 cannot compile a function within one whose types have parameters
         return run(lambda *args: functional_call(first, state, args))
 
     results: tuple[Tensor, ...] = vmap(run_one, randomness="different")(stacked)
