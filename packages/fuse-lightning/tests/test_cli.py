@@ -303,8 +303,8 @@ MISTAKES = {
         f"{LOSS}.init_args.taget",
         "data.label",
         (
-            r"run.yaml:\d+: model.init_args.losses.side.init_args.taget: fuse_losses.LossDefault has no argument 'taget'. "
-            r"Did you mean 'target'\?"
+            r"run.yaml:\d+: model.init_args.losses.side.init_args.taget: "
+            r"fuse_losses.LossDefault has no argument 'taget'. Did you mean 'target'\?"
         ),
     ),
     "an unknown argument that holds nothing": (

@@ -46,9 +46,7 @@ def test_nothing_to_train_is_refused(module):
 
 
 def test_plateau_without_monitor_is_refused(module):
-    with pytest.raises(
-        ValueError, match=r"ReduceLROnPlateau needs a value to follow: give"
-    ):
+    with pytest.raises(ValueError, match=r"ReduceLROnPlateau needs a value to follow: give"):
         ConfigureOptimizers(SGD, PLATEAU)(module)
 
 

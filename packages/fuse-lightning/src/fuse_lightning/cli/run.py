@@ -28,6 +28,8 @@ def run_command(command: str, arguments: list[str]) -> None:
     with warnings.catch_warnings():
         # The run folder was looked at before, and holds config.yaml by now.
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+        # A module may have its own way of moving batches, for data modules too.
+        warnings.filterwarnings("ignore", "You have overridden `transfer_batch_to_device`")
         if command == "wiring":
             WiringCLI(arguments)
         else:
