@@ -16,6 +16,7 @@ To make it yours, change one task's files; delete the other's.
 import argparse
 import dataclasses
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -106,7 +107,7 @@ def main(
         write_wiring(task, model, first_batch, run_dir)  # stops here where a key is misspelled
         start = time.perf_counter()
         if not train(task, module, splits, settings, run_dir):
-            sys.exit(f"interrupted. To go on: {command} --resume --run-dir {run_dir}")
+            sys.exit(f"interrupted. To go on: {command} --resume --run-dir {shlex.quote(str(run_dir))}")
         print(f"training time: {time.perf_counter() - start:.1f} s")
     if "infer" in options.stages:
         task.save_predictions(predict(task, module, splits, settings, run_dir), run_dir)
