@@ -67,6 +67,18 @@ def test_modules_in_plain_containers_are_included():
     assert module.hidden[0][0].count == 0
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore:Lazy modules")
+def test_scripted_modules_and_lazy_ones_that_were_never_called_are_taken_along():
+    scripted = torch.jit.script(nn.BatchNorm1d(3))
+    module = nn.Sequential(scripted)
+    module.unused = nn.LazyBatchNorm1d()
+    with preserved_state(module):
+        scripted(torch.randn(4, 3))
+        assert scripted.num_batches_tracked == 1
+    assert scripted.num_batches_tracked == 0
+    assert torch.equal(scripted.running_mean, torch.zeros(3))
+
+
 def test_an_exception_inside_restores_too():
     module = Stateful()
     with pytest.raises(RuntimeError, match="size"), preserved_state(module):

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-# What nn.Module keeps for its own use, buffers aside: parameters, submodules, hooks, the training mode.
-_MACHINERY = frozenset(vars(nn.Module())) - {"_buffers"}
+# What nn.Module keeps for its own use: parameters, buffers, submodules, hooks, the training mode.
+_MACHINERY = frozenset(vars(nn.Module()))
 _CONTAINERS = frozenset({Counter, OrderedDict, defaultdict, deque, dict, list, set})
 
 
@@ -35,11 +36,15 @@ def preserved_state(root: nn.Module) -> Iterator[None]:
         (tensor([0., 0.]), tensor(0))
     """
     copies: dict[int, Tensor] = {}  # so that a tensor that two modules share is one tensor inside, too
+    kept_buffers: list[tuple[nn.Module, str, Tensor | None]] = []
     kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
     modules = list(root.modules())
     known = {id(module) for module in modules}
     try:
         for module in modules:  # grows on the way
+            for name, buffer in list(module._buffers.items()):
+                kept_buffers.append((module, name, buffer))
+                module._buffers[name] = _copy(buffer, copies)
             attributes = vars(module)
             before = {name: value for name, value in attributes.items() if name not in _MACHINERY}
             kept.append((attributes, before))
@@ -48,12 +53,11 @@ def preserved_state(root: nn.Module) -> Iterator[None]:
                 inner = [inner for element in found for inner in element.modules() if id(inner) not in known]
                 modules.extend(inner)
                 known.update(map(id, inner))
-                if name == "_buffers":
-                    attributes[name] = type(value)((key, _copy(buffer, copies)) for key, buffer in value.items())
-                else:
-                    attributes[name] = _copy(value, copies)
+                attributes[name] = _copy(value, copies)
         yield
     finally:
+        for module, name, buffer in kept_buffers:
+            module._buffers[name] = buffer
         for attributes, before in kept:
             for name in [name for name in attributes if name not in before and name not in _MACHINERY]:
                 del attributes[name]
@@ -68,7 +72,7 @@ def _elements(value: Any) -> list[Any]:
 
 def _copy(value: Any, copies: dict[int, Tensor]) -> Any:
     # A tensor that needs a gradient is a parameter in another place, or computed from one.
-    if isinstance(value, Tensor) and not value.requires_grad:
+    if isinstance(value, Tensor) and not value.requires_grad and not is_lazy(value):
         if id(value) not in copies:
             copies[id(value)] = value.clone()
         return copies[id(value)]
