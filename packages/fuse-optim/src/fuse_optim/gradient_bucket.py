@@ -76,7 +76,8 @@ class GradientBucket:
     def add_(self, targets: list[Tensor], tensors: list[Tensor], scale: Tensor) -> None:
         """Add `scale` times `tensors` to `targets`, in place."""
         scale = scale.to(targets[0].device)
-        targets, tensors = local_shards(targets), local_shards(tensors)
+        if not self.foreach:
+            targets, tensors = local_shards(targets), local_shards(tensors)
         if as_float32(targets[0]) is not targets[0]:
             for target, tensor in zip(targets, tensors, strict=True):
                 target.add_(as_float32(tensor) * scale)  # the scale itself may be too large for half precision
@@ -125,18 +126,17 @@ def dense_gradients(param_groups: Iterable[dict[str, Any]]) -> list[tuple[int, T
     return found
 
 
-def bucket_gradients(param_groups: list[dict[str, Any]]) -> list[GradientBucket]:
-    """The parameters that have gradients, in buckets.
+def bucket_gradients(
+    param_groups: list[dict[str, Any]], gradients: list[tuple[int, Tensor, Tensor]]
+) -> list[GradientBucket]:
+    """What `dense_gradients` found in the groups, in buckets.
 
     They are worked on one by one where numbers are complex, for subclasses of tensors such as `DTensor`, and in groups
     with `foreach=False`, the switch of PyTorch's own optimizers.
-
-    Raises:
-        RuntimeError: a gradient is sparse.
     """
     buckets: list[GradientBucket] = []
     open_buckets: dict[Any, tuple[GradientBucket, int]] = {}
-    for index, param, grad in dense_gradients(param_groups):
+    for index, param, grad in gradients:
         group = param_groups[index]
         plain = type(grad) is Tensor and type(param) in (Tensor, Parameter) and not grad.is_complex()
         foreach = plain and group.get("foreach") is not False

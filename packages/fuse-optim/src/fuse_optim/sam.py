@@ -276,11 +276,12 @@ class SAM(Optimizer):
     @torch.no_grad()
     def _climb(self, grad_scaler: GradScaler | None, missing_gradient: str) -> "_OpenedPass":
         """Move to the perturbed weights, if a perturbed pass is due."""
-        if not dense_gradients(self.param_groups):
+        gradients = dense_gradients(self.param_groups)
+        if not gradients:
             raise RuntimeError(f"SAM found no gradient after the first pass. {missing_gradient}")
         if not self.second_pass_is_due:
             return _OpenedPass()
-        buckets = bucket_gradients(self.param_groups)
+        buckets = bucket_gradients(self.param_groups, gradients)
         norm = global_norm([bucket.norm(bucket.scaled_gradients()) for bucket in buckets])
         if self.perturbation == "local":
             overflow = overflows_anywhere(norm, grad_scaler, getattr(self.model, "process_group", None))
@@ -327,7 +328,7 @@ class SAM(Optimizer):
     @torch.no_grad()
     def _reuse(self, opened: "_OpenedPass", grad_scaler: GradScaler | None) -> dict[Tensor, Tensor]:
         """LookSAM: the component learned in a perturbed pass, or the gradients changed by that of an earlier one."""
-        buckets = bucket_gradients(self.param_groups)
+        buckets = bucket_gradients(self.param_groups, dense_gradients(self.param_groups))
         if not opened.clean:
             kept = {p: state[ORTHOGONAL_GRADIENT] for p, state in self.state.items() if ORTHOGONAL_GRADIENT in state}
             add_orthogonal_gradient(kept, buckets, self.reuse_alpha)

@@ -19,16 +19,12 @@ class SavedWeights:
 
     def save(self, bucket: GradientBucket) -> None:
         """Copy the weights of a bucket."""
-        weights = local_shards([param.detach() for param in bucket.params])
+        weights = bucket.params if bucket.foreach else local_shards(bucket.params)
         copies = []
         for param, weight in zip(bucket.params, weights, strict=True):
             buffer = self._buffers.get(param)
-            if buffer is None or (buffer.shape, buffer.dtype, buffer.device) != (
-                weight.shape,
-                weight.dtype,
-                weight.device,
-            ):
-                buffer = self._buffers[param] = torch.empty_like(weight)
+            if buffer is None or not _alike(buffer, weight):
+                buffer = self._buffers[param] = torch.empty_like(weight, requires_grad=False)
             copies.append(buffer)
         copy_tensors_(copies, weights, bucket.foreach)
         self._saved.append((weights, copies, bucket.foreach))
@@ -38,3 +34,7 @@ class SavedWeights:
         for weights, copies, foreach in self._saved:
             copy_tensors_(weights, copies, foreach)
         self._saved = []  # last, so that an interrupted restoration can be done again
+
+
+def _alike(buffer: Tensor, weight: Tensor) -> bool:
+    return buffer.shape == weight.shape and buffer.dtype == weight.dtype and buffer.device == weight.device
