@@ -17,6 +17,7 @@ figure is the median over all epochs but the first of each fit, from the start o
 
 import argparse
 import importlib.metadata
+import itertools
 import logging
 import platform
 import statistics
@@ -185,13 +186,13 @@ class PeerModel(nn.Module):
         return batch_dict
 
 
-def bare_loop(epochs: int, folder: str) -> list[float]:
+def bare_loop(epochs: int, _: str) -> list[float]:
     """Nothing but PyTorch."""
     model = network()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     batches = Batches(lambda image, label, _: (image, label))
     times = [time.perf_counter()]
-    for _ in range(epochs):
+    for _epoch in range(epochs):
         for image, label in batches:
             optimizer.zero_grad()
             F.cross_entropy(model(image), label).backward()
@@ -224,7 +225,7 @@ def candidates() -> dict[str, Callable[..., list[float]]]:
     """All by name."""
     peer_module, peer_ndict = import_fuse_med_ml()
 
-    def as_tuple(image: Tensor, label: Tensor, ids: list[int]) -> Any:
+    def as_tuple(image: Tensor, label: Tensor, _: list[int]) -> Any:
         return image, label
 
     def as_ndict(image: Tensor, label: Tensor, ids: list[int]) -> Any:
@@ -258,7 +259,7 @@ def measure(rounds: int, epochs: int) -> dict[str, float]:
         for name, run in runs.items():
             with tempfile.TemporaryDirectory() as folder:
                 times = run(epochs, folder)
-            durations = [end - start for start, end in zip(times[:-1], times[1:], strict=True)]
+            durations = [end - start for start, end in itertools.pairwise(times)]
             seconds[name] += durations[1:]
     return {name: statistics.median(values) / steps * 1e3 for name, values in seconds.items()}
 

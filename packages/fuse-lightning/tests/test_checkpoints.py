@@ -29,15 +29,15 @@ def callbacks_of(trainer, kind):
 
 
 def test_the_last_checkpoint_is_written_after_every_epoch(make_module, make_trainer, make_loader, tmp_path):
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     class StopInSecondEpoch(Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             if trainer.current_epoch == 1:
-                raise Stop
+                raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         make_trainer(max_epochs=2, callbacks=[StopInSecondEpoch()]).fit(make_module(), make_loader(4))
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 0
 
@@ -112,7 +112,7 @@ def test_hyperparameters_are_saved_if_asked_for(make_module, make_trainer, make_
     assert module.hparams["on_nonfinite"] == "raise"
 
 
-# ------------------------------------------------------------------------------------------------------- the saved model
+# ------------------------------------------------------------------------------------------------------ the saved model
 
 
 def test_the_best_epochs_model_is_saved_as_tensors_and_a_description(make_module, make_trainer, make_loader, tmp_path):
@@ -166,11 +166,11 @@ def test_what_safetensors_cannot_hold_is_refused_at_construction(make_module):
         def set_extra_state(self, state):
             pass
 
-    with pytest.raises(ValueError, match="save_model writes tensors only.*'_extra_state'"):
+    with pytest.raises(ValueError, match=r"save_model writes tensors only.*'_extra_state'"):
         make_module(model=WithText(), save_model=True)
 
 
-# ----------------------------------------------------------------------------------------------------- safe reads, writes
+# --------------------------------------------------------------------------------------------------- safe reads, writes
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def test_a_disk_that_fills_up_while_training_leaves_the_last_epoch(
     module = make_module()
     make_trainer().fit(module, make_loader(4))
     monkeypatch.setattr("pathlib.Path.open", lambda *args, **options: FullDisk())
-    with pytest.raises(OSError, match="No space left on device. The previous one is intact"):
+    with pytest.raises(OSError, match=r"No space left on device\. The previous one is intact"):
         AtomicCheckpointIO().save_checkpoint({"epoch": 2}, tmp_path / "last.ckpt")
     monkeypatch.undo()
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 0
@@ -244,8 +244,13 @@ def test_a_checkpoint_with_pickled_objects_is_refused(make_module, make_trainer,
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), replace_file(path) as file:
-        file.write(b"half")
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with replace_file(path) as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert path.read_text() == "old"
     assert names(tmp_path) == {"file"}

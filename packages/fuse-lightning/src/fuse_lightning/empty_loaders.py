@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.trainer.states import TrainerFn
 
 
 def check_loaders_have_batches(trainer: pl.Trainer, stage: str) -> None:
@@ -27,8 +28,8 @@ def check_loaders_have_batches(trainer: pl.Trainer, stage: str) -> None:
     per_loader: Sequence[Any] = counts if isinstance(counts, list) else [counts]
     for position, count in enumerate(per_loader):
         if count == 0:
-            which = f"The loader for {stage}" if len(per_loader) == 1 else f"Loader {position} for {stage}"
+            which = "The loader" if len(per_loader) == 1 else f"Loader {position}"
             raise ValueError(
-                f"{which} gives no batch. Is its dataset empty, shorter than a batch with drop_last=True, or "
+                f"{which} for {TrainerFn(stage).value} gives no batch. Is its dataset empty, shorter than a batch with drop_last=True, or "
                 f"limit_*_batches a fraction of less than one batch?"
             )

@@ -216,6 +216,12 @@ class LightningModuleDefault(pl.LightningModule):
         record = self._evaluation_records[mode][loader_idx] if mode in self._evaluation_records else self._train_record
         self.wiring(batch_dict, mode, record.losses, record.metrics)
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """The batch on the device; a copy in any case, so that a loader's own object stays as it is."""
+        if device.type == "cpu" and isinstance(batch, NDict):
+            return batch.copy()  # it is there already, and looking through it for tensors takes its time
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Check the wiring on the first batch."""
         self._check_wiring("train", batch)

@@ -62,18 +62,24 @@ class RowFile:
         self._file.close()
         if not self._is_sorted:
             header, rows = read_rows(self.path)
-            ordered = sorted(rows, key=ORDER)
+            ordered = sorted(rows, key=ORDER)  # read to its end before the file is written anew
             with self.path.open("w", encoding="utf-8") as file:
                 file.writelines(json.dumps(line) + "\n" for line in (header, *ordered))
+
+    def remove(self) -> None:
+        """Close the file, if it is open, and delete it."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
 
 
 def read_rows(path: Path) -> tuple[dict[str, str] | None, Iterator[Row]]:
     """The columns and their kinds, None for an empty file, and the rows."""
-    file = path.open(encoding="utf-8")
-    header = file.readline()
+    with path.open(encoding="utf-8") as file:
+        header = file.readline()
 
     def rows() -> Iterator[Row]:
-        with file:
+        with path.open(encoding="utf-8") as file:
+            file.readline()
             yield from map(json.loads, file)
 
     return (json.loads(header) if header else None), rows()

@@ -111,10 +111,11 @@ class PredictionsToFile(BasePredictionWriter):
         return self._rows
 
     def _remove(self, *paths: Path) -> None:
-        own = [] if self._rows is None else [self._rows.path]
-        for path in (*own, *paths):
+        if self._rows is not None:
+            self._rows.remove()
+            self._rows = None
+        for path in paths:
             path.unlink(missing_ok=True)
-        self._rows = None
 
     def _write(self, columns: Mapping[str, str], rows: Iterator[Row], loaders: Sequence[Any]) -> None:
         """Write the table; `loaders` are the names to show, none for a single one."""

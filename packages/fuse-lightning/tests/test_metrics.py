@@ -1,0 +1,156 @@
+import pytest
+import torch
+from torch import nn
+from torchmetrics import MeanSquaredError, Metric, MetricCollection
+from torchmetrics.classification import BinaryAccuracy
+from torchmetrics.retrieval import RetrievalMRR
+
+from fuse_core import NDict
+from fuse_lightning import MetricCollected, MetricDefault, MetricError, MetricWrapToDict, step_metrics
+
+
+class Collected:
+    """A metric with FuseMedML's interface."""
+
+    def __init__(self):
+        self.reset()
+
+    def collect(self, batch):
+        self.ids += batch["data.sample_id"]
+
+    def eval(self, results=None):
+        mse = float(results["metrics.mse"])
+        return {"samples": len(self.ids), "twice": {"mse": 2 * mse}, "plot": "not a number", "none": None}
+
+    def reset(self):
+        self.ids = []
+
+
+def test_collecting_metrics_are_logged_and_given_the_results_before_them(
+    make_module, make_trainer, make_loader, mse_metric
+):
+    module = make_module(validation_metrics={"mse": mse_metric(), "mine": Collected()})
+    assert isinstance(module.validation_metrics["mine"], MetricCollected)
+    (logged,) = make_trainer().validate(module, make_loader(10), verbose=False)
+    metrics = {name: value for name, value in logged.items() if "metrics" in name}
+    assert metrics == {
+        "validation.metrics.mse": pytest.approx(logged["validation.losses.mse"]),
+        "validation.metrics.mine.samples": 10,
+        "validation.metrics.mine.twice.mse": pytest.approx(2 * logged["validation.losses.mse"]),
+    }
+    assert module.validation_metrics["mine"].metric.ids == []
+
+
+def test_arguments_of_any_name_are_read_from_the_batch():
+    metric = MetricWrapToDict(
+        metric=RetrievalMRR(),
+        metric_arg_to_batch_key={"preds": "model.score", "target": "data.match", "indexes": "data.query"},
+    )
+    assert metric.reads == ("model.score", "data.match", "data.query")
+    batch = NDict(
+        {
+            "model.score": torch.tensor([0.9, 0.2, 0.4]),
+            "data.match": torch.tensor([False, False, True]),
+            "data.query": torch.zeros(3, dtype=torch.int64),
+        }
+    )
+    metric.update(batch)
+    assert metric.compute() == 0.5
+    metric.reset()
+    metric.update(batch | {"data.match": torch.tensor([True, False, False])})
+    assert metric.compute() == 1
+
+
+def test_wrapped_metrics_see_the_preprocessed_batch():
+    metric = MetricWrapToDict(
+        metric=BinaryAccuracy(),
+        metric_arg_to_batch_key={"preds": "p", "target": "t"},
+        preprocess_func=lambda batch_dict: batch_dict.indices([0]),
+    )
+    metric.update({"p": torch.tensor([1.0, 1.0]), "t": torch.tensor([1, 0])})
+    assert metric.compute() == 1
+
+
+def test_a_collection_is_logged_by_its_names(make_module, make_trainer, make_loader):
+    metrics = MetricDefault(pred="model.y", target="data.y", metric=MetricCollection({"mse": MeanSquaredError()}))
+    module = make_module(validation_metrics={"all": metrics})
+    (logged,) = make_trainer().validate(module, make_loader(4), verbose=False)
+    assert "validation.metrics.all.mse" in logged
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"metric": max},
+            r"MetricWrapToDict\(metric=\) takes a torchmetrics Metric or MetricCollection, got <built-in",
+        ),
+        ({"metric_arg_to_batch_key": ["p"]}, r"takes a mapping of the metric's argument names to keys"),
+        ({"metric_arg_to_batch_key": {}}, r"takes a mapping of the metric's argument names to keys"),
+        ({"preprocess_func": "f"}, r"preprocess_func=\) takes a function, got 'f'"),
+    ],
+)
+def test_bad_arguments_fail_at_construction(options, message):
+    defaults = {"metric": BinaryAccuracy(), "metric_arg_to_batch_key": {"preds": "p", "target": "t"}}
+    with pytest.raises(TypeError, match=message):
+        MetricWrapToDict(**defaults | options)
+
+
+def test_an_object_without_the_interface_is_no_metric():
+    with pytest.raises(TypeError, match="takes an object with collect, eval and reset, got 1"):
+        MetricCollected(1)
+
+
+class Failing(Metric):
+    """Fails when it is told to."""
+
+    def __init__(self, when):
+        super().__init__()
+        self.when = when
+        self.add_state("count", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, pred, target):
+        if self.when == "update":
+            raise ZeroDivisionError("no samples of class 3")
+
+    def compute(self):
+        if self.when == "compute":
+            raise ZeroDivisionError("no samples of class 3")
+        return torch.zeros(2) if self.when == "vector" else self.count
+
+
+@pytest.mark.parametrize("when", ["update", "compute"])
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+def test_a_failing_metric_fails_the_run_with_its_name(make_module, make_trainer, make_loader, when):
+    failing = MetricDefault(pred="model.y", target="data.y", metric=Failing(when))
+    message = r"The metric 'auc' \(MetricDefault\) failed: ZeroDivisionError: no samples of class 3"
+    with pytest.raises(MetricError, match=message):
+        make_trainer().validate(make_module(validation_metrics={"auc": failing}), make_loader(4), verbose=False)
+
+
+def test_a_collecting_metric_that_fails_is_named_too():
+    with pytest.raises(MetricError, match=r"The metric 'mine' \(MetricCollected\) failed: NestedKeyError"):
+        step_metrics({"mine": MetricCollected(Collected())}, NDict({"x": 1}))
+
+
+def test_what_is_no_number_cannot_be_logged(make_module, make_trainer, make_loader):
+    metric = MetricDefault(pred="model.y", target="data.y", metric=Failing("vector"))
+    with pytest.raises(ValueError, match=r"logged as one number, but 'f1' gave a tensor of shape \(2,\)"):
+        make_trainer().validate(make_module(validation_metrics={"f1": metric}), make_loader(4), verbose=False)
+
+
+def test_losses_and_metrics_with_parameters_move_with_the_module(make_module):
+    class Learned(nn.Module):
+        reads, writes = ("model.y",), ()
+
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, batch_dict):
+            return batch_dict["model.y"].mean() * self.scale
+
+    module = make_module(losses={"learned": Learned()}).to(torch.float64)
+    assert module.losses["learned"].scale.dtype == torch.float64
+    assert "losses.learned.scale" in module.state_dict()
+    assert any(parameter is module.losses["learned"].scale for parameter in module.parameters())
