@@ -212,18 +212,22 @@ def test_later_passes_draw_the_same_random_numbers_if_told_to(make_trainer, accu
             finally:
                 self.network[2]._forward_hooks.clear()
 
+    def replaying_sam(params: Any) -> SAM:
+        return SAM(params, torch.optim.SGD, rho=0.5, lr=0.1, replay_rng=True)
+
     masks = {}
-    for replay_rng in (True, False):
+    for replay in ("callback", "optimizer", None):
         seen.clear()
         torch.manual_seed(3)
-        callback = OptimizerClosureCallback(replay_rng=replay_rng)
+        callback = OptimizerClosureCallback(replay_rng=replay == "callback")
         trainer = make_trainer(max_epochs=1, accumulate_grad_batches=accumulate, callbacks=[callback])
-        trained(KeepsMasks(dropout=0.5), trainer, samples(16))
-        masks[replay_rng] = torch.stack(seen).unflatten(0, (-1, 2, accumulate))
-    first, second = masks[True].unbind(1)
-    assert torch.equal(first, second)
-    assert len({tuple(mask.flatten().tolist()) for mask in first.flatten(0, 1)}) == 4  # of four micro-batches
-    assert not torch.equal(masks[False][:, 0], masks[False][:, 1])
+        trained(KeepsMasks(replaying_sam if replay == "optimizer" else sam, dropout=0.5), trainer, samples(16))
+        masks[replay] = torch.stack(seen).unflatten(0, (-1, 2, accumulate))
+    for replay in ("callback", "optimizer"):
+        first, second = masks[replay].unbind(1)
+        assert torch.equal(first, second)
+        assert len({tuple(mask.flatten().tolist()) for mask in first.flatten(0, 1)}) == 4  # of four micro-batches
+    assert not torch.equal(masks[None][:, 0], masks[None][:, 1])
 
 
 def test_random_numbers_go_on_after_a_replay_as_after_one_pass(make_trainer):
