@@ -170,6 +170,11 @@ def test_training_mode_runs_dropout_and_moves_the_running_statistics_of_each_mod
         assert not model.state_dict()["model.1.running_mean"].equal(state["model.1.running_mean"])
 
 
+def test_slices_hold_models():
+    members = trained_networks()
+    assert list(ModelEnsemble(members, [KEY]).models[1:]) == members[1:]
+
+
 def test_train_and_eval_reach_every_model_and_return_the_ensemble():
     ensemble = ModelEnsemble(trained_networks(), [KEY])
     assert ensemble.eval() is ensemble

@@ -178,3 +178,8 @@ def test_hooks_of_the_backbone_and_the_heads_run(batch):
 def test_the_state_dict_has_fusemedmls_names():
     model = ModelMultiHead(nn.Conv2d(2, 4, 3), [nn.Linear(1, 1), UndeclaredHead()], conv_inputs=["data.image"])
     assert list(model.state_dict()) == ["backbone.weight", "backbone.bias", "heads.0.weight", "heads.0.bias"]
+
+
+def test_slices_hold_heads():
+    model = ModelMultiHead(nn.Identity(), [head("a"), head("b")], conv_inputs=["data.image"])
+    assert list(model.heads[1:]) == [model.heads[1]]

@@ -34,12 +34,17 @@ class EnsembleMembers(nn.ModuleList):
         ValueError: `execution="vmap"`, and the architectures differ.
     """
 
-    def __init__(self, members: Sequence[nn.Module], prediction_keys: Sequence[str], execution: Execution) -> None:
+    def __init__(
+        self,
+        members: Sequence[nn.Module],
+        prediction_keys: Sequence[str] = (),  # the defaults are for slices, which PyTorch makes from modules alone
+        execution: Execution = "sequential",
+    ) -> None:
         super().__init__(members)
         self.prediction_keys = tuple(prediction_keys)
         self.execution = execution
         self._has_one_architecture = len(members) > 1 and self._architectures_are_equal()
-        self._is_small = sum(parameter.numel() for parameter in members[0].parameters()) <= MOST_WEIGHTS
+        self._is_small = sum(weight.numel() for member in members[:1] for weight in member.parameters()) <= MOST_WEIGHTS
         self._vectorised_is_faster: dict[Any, bool] = {}
 
     def _architectures_are_equal(self) -> bool:

@@ -25,7 +25,7 @@ class HeadSequence(nn.ModuleList):
         ValueError: two heads write the same key.
     """
 
-    def __init__(self, heads: Sequence[nn.Module], owner: str) -> None:
+    def __init__(self, heads: Sequence[nn.Module], owner: str = "HeadSequence") -> None:
         is_sequence = isinstance(heads, Iterable) and not isinstance(heads, (str, nn.ModuleDict))
         if not is_sequence or not all(isinstance(head, nn.Module) for head in heads):
             raise TypeError(f"{owner}(heads=) takes a sequence of modules, got {heads!r}. For one head, use [head].")
