@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from fuse_lightning import ModelEpochSummary
 
@@ -62,3 +63,26 @@ def test_the_mode_is_checked():
 
 def test_summaries_of_several_monitors_are_told_apart():
     assert ModelEpochSummary(None, "a").state_key != ModelEpochSummary(None, "b").state_key
+
+
+def test_learning_rates_of_the_epoch_and_its_duration_are_shown(make_module, make_trainer, make_loader, tmp_path):
+    def optimizer(module):
+        groups = [{"params": [one], "lr": rate} for one, rate in zip(module.parameters(), (0.1, 1e-5), strict=True)]
+        optimizer = torch.optim.SGD(groups)
+        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)}
+
+    module = make_module(optimizers_and_lr_schs=optimizer, best_epoch_source={"monitor": "train.losses.mse"})
+    make_trainer(max_epochs=2).fit(module, make_loader(8))
+    lines = (tmp_path / "epoch_summary_train.losses.mse.txt").read_text().splitlines()
+    cells = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:4]] for line in lines[2:-1]}
+    assert list(cells) == sorted(cells)
+    assert cells["learning rate 0"] == ["0.05000", "0.05000"]  # what the epoch trained with, not what comes next
+    assert cells["learning rate 1"] == ["5.000e-06", "5.000e-06"]
+    assert 0 < float(cells["epoch seconds"][1]) < 60
+
+
+def test_a_monitor_that_is_not_logged_is_an_error():
+    trainer = FakeTrainer(0, y=1.0)
+    trainer.enable_validation = False
+    with pytest.raises(ValueError, match=r"monitors 'x', which epoch 0 did not log\. Logged are: y\."):
+        ModelEpochSummary(None, monitor="x").on_train_epoch_end(trainer, None)

@@ -147,7 +147,7 @@ def test_nothing_to_write_is_an_error(tmp_path):
 def test_predictions_must_be_a_mapping(make_module, make_trainer, make_loader, tmp_path):
     module = make_module(prediction_keys=["model.y"])
     module.predict_step = lambda batch, batch_idx: torch.zeros(4)
-    with pytest.raises(TypeError, match="as a mapping of keys to values.*got a Tensor"):
+    with pytest.raises(TypeError, match=r"as a mapping of keys to values.*got a Tensor"):
         make_trainer(callbacks=[PredictionsToFile(tmp_path / "p.csv")]).predict(module, make_loader(4))
 
 

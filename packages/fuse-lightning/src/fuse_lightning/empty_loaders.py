@@ -30,6 +30,6 @@ def check_loaders_have_batches(trainer: pl.Trainer, stage: str) -> None:
         if count == 0:
             which = "The loader" if len(per_loader) == 1 else f"Loader {position}"
             raise ValueError(
-                f"{which} for {TrainerFn(stage).value} gives no batch. Is its dataset empty, shorter than a batch with drop_last=True, or "
-                f"limit_*_batches a fraction of less than one batch?"
+                f"{which} for {TrainerFn(stage).value} gives no batch. Is its dataset empty, shorter than a batch with "
+                f"drop_last=True, or limit_*_batches a fraction of less than one batch?"
             )
