@@ -42,9 +42,8 @@ def one(tmp_path_factory):
     return load_script().measure(tmp_path_factory.mktemp("single"), 1)
 
 
-@pytest.mark.parametrize(
-    "run", ["validate_uneven_last_batch", "validate_padded", "test_uneven_last_batch", "test_padded"]
-)
+@pytest.mark.parametrize("mode", ["validate", "test"])
+@pytest.mark.parametrize("samples", ["uneven_last_batch", "padded"])
 def test_what_is_logged_equals_that_of_one_process(one, two, mode, samples):
     assert two["two"][f"{mode}_{samples}"] == pytest.approx(one[f"{mode}_{samples}"], rel=1e-6)
 
