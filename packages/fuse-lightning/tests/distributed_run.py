@@ -17,6 +17,8 @@ from torchmetrics import MeanSquaredError
 from fuse_core import NDict, collate
 from fuse_lightning import LightningModuleDefault, MetricDefault, PredictionsToFile
 
+SHARDS_ON_CPU = hasattr(torch.cpu.Stream, "record_event")  # which fully_shard calls, and torch 2.6 lacks
+
 
 class Model(nn.Module):
     """A linear layer with a batch normalization, which distributed models synchronise before each forward."""
@@ -157,7 +159,11 @@ def shard(folder):
 def main():
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
-    results = {"two": measure(folder, 2), "skip": skip(folder), "sharded": shard(folder / "sharded")}
+    results = {
+        "two": measure(folder, 2),
+        "skip": skip(folder),
+        "sharded": shard(folder / "sharded") if SHARDS_ON_CPU else None,
+    }
     if torch.distributed.get_rank() == 0:
         (folder / "results.json").write_text(json.dumps(results))
 

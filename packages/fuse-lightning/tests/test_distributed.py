@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
@@ -73,6 +74,7 @@ def test_a_batch_that_one_process_skips_leaves_all_with_the_same_weights(two):
     assert two["skip"]["loss"] > 0  # no NaN
 
 
+@pytest.mark.skipif(not hasattr(torch.cpu.Stream, "record_event"), reason="this torch shards models on GPUs only")
 def test_a_sharded_model_trains_on_plain_dicts_and_is_saved_whole(folder, two):
     assert two["sharded"]["parameters"] == ["DTensor"]
     assert two["sharded"]["loss"] < 3
