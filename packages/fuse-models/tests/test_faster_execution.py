@@ -59,7 +59,9 @@ def test_a_candidate_that_fails_is_not_faster(clock):
     def fail():
         raise RuntimeError("vmap: not possible")
 
-    assert not is_faster(fail, sleeping(clock, 1.0), CPU)
+    usual = sleeping(clock, 1.0)
+    assert not is_faster(fail, usual, CPU)
+    assert not usual.calls  # which would draw random numbers once more than without measuring
 
 
 def test_an_error_of_the_usual_way_is_raised():

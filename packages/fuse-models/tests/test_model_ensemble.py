@@ -290,6 +290,48 @@ def test_hooks_see_each_model_by_itself(batch, monkeypatch):
     assert not calls
 
 
+def test_modules_and_weights_that_a_model_uses_twice_keep_their_values(batch):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(72, 72)
+            self.same_module = self.first
+            self.same_weight = nn.Linear(72, 72)
+            self.same_weight.weight = self.first.weight
+
+        def forward(self, image):
+            return self.same_weight(self.same_module(self.first(image.flatten(1))))
+
+    members = [ModelWrapSeqToDict(model=Twice(), model_inputs=["data.image"], model_outputs=["p"]) for _ in range(3)]
+    vmap, sequential = vmap_and_sequential(members, ["p"])
+    results, gradients = [], []
+    for ensemble in (vmap, sequential):
+        ensemble.zero_grad()
+        results.append(ensemble(batch.copy()))
+        results[-1]["p_ensemble_average"].pow(2).sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in ensemble.parameters()])
+    assert_same_results(*results)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
+def test_auto_leaves_random_numbers_as_they_would_be_drawn_one_after_another(batch):
+    class Dropping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(72, 3)
+
+        def forward(self, image):
+            return nn.functional.dropout(self.layer(image.flatten(1)), training=True)  # in eval mode too
+
+    members = [ModelWrapSeqToDict(model=Dropping(), model_inputs=["data.image"], model_outputs=["p"]) for _ in range(3)]
+    results = []
+    for execution in ("auto", "sequential"):
+        torch.manual_seed(1)
+        results.append(ModelEnsemble(members, ["p"], execution=execution).eval()(batch.copy()))
+    assert_same_results(*results)
+    ModelEnsemble(members, ["p"], execution="vmap").eval()(batch.copy())  # each draws its own
+
+
 def test_vmap_needs_one_architecture():
     with pytest.raises(ValueError, match=r"models 0 and 1 differ in attribute 'out_features' of 'model\.5': 3 and 4"):
         ModelEnsemble([network(3), network(4)], [KEY], execution="vmap")

@@ -23,11 +23,11 @@ def is_faster(candidate: Callable[[], object], usual: Callable[[], object], devi
         device: where they compute; it is waited for.
     """
     started = time.perf_counter()
-    _seconds(usual, device)
     try:
         _seconds(candidate, device)
     except Exception:
         return False
+    _seconds(usual, device)
     usual_times, candidate_times = [], []
     for _ in range(ROUNDS):
         usual_times.append(_seconds(usual, device))

@@ -1,7 +1,7 @@
 """All members of an ensemble in one vectorised pass over their stacked parameters."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,9 @@ def can_be_stacked(members: Iterable[nn.Module]) -> bool:
 
 
 def run_stacked(
-    members: Iterable[nn.Module], run: Callable[[Callable[..., Any]], tuple[Tensor, ...]]
+    members: Iterable[nn.Module],
+    run: Callable[[Callable[..., Any]], tuple[Tensor, ...]],
+    randomness: Literal["different", "error"] = "different",
 ) -> tuple[Tensor, ...]:
     """What `run(member)` gives for each member, stacked on a new first axis.
 
@@ -32,13 +34,29 @@ def run_stacked(
     Args:
         members: modules of the same architecture.
         run: is given a function that stands for a member, calls it and returns tensors.
+        randomness: whether members that draw random numbers draw each their own, or are an error.
     """
-    states = [{**dict(member.named_parameters()), **dict(member.named_buffers())} for member in members]
+    states = [_state(member) for member in members]
     first = next(iter(members))
     stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
 
     def run_one(state: Any) -> Any:  # torch 2.6 cannot compile a function within one whose types have parameters
-        return run(lambda *args: functional_call(first, state, args))
+        return run(lambda *args: functional_call(first, state, args, tie_weights=False))
 
-    results: tuple[Tensor, ...] = vmap(run_one, randomness="different")(stacked)
+    results: tuple[Tensor, ...] = vmap(run_one, randomness=randomness)(stacked)
     return results
+
+
+def _state(member: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers under one name for each place that holds them.
+
+    That is: once for a module which others share, and twice for a parameter that two modules hold. What
+    `functional_call(tie_weights=True)` does with the names of a shared module leaves the stacked tensors in it.
+    """
+    return {
+        f"{path}.{name}" if path else name: tensor
+        for path, module in member.named_modules()
+        for named in (module._parameters, module._buffers)
+        for name, tensor in named.items()
+        if tensor is not None
+    }
