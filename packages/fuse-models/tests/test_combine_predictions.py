@@ -68,6 +68,12 @@ def test_logits_of_minus_infinity_do_not_hide_the_votes():
     assert majority_vote(predictions, predictions.mean(0), 1).tolist() == [1]
 
 
+def test_a_model_that_gives_nan_does_not_undo_the_vote_of_the_others():
+    nan = torch.nan
+    predictions = torch.tensor([[[0.1, 0.9]], [[0.1, 0.9]], [[nan, nan]]])
+    assert majority_vote(predictions, predictions.mean(0), 1).tolist() == [1]
+
+
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
 @pytest.mark.parametrize("axis", [1, -1])
 def test_averages_of_logits_and_of_their_probabilities_agree(average, axis):

@@ -82,6 +82,7 @@ def majority_vote(predictions: Tensor, average: Tensor, classes_axis: int) -> Te
     for prediction in predictions.unbind():  # one by one: a count for each class is as large as a prediction
         votes = votes + (prediction.argmax(classes_axis, keepdim=True) == classes)
     winners = votes == votes.amax(classes_axis, keepdim=True)
-    best_average = average.masked_fill(~winners, -torch.inf).amax(classes_axis, keepdim=True)
-    # argmax gives the first of equal maxima, and does not take booleans
-    return (winners & (average == best_average)).to(torch.uint8).argmax(classes_axis)
+    # NaN counts as the lowest average: it is equal to nothing, not even to itself
+    among_winners = average.masked_fill(~winners | average.isnan(), -torch.inf)
+    best = winners & (among_winners == among_winners.amax(classes_axis, keepdim=True))
+    return best.to(torch.uint8).argmax(classes_axis)  # the first of equal maxima; argmax does not take booleans
