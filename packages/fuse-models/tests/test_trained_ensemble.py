@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 from torch import nn
 
 from fuse_core import NDict
-from fuse_models import ModelEnsemble, ModelWrapSeqToDict
+from fuse_models import Head1D, ModelEnsemble, ModelMultiHead, ModelWrapSeqToDict
 
 KEY = "model.output.cls"
 
@@ -93,6 +93,25 @@ def test_the_models_may_be_compiled(dirs, trained):
 
     ensemble = ModelEnsemble.from_directories(dirs, compiled, prediction_keys=[KEY])
     assert_has_the_models(ensemble, trained)
+
+
+def two_heads_of_one_classifier():
+    classifier = nn.Linear(4, 2)
+    heads = [Head1D(name, conv_inputs=[("data.x", 4)], shared_classifier_head=classifier) for name in "ab"]
+    return ModelMultiHead(nn.Identity(), heads, conv_inputs=["data.x"])
+
+
+def test_weights_that_modules_share_may_be_saved_under_one_of_their_names(tmp_path):
+    trained = two_heads_of_one_classifier()
+    save_model(trained, str(tmp_path / "model.safetensors"))
+    ensemble = ModelEnsemble.from_directories([tmp_path], two_heads_of_one_classifier, "model.safetensors")
+    assert ensemble.models[0].heads[1].classifier.weight.equal(trained.heads[1].classifier.weight)
+
+
+def test_a_factory_that_gives_the_same_weights_again_is_an_error(dirs):
+    always_this = model()
+    with pytest.raises(ValueError, match=r"must make a new model in each call, but its models share weights"):
+        ModelEnsemble.from_directories(dirs, lambda: always_this, prediction_keys=[KEY])
 
 
 def test_the_options_are_those_of_the_ensemble(dirs):

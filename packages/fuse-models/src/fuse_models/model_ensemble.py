@@ -36,7 +36,8 @@ class ModelEnsemble(nn.Module):
     where it is faster: at the first forward with inputs of about some size it times both, and keeps to the faster for
     inputs of that size. It does not try where vectorising cannot gain, but would need as many times the memory: with
     more than 2^18 input elements, or more than 2^20 weights a model. Nor does it with
-    `torch.use_deterministic_algorithms(True)`, because the choice may differ from run to run, or under `torch.compile`.
+    `torch.use_deterministic_algorithms(True)`, because the choice may differ from run to run, or under `torch.compile`,
+    nor with models that draw random numbers in eval mode. Architectures are compared at construction.
 
     Args:
         models: modules that take the batch_dict and return it with their predictions added.
@@ -149,7 +150,7 @@ class ModelEnsemble(nn.Module):
         Raises:
             FileNotFoundError: lists all files that are not there.
             ValueError: a file's weights are not those of the model; names the file and the weights. Or a file holds
-                pickled objects, and `trust_pickle` is False.
+                pickled objects, and `trust_pickle` is False. Or the models of the factory share weights.
         """
         if isinstance(dirs, (str, Path)) or not dirs:
             raise ValueError(
@@ -162,4 +163,11 @@ class ModelEnsemble(nn.Module):
                 f"ModelEnsemble.from_directories(weights={weights!r}): {len(missing)} of {len(paths)} files are not "
                 f"there: {', '.join(missing)}."
             )
-        return cls([load_trained_model(model_factory, path, trust_pickle) for path in paths], **options).eval()
+        models = [load_trained_model(model_factory, path, trust_pickle) for path in paths]
+        weights_of = [{id(weight) for weight in model.parameters()} for model in models]
+        if len(set().union(*weights_of)) < sum(map(len, weights_of)):
+            raise ValueError(
+                "ModelEnsemble.from_directories(model_factory=) must make a new model in each call, but its models "
+                "share weights, so that each file overwrites those of the one before. Construct all modules within it."
+            )
+        return cls(models, **options).eval()

@@ -52,12 +52,17 @@ def load_trained_model(
 
 def _weights_of(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """The model's weights among those in the file, under the model's names."""
-    own = {_uncompiled(name): (name, tensor) for name, tensor in model.state_dict().items()}
+    own = {_uncompiled(name): (name, tensor) for name, tensor in model.state_dict(keep_vars=True).items()}
     parts = [
         {_uncompiled(name.removeprefix(prefix)): tensor for name, tensor in weights.items() if name.startswith(prefix)}
         for prefix in PREFIXES
     ]
     part = min(parts, key=lambda part: len(own.keys() ^ part.keys()))  # the first that fits, or else fits best
+    # Of a weight that several modules share, safetensors.torch.save_model keeps one name only.
+    kept = {id(tensor): name for name, (_, tensor) in own.items() if name in part}
+    part |= {
+        name: part[kept[id(tensor)]] for name, (_, tensor) in own.items() if name not in part and id(tensor) in kept
+    }
     differences = {
         "missing": [name for name in own if name not in part],
         "unknown": [name for name in part if name not in own],
