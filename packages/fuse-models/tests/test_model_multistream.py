@@ -24,8 +24,9 @@ def test_each_stream_sees_one_channel_at_any_rank(rank, count, samples):
     torch.testing.assert_close(features, expected)
 
 
-def test_a_bare_key_is_split_by_channels_too():
-    model = ModelMultistream("data.image", streams(2), heads=[])
+@pytest.mark.parametrize("conv_inputs", ["data.image", ["data.image"], [("data.image", 2)]])
+def test_a_key_without_channels_or_in_a_sequence_is_split_by_channels_too(conv_inputs):
+    model = ModelMultistream(conv_inputs, streams(2), heads=[])
     assert model(NDict({"data.image": torch.rand(3, 2, 5, 5)}))["model.backbone_features"].shape == (3, 4, 3, 3)
 
 
@@ -92,10 +93,15 @@ def test_there_must_be_as_many_channels_as_streams(count, channels):
         model(NDict({"data.image": torch.rand(2, channels, 5, 5)}))
 
 
-@pytest.mark.parametrize("keys", [["data.a"], ["data.a", "data.b", "data.c"]])
+def test_a_sequence_of_one_goes_to_a_single_stream_whole():
+    model = ModelMultistream([("data.photo", 3)], [nn.Conv2d(3, 4, 3)], heads=[])
+    assert model(NDict({"data.photo": torch.rand(2, 3, 5, 5)}))["model.backbone_features"].shape == (2, 4, 3, 3)
+
+
+@pytest.mark.parametrize("keys", [["data.a", "data.b"], ["data.a", "data.b", "data.c", "data.d"]])
 def test_there_must_be_as_many_keys_as_streams(keys):
-    with pytest.raises(ValueError, match=rf"there are {len(keys)} keys for 2 streams\. To split one tensor"):
-        ModelMultistream(keys, streams(2), heads=[])
+    with pytest.raises(ValueError, match=rf"there are {len(keys)} keys for 3 streams\. Give as many keys"):
+        ModelMultistream(keys, streams(3), heads=[])
 
 
 def test_outputs_that_cannot_be_concatenated_are_named():

@@ -20,7 +20,8 @@ class ModelMultistream(nn.Module):
 
     Args:
         conv_inputs: what the streams see. A key, or a pair of a key and its number of channels: the tensor, of shape
-            (N, C, ...), has one channel for each stream. A sequence of keys or pairs: one for each stream.
+            (N, C, ...), has one channel for each stream; so does a sequence of one, `[("data.image", 3)]`, unless
+            there is but one stream. A sequence of several keys or pairs: one for each stream.
         backbone_streams: a module for each stream. The same module may stand in it more than once, as in
             `[backbone] * 3`: those streams share their weights, which are registered once.
         heads: modules that take the batch_dict and return it with their outputs added, as in `ModelMultiHead`.
@@ -68,9 +69,9 @@ class ModelMultistream(nn.Module):
         for name, logic in (("split_logic", split_logic), ("join_logic", join_logic)):
             if logic is not None and not callable(logic):
                 raise TypeError(f"ModelMultistream({name}=) takes a function or None, got {logic!r}.")
-        self.splits_channels = _is_one_input(conv_inputs)
-        listed: Any = [conv_inputs] if self.splits_channels else conv_inputs
+        listed: Any = [conv_inputs] if _is_one_input(conv_inputs) else conv_inputs
         self.inputs = parse_conv_inputs(listed, "ModelMultistream(conv_inputs=)")
+        self.splits_channels = listed is not conv_inputs or len(self.inputs) == 1 < len(streams)
         unique = list(dict.fromkeys(streams))
         self.backbone_streams = nn.ModuleList(unique)
         self._module_of_stream = tuple(unique.index(stream) for stream in streams)
@@ -89,7 +90,7 @@ class ModelMultistream(nn.Module):
         elif keys != streams:
             raise ValueError(
                 f"ModelMultistream gives each stream one of the keys in conv_inputs, but there are {keys} keys for "
-                f"{streams} streams. To split one tensor by its channels, pass conv_inputs=key, not [key]."
+                f"{streams} streams. Give as many keys as streams, or one, whose channels are split."
             )
 
     def _check_channels(self, channels: int) -> None:
