@@ -16,7 +16,7 @@ class ModelWrapSeqToDict(nn.Module):
 
     Args:
         model: the module to wrap. Its attributes and submodules stay reachable through the wrapper, as
-            `wrapper.classifier` for instance.
+            `wrapper.classifier` for instance; set them on `wrapper.model`.
         model_inputs: the keys of the model's positional inputs, or `{argument name: key}`.
         model_outputs: one key for each output, None to drop one. A model that returns a tuple has as many outputs as
             that has elements; a tensor, list or other value is one output. Several keys take the elements of a list
