@@ -241,6 +241,8 @@ def test_torch_func_gives_the_same_gradient(loss):
     logits, target = batch(2, 3, 10, dtype=torch.float64)
     (grad,) = torch.autograd.grad(loss(logits, target), logits)
     assert_close(torch.func.grad(partial(loss, target=target))(logits.detach()), grad)
+    value, vector_jacobian_product = torch.func.vjp(partial(loss, target=target), logits.detach())
+    assert_close(vector_jacobian_product(torch.ones_like(value))[0], grad)
 
 
 @every_loss

@@ -148,7 +148,11 @@ def test_class_weights_and_alphas_stay_exact_whatever_type_the_module_is_cast_to
     )
     assert torch.equal(loss(batch), expected)
     assert loss.to("meta").class_weights.device.type == "meta"
-    assert loss.to_empty(device="cpu").class_weights.device.type == "cpu"
+    assert loss.to_empty(device="cpu").class_weights.dtype == torch.float64
+
+
+def test_class_weights_can_be_shared_between_processes():
+    assert LossFocal(**KEYS, class_weights=[0.1, 0.2, 0.7]).share_memory().class_weights.is_shared()
 
 
 def test_a_loss_without_numbers_has_no_state():

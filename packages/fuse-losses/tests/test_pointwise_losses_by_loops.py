@@ -107,3 +107,12 @@ def test_focal_loss_has_a_finite_gradient_for_every_gamma_and_logit(gamma, value
         (grad,) = torch.autograd.grad(loss, logits)
         assert loss.isfinite()
         assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_the_gradient_is_finite_where_the_loss_itself_exceeds_its_type(gamma):
+    logits = torch.tensor([[3e38, -3e38], [-3e38, 3e38]], requires_grad=True)
+    loss = focal_loss(logits, torch.tensor([1, 0]), gamma=gamma, reduction="sum")
+    (grad,) = torch.autograd.grad(loss, logits)
+    assert loss == torch.inf
+    assert_close(grad, torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))

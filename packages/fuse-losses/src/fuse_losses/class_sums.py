@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from .accumulation_dtype import accumulation_dtype, counting_dtype
 from .dense_options import Activation
-from .voxel_chunks import accumulation_dtype, class_index, future_gradient, store_block, voxel_chunks, working_block
+from .fused_gradient import differentiable_gradient, future_gradient, store_block, working_block
+from .voxel_chunks import class_index, voxel_chunks
 
 
 class ClassSums(NamedTuple):
@@ -77,7 +79,7 @@ def _sums(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The three sums; writes the probabilities `[B, C, S]` if given a place for them."""
     # Sums of blocks are summed in float64 where there is such a thing: it costs nothing at this size.
-    wide = torch.float32 if logits.device.type == "mps" else torch.float64
+    wide = counting_dtype(logits.device)
     overlap, predicted, present = (logits.new_zeros(logits.shape[:2], dtype=wide) for _ in range(3))
     one = logits.new_ones((1, 1), dtype=wide)
     if probabilities is not None:
@@ -194,8 +196,11 @@ class _ClassSums(Function):
         logits, target, valid = ctx.saved_tensors
         grad_overlap, grad_predicted, _ = grad_outputs
         if torch.is_grad_enabled():  # create_graph=True
-            sums = _formula(logits, target, valid, ctx.activation, ctx.squared)
-            (grad,) = torch.autograd.grad(sums[:2], logits, (grad_overlap, grad_predicted), create_graph=True)
+            grad = differentiable_gradient(
+                lambda logits: _formula(logits, target, valid, ctx.activation, ctx.squared)[:2],
+                logits,
+                (grad_overlap, grad_predicted),
+            )
             return grad, None, None, None, None, None
         # Overwritten by the first backward pass; a second one, after retain_graph=True, computes them again.
         probabilities, ctx.probabilities = ctx.probabilities, None

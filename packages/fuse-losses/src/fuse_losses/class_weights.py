@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .voxel_chunks import accumulation_dtype, voxel_chunks
+from .accumulation_dtype import accumulation_dtype, counting_dtype
+from .voxel_chunks import voxel_chunks
 
 
 def inverse_proportion_weights(target: Tensor, num_classes: int, valid: Tensor | None = None) -> Tensor:
@@ -83,10 +84,10 @@ def class_counts(target: Tensor, valid: Tensor | None, num_classes: int) -> Tens
 
 
 def _counts(target: Tensor, valid: Tensor | None, num_classes: int) -> Tensor:
-    wide = _counting_dtype(target)
+    dtype = counting_dtype(target.device)
     probabilities = target.ndim == 3
     # Class c is counted at c + 1; what is no class, at either end.
-    counts = target.new_zeros(num_classes + 2, dtype=wide if probabilities else torch.int64)
+    counts = target.new_zeros(num_classes + 2, dtype=dtype if probabilities else torch.int64)
     one = counts.new_ones(1)
     for samples, voxels in voxel_chunks(torch.Size((len(target), num_classes, target.shape[-1])), target.device):
         chunk_valid = None if valid is None else valid[samples, voxels]
@@ -94,18 +95,14 @@ def _counts(target: Tensor, valid: Tensor | None, num_classes: int) -> Tensor:
             block = target[samples, :, voxels]
             if chunk_valid is not None:
                 block = torch.where(chunk_valid[:, None], block, 0)
-            counts[1:-1] += block.sum((0, 2), dtype=wide)
+            counts[1:-1] += block.sum((0, 2), dtype=dtype)
         else:
             index = target[samples, voxels].long()
             if chunk_valid is not None:
                 index = torch.where(chunk_valid, index, -1)
             index = index.clamp(-1, num_classes).add_(1).flatten()
             counts.scatter_add_(0, index, one.expand(index.shape))
-    return counts[1:-1].to(wide)
-
-
-def _counting_dtype(target: Tensor) -> torch.dtype:
-    return torch.float32 if target.device.type == "mps" else torch.float64
+    return counts[1:-1].to(dtype, copy=True)  # no view, which the compiler would take for aligned memory
 
 
 # One operation to the compiler, for which the loop would be one over blocks of a fixed size.
@@ -118,4 +115,4 @@ def _compiled_counts(target: Tensor, valid: Tensor | None, num_classes: int) -> 
 
 @_compiled_counts.register_fake
 def _(target: Tensor, _: Tensor | None, num_classes: int) -> Tensor:
-    return target.new_empty(num_classes, dtype=_counting_dtype(target))
+    return target.new_empty(num_classes, dtype=counting_dtype(target.device))

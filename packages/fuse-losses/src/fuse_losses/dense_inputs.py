@@ -6,11 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .accumulation_dtype import accumulation_dtype
 from .class_sums import zero_where_invalid
 from .class_weights import balanced, class_counts, numbers_on_device
 from .dense_options import ClassWeights, DenseSettings, values_may_be_read
 from .resize_target import resize_nearest, resize_pooled, valid_voxels
-from .voxel_chunks import accumulation_dtype
 
 _ROUNDING = 1e-2
 """How far predicted probabilities may be out of range, as averages and interpolations of half precision are."""

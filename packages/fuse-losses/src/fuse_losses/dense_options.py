@@ -147,8 +147,7 @@ def check_numbers(
         if values.ndim != 1:
             raise ValueError(f"{loss}({option}=) has one axis, over the classes, got shape {tuple(values.shape)}.")
         if values_may_be_read(values, validate):
-            for one in values.detach().to(torch.float64).unbind():
-                check_number(loss, option, float(one), at_most=at_most)
+            check_numbers(loss, option, [float(one) for one in values.tolist()], validate, at_most=at_most)
         return
     for value in values or ():
         check_number(loss, option, value, at_most=at_most)

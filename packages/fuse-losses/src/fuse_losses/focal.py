@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from .accumulation_dtype import accumulation_dtype, counting_dtype
 from .class_sums import class_probabilities, zero_where_invalid
 from .class_weights import class_counts, numbers_on_device
 from .dense_inputs import DenseInputs, holds_indices, read_dense_inputs
@@ -15,7 +16,6 @@ from .dense_options import DenseOptions, DenseSettings, check_number, check_numb
 from .focal_term import focal_term
 from .safe_division import divide_or_zero
 from .softmax_focal import softmax_focal
-from .voxel_chunks import accumulation_dtype
 
 Alpha = float | Sequence[float] | Tensor
 
@@ -151,7 +151,9 @@ def _divisor(inputs: DenseInputs, binary: bool) -> Tensor:
         counts = class_counts(target, valid, classes)
         return counts.sum() if weights is None else (counts * weights).sum()
     voxels = logits.shape[0] * logits.shape[2]
-    count = torch.full((), voxels, dtype=torch.float64, device=logits.device) if valid is None else valid.sum()
+    count = torch.full((), voxels, dtype=counting_dtype(logits.device), device=logits.device)
+    if valid is not None:
+        count = valid.sum()
     if binary:
         return count * (classes if weights is None else weights.sum())
     return count

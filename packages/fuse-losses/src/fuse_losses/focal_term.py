@@ -26,7 +26,8 @@ def focal_term_slope(log_probability: Tensor, gamma: float) -> Tensor:
     if gamma == 0:
         return torch.ones_like(log_probability)
     rest = _one_minus_exp(log_probability)
-    return rest.pow(gamma) - rest.pow(gamma - 1) * gamma * log_probability * log_probability.exp()
+    finite = log_probability.clamp(min=torch.finfo(log_probability.dtype).min)  # infinity times a p of 0 would be NaN
+    return rest.pow(gamma) - finite * finite.exp() * gamma * rest.pow(gamma - 1)
 
 
 def _one_minus_exp(log_probability: Tensor) -> Tensor:

@@ -2,13 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Self, Unpack
+from typing import Any, Self, Unpack, cast
 
 import torch
 from torch import Tensor
 
 from fuse_core import read_key
 
+from .accumulation_dtype import counting_dtype
 from .dense_options import DenseOptions, dense_settings
 from .loss_base import LossBase, PreprocessFunc
 
@@ -87,19 +88,19 @@ class LossDense(LossBase):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         exact = {name: one for name, one in self._buffers.items() if one is not None and one.dtype == torch.float64}
         for name, one in exact.items():
-            self._buffers[name] = one.float()  # which every device has
+            self._buffers[name] = one.view(torch.int64)  # the same bits, which a cast of the module leaves alone
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, one in exact.items():
-            moved = self._buffers[name]
-            if moved is not None and moved.device.type != "mps" and not one.is_meta:
-                self._buffers[name] = one.to(moved.device)
+            moved = cast(Tensor, self._buffers[name])
+            dtype = counting_dtype(moved.device)
+            self._buffers[name] = moved.view(dtype) if dtype == torch.float64 else one.to(moved.device, dtype)
         return self
 
 
 def numbers_buffer(numbers: Any) -> Tensor | None:
     """Numbers given by the caller as a tensor of the module's own; None for what is no sequence of numbers."""
     if isinstance(numbers, Tensor):
-        return numbers.detach().to(torch.float64, copy=True)
+        return numbers.detach().to(counting_dtype(numbers.device), copy=True)
     if numbers is None or isinstance(numbers, (str, int, float)):
         return None
     return torch.tensor(list(numbers), dtype=torch.float64)

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from .accumulation_dtype import accumulation_dtype
 from .class_sums import zero_where_invalid
 from .focal_term import focal_term, focal_term_slope
-from .voxel_chunks import accumulation_dtype, class_index, future_gradient, store_block, voxel_chunks, working_block
+from .fused_gradient import differentiable_gradient, future_gradient, store_block, working_block
+from .voxel_chunks import class_index, voxel_chunks
 
 
 def softmax_focal(
@@ -139,8 +141,9 @@ class _SoftmaxFocal(Function):
         logits, target, valid, class_factor = ctx.saved_tensors
         (grad_losses,) = grad_outputs
         if torch.is_grad_enabled():  # create_graph=True
-            losses = _formula(logits, target, valid, class_factor, ctx.gamma)
-            (grad,) = torch.autograd.grad(losses, logits, grad_losses, create_graph=True)
+            grad = differentiable_gradient(
+                lambda logits: _formula(logits, target, valid, class_factor, ctx.gamma), logits, grad_losses
+            )
             return grad, None, None, None, None, None
         # Overwritten by the first backward pass; a second one, after retain_graph=True, computes them again.
         log_probabilities, ctx.log_probabilities = ctx.log_probabilities, None

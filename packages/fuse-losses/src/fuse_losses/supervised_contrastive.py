@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from .accumulation_dtype import accumulation_dtype
 from .connected_zero import connected_zero
 from .dense_options import check_bool, check_number
 from .safe_division import divide_or_zero
-from .voxel_chunks import accumulation_dtype
 
 
 def supervised_contrastive_loss(

@@ -37,30 +37,3 @@ def class_index(target: Tensor, valid: Tensor | None, chunk: Chunk) -> Tensor:
     """The class indices of a block of a target `[B, S]`, as int64 `[b, s]`; 0 where not valid, safe to index with."""
     index = target[chunk].long()
     return index if valid is None else torch.where(valid[chunk], index, 0)
-
-
-def future_gradient(logits: Tensor) -> Tensor | None:
-    """Memory for the gradient of logits, to hold probabilities until then; None where it is not wanted or unfit."""
-    if not (logits.requires_grad and torch.is_grad_enabled() and logits.is_contiguous()):
-        return None
-    return torch.empty_like(logits) if logits.dtype == accumulation_dtype(logits.dtype) else None
-
-
-def working_block(whole: Tensor, chunk: Chunk, dtype: torch.dtype) -> Tensor:
-    """Memory to compute the block of `whole` `[B, C, S]` in: the block itself if it serves, else some of its own."""
-    block = whole[chunk[0], :, chunk[1]]
-    if block.dtype == dtype and block.is_contiguous():
-        return block
-    return torch.empty(block.shape, dtype=dtype, device=block.device)
-
-
-def store_block(whole: Tensor, chunk: Chunk, block: Tensor) -> None:
-    """Write what was computed in a `working_block` to its place."""
-    place = whole[chunk[0], :, chunk[1]]
-    if place.data_ptr() != block.data_ptr():
-        place.copy_(block)
-
-
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type that losses compute in: float64 for float64, float32 for everything else."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
