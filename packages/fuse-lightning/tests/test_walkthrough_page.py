@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ def run_dir(request, tmp_path_factory):
         patch.setattr(segmentation_data, "CANVASES", {"train": 32, "validation": 16, "test": 16})
         options = ["--epochs", "2", "--max-train-samples", "64", "--accelerator", "cpu", "--task", request.param]
         main(["--run-dir", str(folder), *options])
+        (folder / "50% #1.txt").write_text("mine")  # a name that a link must quote
+        main(["--run-dir", str(folder), "--stages", "eval"])
     return folder
 
 
@@ -95,7 +98,8 @@ def test_the_page_needs_nothing_from_outside_its_folder(run_dir):
     assert "http" not in re.sub(r"base64,[^\"]+", "", text)
     links = [anchor["href"] for anchor in elements.attributes["a"]]
     assert {"config.yaml", "predictions.csv", "wiring.md", "model/best_epoch.ckpt"} <= set(links)
-    assert all((run_dir / link).is_file() for link in links)
+    assert all((run_dir / unquote(link)).is_file() for link in links)
+    assert "50%25%20%231.txt" in links
 
 
 def test_the_wiring_is_a_table_of_the_page(run_dir):

@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import re
 import runpy
@@ -15,8 +16,11 @@ from sklearn.datasets import load_digits
 
 from fuse_lightning import walkthrough
 from fuse_lightning.walkthrough.__main__ import main
-from fuse_lightning.walkthrough.template import segmentation_data
+from fuse_lightning.walkthrough.template import classification, module_custom, module_ready_made, segmentation_data
 from fuse_lightning.walkthrough.template.figures import read_learning_curves
+from fuse_lightning.walkthrough.template.loaders import make_evaluation_loader
+from fuse_lightning.walkthrough.template.settings import make_settings
+from fuse_lightning.walkthrough.template.training import make_trainer
 
 QUICK = ["--accelerator", "cpu", "--epochs", "2", "--max-train-samples", "320"]
 WRITTEN = {
@@ -83,6 +87,31 @@ def test_both_styles_train_alike(tmp_path, optimizer):
         "validation.metrics.accuracy",
     ]
     pd.testing.assert_frame_equal(curves[0][logged], curves[1][logged], rtol=1e-5)
+
+
+def test_advice_on_other_products_is_not_shown(tmp_path, caplog):
+    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    logger.addHandler(caplog.handler)
+    try:
+        make_trainer(make_settings({"accelerator": "cpu"}, "custom"), tmp_path, logger=False)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert "GPU available" in caplog.text
+    assert "Tip: " not in caplog.text
+
+
+def test_both_styles_test_alike(tmp_path):
+    settings = make_settings({}, "custom")
+    splits = classification.load_splits(settings)
+    loader = make_evaluation_loader(classification, "test", splits.test, settings)
+    model = classification.make_model(splits)
+    tested = []
+    for style in (module_ready_made, module_custom):
+        trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
+        module = style.make_module(classification, model, settings, tmp_path)
+        tested += trainer.test(module, loader, verbose=False)
+    assert set(tested[0]) == {"test.losses.cross_entropy", "test.losses.total_loss", "test.metrics.accuracy"}
+    assert tested[0] == pytest.approx(tested[1])
 
 
 def test_a_run_folder_holds_all_results(finished_run):
@@ -226,6 +255,27 @@ def test_ctrl_c_leaves_a_run_that_is_resumed_to_the_same_result(
     assert (folder / "predictions.csv").read_text() == (finished_run / "predictions.csv").read_text()
 
 
+def test_ctrl_c_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path, monkeypatch, press_ctrl_c):
+    save = torch.save
+
+    class PressedInWrite:
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, content):
+            os.kill(os.getpid(), signal.SIGINT)
+            return self.file.write(content)
+
+    def interrupted_save(checkpoint, file):
+        save(checkpoint, PressedInWrite(file) if checkpoint["global_step"] == 20 else file)
+
+    monkeypatch.setattr(torch, "save", interrupted_save)
+    with pytest.raises(SystemExit, match=r"interrupted\. To go on: "):
+        run("--run-dir", tmp_path / "run", *QUICK, "--stages", "train")
+    assert torch.load(tmp_path / "run" / "model" / "last.ckpt", weights_only=True)["global_step"] == 10
+    assert {path.name for path in (tmp_path / "run" / "model").glob("*.ckpt")} == {"best_epoch.ckpt", "last.ckpt"}
+
+
 def test_a_run_is_not_overwritten_unasked(finished_run):
     before = files_of(finished_run)
     with pytest.raises(SystemExit, match=r"holds a run already\. Choose another .* add --resume .* --overwrite"):
@@ -240,7 +290,7 @@ def test_overwriting_deletes_the_results_of_a_run_and_nothing_else(tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "model.ckpt").write_text("another's")
-    for name in ("notes.txt", "model/notes.txt", "figures/mine.png"):
+    for name in ("notes.txt", "model/mine.ckpt", "figures/mine.png"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("mine")
     (folder / "empty").mkdir()
@@ -249,7 +299,7 @@ def test_overwriting_deletes_the_results_of_a_run_and_nothing_else(tmp_path):
     (elsewhere / "metrics.csv").write_text("another's")
     run("--run-dir", folder, *QUICK, "--stages", "train", "--overwrite")
     files = files_of(folder)
-    assert files >= {"notes.txt", "model/notes.txt", "figures/mine.png", "model/last.ckpt", "config.yaml"}
+    assert files >= {"notes.txt", "model/mine.ckpt", "figures/mine.png", "model/last.ckpt", "config.yaml"}
     assert not files & {"predictions.csv", "index.html", "logs/csv/version_1/metrics.csv"}
     assert (folder / "empty").is_dir()
     assert (folder / "link").is_symlink()
@@ -266,6 +316,8 @@ def test_a_folder_that_is_no_run_folder_is_never_overwritten(tmp_path, config):
         with pytest.raises(SystemExit, match="is not empty and not the folder of a run"):
             run("--run-dir", tmp_path, *arguments)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    with pytest.raises(SystemExit, match=r"error: Nothing can be written to .*sub: .* Choose another --run-dir"):
+        run("--run-dir", tmp_path / "predictions.csv" / "sub")
     with pytest.raises(SystemExit, match="is a file"):
         run("--run-dir", tmp_path / "predictions.csv", "--overwrite")
 
@@ -305,6 +357,7 @@ def test_a_missing_data_folder_is_said_before_anything_is_written(tmp_path):
         (["--epochs", "0"], "must be above 0, got 0"),
         (["--batch-size", "-3"], "must be above 0, got -3"),
         (["--learning-rate", "nan"], "must be above 0, got nan"),
+        (["--seed", "-5"], "must be from 0 to 4294967295, got -5"),
         (["--epochs", "many"], "invalid int value: 'many'"),
         (["--resume", "--overwrite"], "not with --overwrite"),
         (["--stages", "eval", "--overwrite"], "not without the stage train"),

@@ -1,4 +1,7 @@
-"""The classification's predictions, and what they are worth: blocks 7 and 8, infer and evaluate."""
+"""Blocks 7 and 8 of the classification task, infer and evaluate: its predictions, and what they are worth.
+
+Keys read, of the predicted batches: `data.sample_id`, `model.output.digit` [B, 10] and `data.label` [B].
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

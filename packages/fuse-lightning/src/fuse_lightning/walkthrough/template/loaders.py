@@ -1,6 +1,7 @@
-"""Loaders of batch_dicts: samples get key names, a sampler orders them, `Collate` makes batches, batches are augmented.
+"""Block 1, the loaders of batch_dicts: samples get key names, a sampler orders them, `Collate` makes batches of them.
 
-Keys written: `data.sample_id` (a list of texts), the image's and the target's key of the task.
+Training batches alone are augmented. Keys written: `data.sample_id` (a list of texts), and the image's and the target's
+key of the task.
 """
 
 import torch

@@ -1,7 +1,16 @@
-"""Block 6, the LightningModule, written out: a module of your own, from fuse_lightning's step functions.
+"""Block 6, train: the LightningModule written out, a module of your own from fuse_lightning's step functions.
 
 It trains like `LightningModuleDefault` (the style `ready-made`), number for number, in lines that can be changed:
 another step, a second optimizer, losses that start late, anything that Lightning allows.
+
+Four things that `LightningModuleDefault` does are left out here, to keep it short. Add what you need of them:
+
+- `on_nonfinite`: a loss that becomes NaN or infinite does not stop the run. `Trainer(detect_anomaly=True)` finds the
+  operation that made it, slowly.
+- `save_model`: no `model.safetensors`. The weights are in `best_epoch.ckpt`, under `state_dict`, with `model.` before
+  their names; `safetensors.torch.save_model(module.model, path)` writes those of a module that was loaded from it.
+- several loaders for validation or test: each would need its own `EpochLosses` and metrics, by `dataloader_idx`.
+- the check of the first batch's keys within training: `wiring.py` makes it before.
 """
 
 from pathlib import Path
@@ -42,12 +51,14 @@ class DigitsModule(pl.LightningModule):
         # In ModuleDicts, so that what has parameters or counters is moved to the device and saved in checkpoints.
         self.model = model
         self.losses = nn.ModuleDict(task.make_losses())
-        # Two sets of metrics, as validation runs while the training epoch is still being counted.
+        # A set of metrics for each, as validation runs while the training epoch is still being counted.
         self.train_metrics = nn.ModuleDict(task.make_metrics())
         self.validation_metrics = nn.ModuleDict(task.make_metrics())
+        self.test_metrics = nn.ModuleDict(task.make_metrics())
         # The epoch's losses, added up on the device: nothing is read back in a step, which would make a GPU wait.
         self.train_losses = EpochLosses()
         self.validation_losses = EpochLosses()
+        self.test_losses = EpochLosses()
         # Has SAM, which evaluates each batch twice, log once, and tells which pass it is. Others do without it.
         self.closure_callback = OptimizerClosureCallback()
 
@@ -104,6 +115,23 @@ class DigitsModule(pl.LightningModule):
         """Log `train.losses.<name>` and `train.metrics.<name>`. Lightning validates before it ends the epoch."""
         epoch_end_compute_and_log_losses(self, "train", self.train_losses)
         epoch_end_compute_and_log_metrics(self, "train", self.train_metrics)
+
+    def on_test_epoch_start(self) -> None:
+        """Start counting anew."""
+        self.test_losses.reset()
+        reset_metrics(self.test_metrics)
+
+    def test_step(self, batch_dict: NDict, batch_idx: int) -> None:
+        """As the validation step, for `Trainer.test`. The stages here predict instead, and evaluate the predictions."""
+        batch_dict = self(batch_dict)
+        step_losses(self.losses, batch_dict)
+        self.test_losses.update(batch_dict)
+        step_metrics(self.test_metrics, batch_dict)
+
+    def on_test_epoch_end(self) -> None:
+        """Log `test.losses.<name>` and `test.metrics.<name>`."""
+        epoch_end_compute_and_log_losses(self, "test", self.test_losses)
+        epoch_end_compute_and_log_metrics(self, "test", self.test_metrics)
 
     def predict_step(self, batch_dict: NDict, batch_idx: int) -> dict[str, Any]:
         """The keys to keep of each batch, `data.sample_id` among them."""

@@ -1,4 +1,4 @@
-"""Block 6, the LightningModule, ready-made: model, losses, metrics and optimizer in `LightningModuleDefault`.
+"""Block 6, train: the LightningModule, ready-made: model, losses, metrics, optimizer in `LightningModuleDefault`.
 
 For the same written out, to change what a step does, see the style `custom`.
 """
@@ -32,11 +32,14 @@ def make_module(task: Task, model: nn.Module, settings: Settings, model_dir: Pat
         losses=task.make_losses(),
         train_metrics=task.make_metrics(),
         validation_metrics=task.make_metrics(),
+        test_metrics=task.make_metrics(),  # for Trainer.test. The stages here predict, and evaluate the predictions
         # Callbacks beside the default ones, such as Lightning's EarlyStopping. This one is for SAM, which evaluates a
         # batch twice: it is logged and counted once. With other optimizers it does nothing.
         callbacks=[OptimizerClosureCallback()],
         optimizers_and_lr_schs=lambda module: make_optimizer(module, settings),
         best_epoch_source=task.BEST_EPOCH_SOURCE,
         prediction_keys=task.PREDICTION_KEYS,
+        # A loss that becomes NaN or infinite stops the run and names step and samples; "skip" passes over the batch.
+        on_nonfinite="raise",
         save_model=True,  # the best epoch's weights as model.safetensors, to be read without this code
     )

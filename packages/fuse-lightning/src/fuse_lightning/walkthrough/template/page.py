@@ -5,14 +5,14 @@ import dataclasses
 import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from .run_folder import MODEL_DIR
 from .settings import Settings
 from .task import Evaluation, Picture, Table
-from .wiring import HEADER, read_wiring_rows
+from .wiring import ABOUT, HEADER, read_wiring_rows
 
 PAGE_FILE = "index.html"
-ABOUT_WIRING = "Which component writes and reads which key, as checked before the first step."
 
 STYLE = """
 :root { --ink: #1c2733; --faint: #5d6b7a; --line: #dde3ea; --paper: #f4f6f9; --accent: #1f5fa8; }
@@ -21,6 +21,7 @@ body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
 main { max-width: 1080px; margin: 0 auto; padding: 32px 24px 64px; }
 h1 { margin: 0; font-size: 30px; line-height: 1.2; }
+h1, h2, .sub, .tile, a { overflow-wrap: anywhere; }
 h2 { margin: 0 0 12px; font-size: 20px; }
 .sub { margin: 6px 0 24px; color: var(--faint); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(170px, 1fr)); gap: 14px; margin-bottom: 20px; }
@@ -40,7 +41,8 @@ th, td { padding: 6px 12px; text-align: left; border-bottom: 1px solid var(--lin
 th { color: var(--faint); font-weight: 600; border-bottom-width: 2px; }
 .numbers th + th, .numbers td + td { text-align: right; font-variant-numeric: tabular-nums; }
 code, pre { font: 13.5px/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; }
-td:first-child { white-space: nowrap; }
+td:first-child, .wiring td:nth-child(2) { white-space: nowrap; }
+.wiring td:last-child { min-width: 300px; }
 pre { margin: 0; overflow-x: auto; background: var(--paper); border-radius: 6px; padding: 12px 14px; }
 footer { color: var(--faint); font-size: 14px; }
 a { color: var(--accent); }
@@ -74,7 +76,7 @@ def write_page(run_dir: Path, settings: Settings, evaluation: Evaluation, best_e
             section(f"Best and last epoch, by {name_of_summary(path)}", f"<pre>{escape(path.read_text('utf-8'))}</pre>")
             for path in sorted((run_dir / MODEL_DIR).glob("epoch_summary_*.txt"))
         ),
-        section("Wiring", note(ABOUT_WIRING) + wiring_table(read_wiring_rows(run_dir))),
+        section("Wiring", note(ABOUT) + wiring_table(read_wiring_rows(run_dir))),
         section("Settings", settings_table(settings)),
         section("Files", files_list(run_dir)),
     ]
@@ -139,7 +141,9 @@ def table_section(table: Table) -> str:
 
 def wiring_table(rows: Iterable[Sequence[str]]) -> str:
     """Keys with who writes and who reads them."""
-    return html_table(HEADER, [[f"<code>{escape(key)}</code>", escape(by), escape(to)] for key, by, to in rows])
+    return html_table(
+        HEADER, [[f"<code>{escape(key)}</code>", escape(by), escape(to)] for key, by, to in rows], "wiring"
+    )
 
 
 def settings_table(settings: Settings) -> str:
@@ -154,7 +158,7 @@ def settings_table(settings: Settings) -> str:
 def files_list(run_dir: Path) -> str:
     """Links to what lies beside the page."""
     names = sorted(path.relative_to(run_dir).as_posix() for path in run_dir.rglob("*") if path.is_file())
-    links = [f'<a href="{escape(name)}">{escape(name)}</a>' for name in names if name != PAGE_FILE]
+    links = [f'<a href="{escape(quote(name))}">{escape(name)}</a>' for name in names if name != PAGE_FILE]
     return note("Beside this page, in the run folder.") + "<br>\n".join(links)
 
 

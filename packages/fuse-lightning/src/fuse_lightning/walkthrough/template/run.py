@@ -1,16 +1,16 @@
 """Train, infer and evaluate, from data to a page of results: `python run.py --help`.
 
-Read the blocks in this order:
+There are two tasks, `classification` and `segmentation`, with files of the same names: read one of them. The blocks:
 
-1. `classification_data.py`, `segmentation_data.py`, `loaders.py`: dataset, split, augmentation, samplers, batches
-2. `classification_network.py`, `segmentation_network.py`: the networks, plain PyTorch
-3. `classification.py`, `segmentation.py`: model, losses and metrics between keys; `dice_by_class.py`: a metric
-4. `optimizer.py`: the optimizer and the learning rate
-5. `module_ready_made.py`: the LightningModule
-6. `training.py`: training, resuming, prediction
-7. `classification_report.py`, `segmentation_report.py`, `figures.py`, `page.py`: what it is worth, shown
+1. data: `<task>_data.py` has the dataset, its split and its augmentation; `loaders.py` the samplers and batches
+2. model: `<task>_network.py` is the network, plain PyTorch; `make_model` in `<task>.py` gives it its keys
+3. losses and 4. metrics: `make_losses` and `make_metrics` in `<task>.py`; `dice_by_class.py` is a metric of one's own
+5. optimizer: `optimizer.py` has the optimizer and the schedule of the learning rate
+6. train: `module_ready_made.py` is the LightningModule; `training.py` runs it, and resumes it
+7. infer: `predict` in `training.py`, and `save_predictions` in `<task>_report.py`
+8. evaluate: `evaluate` in `<task>_report.py`; `figures.py` and `page.py` show it
 
-To make it yours, change one task's files; delete the other's.
+`main` below calls them in this order. To make it yours, change one task's files; delete the other's.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def main(
     make_module: MakeModule = make_module,
     parents: list[argparse.ArgumentParser] | None = None,
 ) -> None:
-    """Run the stages.
+    """The command line.
 
     Args:
         arguments: of the command line; None takes the program's.
@@ -90,28 +90,38 @@ def main(
     """
     options, given = parse_arguments(arguments, command, parents or [])
     try:
-        settings, run_dir = prepare(options, given, style)
-        task = TASKS[settings.task]
-        splits = task.load_splits(settings)
-        if "train" in options.stages and not options.resume:
-            start_run_folder(run_dir, options.overwrite)
-            write_config(run_dir, settings)
+        run_stages(options, given, command, style, make_module)
     except BadInputError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:  # outside of training
+        sys.exit("interrupted")
+
+
+def run_stages(
+    options: argparse.Namespace, given: Mapping[str, Any], command: str, style: str, make_module: MakeModule
+) -> None:
+    """From the data to the page, or the part of it that was asked for."""
+    settings, run_dir = prepare(options, given, style)
+    task = TASKS[settings.task]
+    splits = task.load_splits(settings)  # block 1
+    if "train" in options.stages and not options.resume:
+        start_run_folder(run_dir, options.overwrite)
+        write_config(run_dir, settings)
 
     pl.seed_everything(settings.seed, workers=True)
-    model = task.make_model(splits)
-    module = make_module(task, model, settings, run_dir / MODEL_DIR)
+    model = task.make_model(splits)  # block 2
+    module = make_module(task, model, settings, run_dir / MODEL_DIR)  # blocks 3 to 5: it asks the task and optimizer.py
     if "train" in options.stages:
         first_batch = next(iter(make_training_loader(task, splits.train, settings)))
         write_wiring(task, model, first_batch, run_dir)  # stops here where a key is misspelled
         start = time.perf_counter()
+        # Block 6. What is trained is in the module then, and in the run folder, from where the next stages take it.
         if not train(task, module, splits, settings, run_dir):
             sys.exit(f"interrupted. To go on: {command} --resume --run-dir {shlex.quote(str(run_dir))}")
         print(f"training time: {time.perf_counter() - start:.1f} s")
-    if "infer" in options.stages:
+    if "infer" in options.stages:  # block 7
         task.save_predictions(predict(task, module, splits, settings, run_dir), run_dir)
-    if "eval" in options.stages:
+    if "eval" in options.stages:  # block 8
         evaluation = evaluate(task, splits, settings, run_dir)
         print(f"{evaluation.score_name}: {evaluation.score:.4f}")
     print(f"run folder: {run_dir.resolve()}")

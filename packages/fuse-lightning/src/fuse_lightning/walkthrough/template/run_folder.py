@@ -5,6 +5,7 @@ deleted: notes that lie beside them stay.
 """
 
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from .settings import BadInputError, is_run_folder
 
@@ -12,7 +13,7 @@ MODEL_DIR = "model"  # checkpoints and the epoch summary: `model_dir` of the Lig
 PREDICTIONS_FILE = "predictions.csv"  # what `infer` writes and `eval` reads
 LOGS_DIR = "logs"  # what the loggers write, for TensorBoard and as CSV files
 
-# What a run writes. `--overwrite` deletes what matches, and the folders that this leaves empty.
+# What a run writes: `--overwrite` deletes what matches, and the folders that this leaves empty. Add what yours writes.
 WRITTEN = (
     "config.yaml",
     "wiring.md",
@@ -26,7 +27,8 @@ WRITTEN = (
     "overlays.png",
     "worst_segmented.png",
     "index.html",
-    f"{MODEL_DIR}/*.ckpt",
+    f"{MODEL_DIR}/best_epoch.ckpt",
+    f"{MODEL_DIR}/last.ckpt",
     f"{MODEL_DIR}/epoch_summary_*.txt",
     f"{MODEL_DIR}/model.safetensors",
     f"{MODEL_DIR}/model.md",
@@ -40,7 +42,8 @@ def start_run_folder(run_dir: Path, overwrite: bool) -> None:
     """Make the folder of a new run.
 
     Raises:
-        BadInputError: it is a file, it is not empty and may not be overwritten, or it is not the folder of a run.
+        BadInputError: it is a file, it is not empty and may not be overwritten, it is not the folder of a run, or
+            nothing can be written there.
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise BadInputError(f"{run_dir} is a file. Choose another --run-dir.")
@@ -55,8 +58,13 @@ def start_run_folder(run_dir: Path, overwrite: bool) -> None:
                 f"{run_dir} holds a run already. Choose another --run-dir, add --resume to go on with that run, or "
                 f"--overwrite to replace it."
             )
+    try:
         delete_run(run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=run_dir):
+            pass
+    except OSError as error:
+        raise BadInputError(f"Nothing can be written to {run_dir}: {error}. Choose another --run-dir.") from error
 
 
 def delete_run(run_dir: Path) -> None:

@@ -3,8 +3,9 @@
 The keys that flow, from the loader to the predictions:
 
     data.image [B, 1, H, W] ──> model ──> model.logits.digits [B, 11, H, W] and model.output.digits [B, H, W]
-    model.logits.digits ──> Dice loss, cross-entropy and Dice by class, with data.mask [B, H, W]
-    model.output.digits, the likeliest class of each pixel ──> predicted_masks.npz, predictions.csv
+    model.logits.digits ──> Dice loss and cross-entropy, with data.mask [B, H, W]
+    model.output.digits, the likeliest class of each pixel ──> Dice by class, with data.mask
+    model.output.digits ──> predicted_masks.npz, predictions.csv
 """
 
 from collections.abc import Mapping, Sequence
@@ -75,5 +76,9 @@ def make_losses() -> dict[str, nn.Module]:
 
 
 def make_metrics() -> dict[str, nn.Module]:
-    """The Dice of each class and their mean, logged as `<mode>.metrics.dice.<class>` and `<mode>.metrics.dice.mean`."""
-    return {"dice": MetricDefault(pred=LOGITS, target=MASK, metric=DiceByClass(CLASSES))}
+    """The Dice of each class and their mean, logged as `<mode>.metrics.dice.<class>` and `<mode>.metrics.dice.mean`.
+
+    Alternatives: torchmetrics' `JaccardIndex`; MONAI's metrics of surfaces, such as the Hausdorff distance, in a
+    `torchmetrics.Metric` like this one.
+    """
+    return {"dice": MetricDefault(pred=PREDICTED_MASK, target=MASK, metric=DiceByClass(CLASSES))}

@@ -1,4 +1,7 @@
-"""The segmentation's predictions, and what they are worth: blocks 7 and 8, infer and evaluate."""
+"""Blocks 7 and 8 of the segmentation task, infer and evaluate: its predictions, and what they are worth.
+
+Keys read, of the predicted batches: `data.sample_id`, `model.output.digits` [B, H, W] and `data.mask` [B, H, W].
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +16,7 @@ from sklearn.metrics import confusion_matrix
 
 from fuse_core import SAMPLE_ID, output_key
 
+from .dice_by_class import DiceByClass
 from .figures import DPI, FONT, draw_confusion_matrix, hide_axes, new_figure
 from .loaders import sample_ids
 from .run_folder import PREDICTIONS_FILE
@@ -55,13 +59,11 @@ def _digits(mask: np.ndarray) -> str:
 
 
 def dice_by_class(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """The Dice of each class over all pixels; NaN where neither mask holds it."""
-    classes = np.arange(len(CLASSES)).reshape(-1, *[1] * predicted.ndim)
-    axes = tuple(range(1, predicted.ndim + 1))
-    overlap = ((predicted == classes) & (true == classes)).sum(axis=axes)
-    sizes = (predicted == classes).sum(axis=axes) + (true == classes).sum(axis=axes)
-    dice: np.ndarray = np.divide(2 * overlap, sizes, out=np.full(len(CLASSES), np.nan), where=sizes > 0)
-    return dice
+    """The Dice of each class over all pixels, as the metric counts it; NaN where neither mask holds the class."""
+    metric = DiceByClass(CLASSES)
+    metric.update(torch.from_numpy(predicted), torch.from_numpy(true))
+    computed = metric.compute()
+    return np.array([float(computed[name]) for name in CLASSES])
 
 
 def evaluate(run_dir: Path, splits: Splits) -> Evaluation:

@@ -1,7 +1,7 @@
 """What a run can be told, and `config.yaml`, which keeps it with the results.
 
-To add a setting: give `Settings` a field and `add_settings` an argument of the same name. It is then kept in
-`config.yaml` and there to use wherever `settings` is.
+To add a setting: give `Settings` a field with a default, and `add_settings` an argument of the same name. It is then
+kept in `config.yaml` and there to use wherever `settings` is.
 """
 
 import argparse

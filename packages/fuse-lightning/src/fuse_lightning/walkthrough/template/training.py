@@ -1,5 +1,10 @@
-"""Blocks 6 and 7, train and infer: Lightning's Trainer, interruption and resuming."""
+"""Blocks 6 and 7, train and infer: Lightning's Trainer, interruption and resuming.
 
+Keys: training reads what model, losses and metrics name; prediction keeps the task's `PREDICTION_KEYS` and
+`data.sample_id`.
+"""
+
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,8 +38,14 @@ def check_accelerator(accelerator: str) -> None:
         )
 
 
+def is_no_tip(record: logging.LogRecord) -> bool:
+    """Filters out Lightning's advice on other products of its makers; whatever else it says is shown."""
+    return "Tip: For seamless cloud" not in record.getMessage()
+
+
 def make_trainer(settings: Settings, run_dir: Path, **arguments: Any) -> pl.Trainer:
     """Lightning's Trainer: the loop over epochs and batches, on whatever there is to compute on."""
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(is_no_tip)
     return pl.Trainer(
         default_root_dir=run_dir,
         accelerator=settings.accelerator,
@@ -80,6 +91,10 @@ def train(task: Task, module: pl.LightningModule, splits: Splits, settings: Sett
     except SystemExit:  # how Lightning ends after Ctrl-C
         if not trainer.interrupted:
             raise
+    except RuntimeError as error:
+        # How torch ends after Ctrl-C while it writes a checkpoint. The file is the one before then, which is whole.
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
     return not trainer.interrupted
 
 
@@ -96,7 +111,7 @@ class CheckpointAtStart(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write it where there is none."""
         if not self.path.exists():
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)  # the optimizer's state and all the rest too
 
 
 def predict(

@@ -13,6 +13,10 @@ from .task import Task
 
 WIRING_FILE = "wiring.md"
 HEADER = ("key", "written by", "read by")
+ABOUT = (
+    "Which component writes and reads which key, as checked before the first step. A model counts as one component: what "
+    "it writes for itself, such as the features that its heads read, no other reads (-)."
+)
 
 
 def write_wiring(task: Task, model: nn.Module, batch_dict: Mapping[str, Any], run_dir: Path) -> None:
@@ -25,7 +29,7 @@ def write_wiring(task: Task, model: nn.Module, batch_dict: Mapping[str, Any], ru
     drawing = wiring.to_mermaid()
     lines = [f"| {' | '.join(row)} |" for row in (HEADER, ("---",) * 3, *wiring_rows(wiring))]
     notes = [f"\n{note}" for note in wiring.notes]
-    text = "\n".join(["# Wiring", "", "Which component writes and reads which key.", "", *lines, *notes])
+    text = "\n".join(["# Wiring", "", ABOUT, "", *lines, *notes])
     (run_dir / WIRING_FILE).write_text(f"{text}\n\n```mermaid\n{drawing}\n```\n", encoding="utf-8")
 
 
