@@ -36,9 +36,11 @@ def test_activations_come_from_any_factory_or_are_left_out():
     torch.testing.assert_close(leaky(x), nn.functional.leaky_relu(linear(x), 0.2))
 
 
-def test_a_shared_activation_is_refused():
-    with pytest.raises(TypeError, match=r"activation_layer=\) takes a class or a function .* got the module ReLU\(\)"):
-        BackboneMultilayerPerceptron(activation_layer=nn.ReLU())
+@pytest.mark.parametrize("activation", [nn.ReLU(), "relu"])
+def test_an_activation_that_all_layers_would_share_or_that_makes_none_is_refused(activation):
+    message = r"takes a class or a function .* for each layer, got (ReLU\(\)|'relu')\. Use torch\.nn\.ReLU"
+    with pytest.raises(TypeError, match=message):
+        BackboneMultilayerPerceptron(activation_layer=activation)
 
 
 @pytest.mark.parametrize(

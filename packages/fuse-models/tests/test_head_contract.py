@@ -249,6 +249,33 @@ def test_vectors_of_another_shape_than_declared_name_the_key_and_both(head_class
 
 
 @every_head
+@pytest.mark.parametrize("key", ["model.more", "data.clinical"])
+def test_inputs_that_are_no_tensors_are_named(head_class, key):
+    batch = batch_of(head_class)
+    batch[key] = ["a", "b", "c"]
+    with pytest.raises(ValueError, match=rf"'cls' expects '{key}' to (have 2 channels|be vectors).*, but it is a list"):
+        make(head_class)(batch)
+
+
+@every_head
+def test_inputs_of_another_number_of_samples_are_named(head_class):
+    batch, vectors = batch_of(head_class), VECTORS.get(head_class, "append_features")
+    batch["data.clinical"], batch["data.age"] = torch.zeros(2, 4), torch.zeros(2)
+    with pytest.raises(ValueError, match=rf"'cls' concatenates .* got 'conv_inputs' \(3, 8.*'{vectors}' \(2, 5"):
+        make(head_class)(batch)
+    batch["data.age"] = torch.zeros(3)
+    with pytest.raises(ValueError, match=r"'cls' concatenates .* got 'data\.clinical' \(2, 4\), 'data\.age' \(3, 1\)"):
+        make(head_class)(batch)
+
+
+@every_head
+@pytest.mark.parametrize("head_name", ["", None])
+def test_a_head_needs_a_name(head_class, head_name):
+    with pytest.raises(ValueError, match=rf"{head_class.__name__}\(head_name=\) takes a non-empty string, got"):
+        make(head_class, head_name=head_name)
+
+
+@every_head
 def test_a_head_without_inputs_is_refused(head_class):
     vectors = VECTORS.get(head_class, "append_features")
     with pytest.raises(ValueError, match=rf"{head_class.__name__} 'cls' has no .*Give conv_inputs=\[\(key, "):

@@ -224,6 +224,19 @@ def test_inference_mode(make, batch):
     torch.testing.assert_close(result, logits_of(model(batch)))
 
 
+@pytest.mark.parametrize(
+    ("model_class", "arguments"),
+    [
+        (ModelMultiHead, {"backbone": nn.Identity(), "conv_inputs": ["data.x"]}),
+        (ModelMultistream, {"backbone_streams": [nn.Identity()], "conv_inputs": ["data.x"]}),
+        (ModelSiamese, {"backbone": nn.Identity(), "conv_inputs_0": ["data.x"], "conv_inputs_1": ["data.y"]}),
+    ],
+)
+def test_the_key_of_the_features_is_a_string(model_class, arguments):
+    with pytest.raises(ValueError, match=rf"{model_class.__name__}\(key_out_features=\) takes a non-empty string"):
+        model_class(**arguments, heads=[], key_out_features=None)
+
+
 @pytest.mark.parametrize("make", [multistream_of_shared_weights, siamese_in_two_passes])
 def test_weights_that_are_used_twice_train_under_distributed_data_parallel(make, batch, tmp_path):
     alone = make()

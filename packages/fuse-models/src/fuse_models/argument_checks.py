@@ -25,6 +25,12 @@ def check_rate(value: object, where: str) -> None:
         raise ValueError(f"{where} takes a number from 0 up to, not including, 1, got {value!r}.")
 
 
+def check_name(value: object, where: str) -> None:
+    """Raises `ValueError` unless `value` is a string, and not an empty one."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{where} takes a non-empty string, got {value!r}.")
+
+
 def check_module_or_none(value: object, where: str) -> None:
     """Raises `TypeError` unless `value` is a module or None."""
     if value is not None and not isinstance(value, nn.Module):

@@ -22,7 +22,7 @@ class BackboneMultilayerPerceptron(nn.Module):
         feature_depth: the size of the vectors returned: that of the last layer.
 
     Raises:
-        TypeError: `activation_layer` is a module, which all layers would share.
+        TypeError: `activation_layer` is a module, which all layers would share, or cannot be called.
         ValueError: a size or rate is out of range.
 
     Example:
@@ -45,10 +45,10 @@ class BackboneMultilayerPerceptron(nn.Module):
             raise ValueError("BackboneMultilayerPerceptron(layers=) takes at least one size, got none.")
         check_positive(mlp_input_size, "BackboneMultilayerPerceptron(mlp_input_size=)")
         check_rate(dropout_rate, "BackboneMultilayerPerceptron(dropout_rate=)")
-        if isinstance(activation_layer, nn.Module):
+        if isinstance(activation_layer, nn.Module) or not (activation_layer is None or callable(activation_layer)):
             raise TypeError(
                 f"BackboneMultilayerPerceptron(activation_layer=) takes a class or a function that makes an "
-                f"activation, got the module {activation_layer}, which all layers would share. Use torch.nn.ReLU, or "
+                f"activation for each layer, got {activation_layer!r}. Use torch.nn.ReLU, or "
                 f"lambda: torch.nn.LeakyReLU(0.2)."
             )
         self.mlp = perceptron_layers(

@@ -61,13 +61,18 @@ def read_conv_inputs(batch_dict: Mapping[str, Any], conv_inputs: ConvInputs, rea
     tensors = []
     for key, channels in conv_inputs:
         tensor = read_key(batch_dict, key, reader)
-        if channels is not None and tensor.shape[1:2] != (channels,):
+        if channels is not None and (not isinstance(tensor, Tensor) or tensor.shape[1:2] != (channels,)):
             raise ValueError(
-                f"{reader} expects {key!r} to have {channels} channels (axis 1), but its shape is "
-                f"{tuple(tensor.shape)}. Declare the channels that it has, or give another input."
+                f"{reader} expects {key!r} to have {channels} channels (axis 1), but {found(tensor)}. Declare the "
+                f"channels that it has, or give another input."
             )
         tensors.append(tensor)
     return tensors
+
+
+def found(value: object) -> str:
+    """What an input is, for a message that says what it should be."""
+    return f"its shape is {tuple(value.shape)}" if isinstance(value, Tensor) else f"it is a {type(value).__name__}"
 
 
 def concatenate_channels(tensors: Sequence[Tensor], names: Iterable[str], owner: str) -> Tensor:

@@ -103,12 +103,13 @@ class EnsembleMembers(nn.ModuleList):
             return False
         largest = max(tensors, key=Tensor.numel)
         # Lengths as powers of two, so that inputs of ever new shapes do not ask for ever new measurements.
-        case = (largest.device, torch.is_grad_enabled(), *(length.bit_length() for length in largest.shape))
+        device = next((weight.device for weight in self.parameters()), largest.device)
+        case = (device, torch.is_grad_enabled(), *(length.bit_length() for length in largest.shape))
         if not self._vectorised_is_faster.get(case, True) or not can_be_stacked(self):
             return False
         if case not in self._vectorised_is_faster:
             self._vectorised_is_faster[case] = is_faster(
-                lambda: self._vectorised(batch_dict), lambda: self._one_by_one(batch_dict), largest.device
+                lambda: self._vectorised(batch_dict), lambda: self._one_by_one(batch_dict), device
             )
         return self._vectorised_is_faster[case]
 

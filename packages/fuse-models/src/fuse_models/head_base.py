@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from fuse_core import logits_key, output_key, read_key
 
-from .conv_inputs import parse_conv_inputs
+from .argument_checks import check_name
+from .conv_inputs import concatenate_channels, found, parse_conv_inputs
 
 Mode = Literal["classification", "regression"]
 DeclaredInputs = Sequence[tuple[str, int]]
@@ -41,6 +42,7 @@ class HeadBase(nn.Module):
     ) -> None:
         super().__init__()
         kind = type(self).__name__
+        check_name(head_name, f"{kind}(head_name=)")
         self._reader = f"{kind} {head_name!r}"
         if mode not in ("classification", "regression"):
             raise ValueError(f"{kind}(mode=) takes 'classification' or 'regression', got {mode!r}.")
@@ -66,16 +68,16 @@ class HeadBase(nn.Module):
         dtype = self._precision()
         vectors = []
         for key, size in self.vector_inputs:
-            vector: Tensor = read_key(batch_dict, key, self._reader)
-            if vector.ndim == 1 and size == 1:
+            vector: Any = read_key(batch_dict, key, self._reader)
+            if isinstance(vector, Tensor) and vector.ndim == 1 and size == 1:
                 vector = vector[:, None]
-            if vector.shape[1:] != (size,):
+            if not isinstance(vector, Tensor) or vector.shape[1:] != (size,):
                 raise ValueError(
-                    f"{self._reader} expects {key!r} to be vectors of size {size}, of shape (batch, {size}), but its "
-                    f"shape is {tuple(vector.shape)}. Declare the size that it has, or give another input."
+                    f"{self._reader} expects {key!r} to be vectors of size {size}, of shape (batch, {size}), but "
+                    f"{found(vector)}. Declare the size that it has, or give another input."
                 )
             vectors.append(vector.to(dtype))
-        return torch.cat(vectors, dim=1)
+        return concatenate_channels(vectors, (key for key, _ in self.vector_inputs), self._reader)
 
     def _precision(self) -> torch.dtype:
         for weight in self.parameters():

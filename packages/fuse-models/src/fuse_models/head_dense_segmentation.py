@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -108,7 +107,8 @@ class HeadDenseSegmentation(HeadBase):
         if self.vector_inputs:
             vectors = self.read_vectors(batch_dict)
             everywhere = vectors.reshape(*vectors.shape, *[1] * rank).expand(-1, -1, *features.shape[2:])
-            features = torch.cat([features, everywhere], dim=1)
+            names = ("conv_inputs", "post_concat_inputs")
+            features = concatenate_channels([features, everywhere], names, self._reader)
         return self.write_scores(batch_dict, self.classifier(features))
 
 

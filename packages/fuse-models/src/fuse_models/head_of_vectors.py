@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import nn
 
 from .argument_checks import check_all_positive, check_module_or_none, check_positive, check_rate
-from .conv_inputs import read_conv_inputs
+from .conv_inputs import concatenate_channels, read_conv_inputs
 from .global_pooling import Pooling, global_pooling
 from .head_base import BatchDict, DeclaredInputs, HeadBase, Mode, total_size
 from .perceptron_layers import perceptron_layers
@@ -94,7 +93,9 @@ class HeadOfVectors(HeadBase):
                             f"{tuple(vector.shape)}. Pool it in the backbone, or use a head that pools: "
                             f"HeadGlobalPoolingClassifier or Head3D."
                         )
-            vectors.append(self.pooled_dropout(torch.cat(maps, dim=1)))
+            names = (key for key, _ in self.conv_inputs)
+            vectors.append(self.pooled_dropout(concatenate_channels(maps, names, self._reader)))
         if self.vector_inputs:
             vectors.append(self.append_layers(self.read_vectors(batch_dict)))
-        return self.write_scores(batch_dict, self.classifier(torch.cat(vectors, dim=1)))
+        features = concatenate_channels(vectors, ("conv_inputs", "append_features"), self._reader)
+        return self.write_scores(batch_dict, self.classifier(features))

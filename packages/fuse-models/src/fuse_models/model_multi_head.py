@@ -7,6 +7,7 @@ from torch import nn
 
 from fuse_core import BACKBONE_FEATURES
 
+from .argument_checks import check_name
 from .conv_inputs import ConvInput, concatenate_channels, parse_conv_inputs, read_conv_inputs
 from .head_sequence import HeadSequence
 
@@ -76,6 +77,7 @@ class ModelMultiHead(nn.Module):
         elif backbone_args is not None:
             self.inputs = parse_conv_inputs(backbone_args, "ModelMultiHead(backbone_args=)")
         self.concatenates_inputs = conv_inputs is not None
+        check_name(key_out_features, "ModelMultiHead(key_out_features=)")
         self.key_out_features = key_out_features
         self.reads, self.writes = self.heads.keys_behind(tuple(key for key, _ in self.inputs), (key_out_features,))
 

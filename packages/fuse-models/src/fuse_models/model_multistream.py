@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fuse_core import BACKBONE_FEATURES
 
+from .argument_checks import check_name
 from .conv_inputs import ConvInput, concatenate_channels, parse_conv_inputs, read_conv_inputs
 from .head_sequence import HeadSequence
 
@@ -80,6 +81,7 @@ class ModelMultistream(nn.Module):
         self.heads = HeadSequence(heads, "ModelMultistream")
         self.split_logic = split_logic
         self.join_logic = join_logic
+        check_name(key_out_features, "ModelMultistream(key_out_features=)")
         self.key_out_features = key_out_features
         self.reads, self.writes = self.heads.keys_behind(tuple(key for key, _ in self.inputs), (key_out_features,))
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fuse_core import BACKBONE_FEATURES
 
+from .argument_checks import check_name
 from .conv_inputs import ConvInput, concatenate_channels, parse_conv_inputs, read_conv_inputs
 from .head_sequence import HeadSequence
 
@@ -67,6 +68,7 @@ class ModelSiamese(nn.Module):
         self.inputs_1 = parse_conv_inputs(conv_inputs_1, "ModelSiamese(conv_inputs_1=)")
         self.backbone = backbone
         self.heads = HeadSequence(heads, "ModelSiamese")
+        check_name(key_out_features, "ModelSiamese(key_out_features=)")
         self.key_out_features = key_out_features
         self.keys_of_branches = (f"{key_out_features}_0", f"{key_out_features}_1")
         self.batched = batched
