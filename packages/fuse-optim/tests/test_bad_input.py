@@ -90,6 +90,14 @@ def test_a_closure_is_needed():
         make().step()
 
 
+def test_the_optimizer_is_not_for_the_step_of_a_scaler():
+    weight = nn.Parameter(torch.ones(1))
+    optimizer, scaler = SAM([weight], torch.optim.SGD), torch.amp.GradScaler("cpu")
+    scaler.scale(weight.sum()).backward()
+    with pytest.raises(ValueError, match=r"step\(closure, grad_scaler=scaler\) instead of scaler\.step\(optimizer\)"):
+        scaler.step(optimizer)
+
+
 @pytest.mark.parametrize("interval", [1, 2])
 def test_a_closure_must_call_backward(interval):
     weight = nn.Parameter(torch.ones(1))

@@ -107,6 +107,30 @@ def test_it_loads_the_state_of_the_base_optimizer_alone_and_keeps_its_own_settin
     optimizer.step(make_closure(optimizer, lambda: (first * second).sum()))
 
 
+def test_groups_stay_shared_when_the_base_optimizer_itself_is_loaded():
+    weight = nn.Parameter(torch.ones(1))
+    original = SAM([weight], torch.optim.SGD, rho=0.3, lr=0.1)
+    for optimizer in (original, copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
+        optimizer.base_optimizer.load_state_dict(torch.optim.SGD([weight], lr=0.7).state_dict())
+        assert optimizer.param_groups is optimizer.base_optimizer.param_groups
+        assert optimizer.state is optimizer.base_optimizer.state
+        assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["rho"]) == (0.7, 0.3)
+
+
+class LoadsWithoutHooks(torch.optim.SGD):
+    """As optimizers of other libraries do that keep their state in eight bits."""
+
+    def load_state_dict(self, state_dict):
+        groups = [{**group, "params": self.param_groups[0]["params"]} for group in state_dict["param_groups"]]
+        self.__setstate__({"state": state_dict["state"], "param_groups": groups})
+
+
+def test_groups_are_shared_after_loading_a_base_optimizer_that_calls_no_hooks():
+    optimizer = SAM([nn.Parameter(torch.ones(1))], LoadsWithoutHooks, lr=0.1)
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": {}})
+    assert optimizer.param_groups is optimizer.base_optimizer.param_groups
+
+
 def davda54_state_dict(base_state):
     """What SAM implementations write that keep a copy of each weight in the state, as `old_p`."""
     state = {0: {"old_p": torch.full((1,), 9.0), **base_state}}

@@ -159,6 +159,14 @@ def test_a_gradient_of_zero_does_not_make_nan(dtype, options):
     assert torch.equal(weight.detach(), torch.ones(2, dtype=dtype))
 
 
+def test_a_gradient_too_small_to_divide_by_does_not_make_infinities():
+    weight = nn.Parameter(torch.tensor(1.0))  # the norm of a single number is exact, however small
+    optimizer = SAM([weight], torch.optim.SGD, lr=0.1)
+    weight.grad = torch.tensor(1e-42)
+    optimizer.first_step()
+    assert weight.item() == 1.0
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("magnitude", [1e-6, 6e4])
 @pytest.mark.parametrize("adaptive", [False, True])

@@ -58,7 +58,7 @@ class GradientBucket:
         return self._product(scales, direction)
 
     def _weight_scales(self) -> list[Tensor]:
-        r"""The diagonal of :math:`T_w`, :math:X :math:`\eta` w, whose sign cancels in the square."""
+        r"""The diagonal of :math:`T_w`; without :math:`\eta` up to the sign, which cancels in the square."""
         scales = [as_float32(param) for param in self.params]
         if self.adaptive_eta == 0 and not scales[0].is_complex():
             return scales

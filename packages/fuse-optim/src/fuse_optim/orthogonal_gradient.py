@@ -16,6 +16,7 @@ Sharpness-Aware Minimization", arXiv 2203.02714, algorithm 1.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,15 +60,24 @@ def orthogonal_gradient(clean: dict[Tensor, Tensor], buckets: list[GradientBucke
     return orthogonal
 
 
-def add_orthogonal_gradient(orthogonal: dict[Tensor, Tensor], buckets: list[GradientBucket], alpha: float) -> None:
+def keep_orthogonal_gradient(orthogonal: dict[Tensor, Tensor], state: dict[Tensor, Any]) -> None:
+    """Have an optimizer's state hold the component, instead of that of an earlier step."""
+    for entries in state.values():
+        entries.pop(ORTHOGONAL_GRADIENT, None)
+    for param, component in orthogonal.items():
+        state[param][ORTHOGONAL_GRADIENT] = component
+
+
+def add_orthogonal_gradient(state: dict[Tensor, Any], buckets: list[GradientBucket], alpha: float) -> None:
     """Add the component of an earlier step to the gradients, in place, as long as `alpha` times the gradient.
 
     Args:
-        orthogonal: the component, by parameter; parameters without one keep their gradient.
+        state: the optimizer's state, which holds the component; parameters without one keep their gradient.
         buckets: the parameters with their gradients at the weights.
         alpha: the share of the gradient's length.
     """
-    both = _restrict(buckets, orthogonal)
+    kept = {param: entries[ORTHOGONAL_GRADIENT] for param, entries in state.items() if ORTHOGONAL_GRADIENT in entries}
+    both = _restrict(buckets, kept)
     if not both:
         return
     length = global_norm([bucket.norm(components) for bucket, components in both])

@@ -16,7 +16,7 @@ from .batch_norm_stats import freeze_batch_norm_stats
 from .foreign_checkpoint import without_perturbation_buffers
 from .gradient_bucket import bucket_gradients, dense_gradients, global_norm
 from .loss_scaling import overflows, overflows_anywhere, skip_step
-from .orthogonal_gradient import ORTHOGONAL_GRADIENT, add_orthogonal_gradient, orthogonal_gradient
+from .orthogonal_gradient import add_orthogonal_gradient, keep_orthogonal_gradient, orthogonal_gradient
 from .rng_snapshot import RNGSnapshot
 from .saved_weights import SavedWeights
 from .wrapped_optimizer import make_base_optimizer, require_own_groups
@@ -157,19 +157,20 @@ class SAM(Optimizer):
         super().__init__([{**one} if isinstance(one, dict) else one for one in params], settings)
         self.base_optimizer = make_base_optimizer(base_optimizer, self.param_groups, base_kwargs)
         self.defaults = {**self.base_optimizer.defaults, **settings}
-        self._share_with_base()
-
-    def _share_with_base(self) -> None:
-        """Share groups and state: schedulers and loops see the base optimizer's, and it sees their changes."""
-        self.param_groups = self.base_optimizer.param_groups
-        self.state = self.base_optimizer.state
+        self.param_groups, self.state = self.base_optimizer.param_groups, self.base_optimizer.state
         for group in self.param_groups:
-            self._complete_group(group)
-            group.setdefault("sam_steps", 0)
+            self._complete_group(group, {**settings, "sam_steps": 0})
+        self.base_optimizer.register_load_state_dict_post_hook(self._share_with_base)
 
-    def _complete_group(self, group: dict[str, Any]) -> None:
-        for name in _SETTINGS:
-            group.setdefault(name, self.defaults[name])
+    def _share_with_base(self, _: Optimizer | None = None) -> None:
+        """Take over the base optimizer's groups and state, which loading has made anew."""
+        for group, before in zip(self.base_optimizer.param_groups, self.param_groups, strict=True):
+            self._complete_group(group, before)
+        self.param_groups, self.state = self.base_optimizer.param_groups, self.base_optimizer.state
+
+    def _complete_group(self, group: dict[str, Any], missing: dict[str, Any]) -> None:
+        for name in (*_SETTINGS, "sam_steps"):
+            group.setdefault(name, missing[name])
         for name in ("rho", "adaptive_eta"):
             _require(0 <= group[name] < math.inf, f"a finite {name} >= 0", group[name])
 
@@ -201,7 +202,8 @@ class SAM(Optimizer):
                 "SAM.step needs a closure, because it evaluates the loss twice. Pass a function that calls "
                 "zero_grad, computes the loss, calls backward and returns the loss: optimizer.step(closure). With "
                 "Lightning's automatic optimization, give the Trainer fuse_optim.lightning.OptimizerClosureCallback(); "
-                "with manual optimization, call self.optimizers().step(closure=closure)."
+                "with manual optimization, call self.optimizers().step(closure=closure). With a GradScaler, call "
+                "optimizer.step(closure, grad_scaler=scaler) instead of scaler.step(optimizer)."
             )
         self._require_closed_pass("step")
         due = self.second_pass_is_due
@@ -296,8 +298,8 @@ class SAM(Optimizer):
             if bucket.rho == 0:
                 continue
             self._saved.save(bucket)
-            # A gradient of exactly zero gives no direction: stay, rather than divide by zero.
-            scale = torch.where(norm > 0, bucket.rho / norm, 0.0)
+            # A gradient of zero, or of next to nothing, gives no direction: stay, rather than divide by it.
+            scale = torch.where(norm > torch.finfo(norm.dtype).tiny, bucket.rho / norm, 0.0)
             bucket.add_(bucket.params, bucket.ascent_direction(), scale)
         return _OpenedPass(clean)
 
@@ -317,11 +319,8 @@ class SAM(Optimizer):
                 self.base_optimizer.step()
             else:
                 grad_scaler.step(self.base_optimizer)
-        if learned:
-            for state in self.state.values():
-                state.pop(ORTHOGONAL_GRADIENT, None)
-            for param, component in learned.items():  # only now: many optimizers initialize a state that is empty
-                self.state[param][ORTHOGONAL_GRADIENT] = component
+        if learned:  # only now: many optimizers initialize a state that is empty
+            keep_orthogonal_gradient(learned, self.state)
         for group in self.param_groups:
             group["sam_steps"] += 1
 
@@ -330,8 +329,7 @@ class SAM(Optimizer):
         """LookSAM: the component learned in a perturbed pass, or the gradients changed by that of an earlier one."""
         buckets = bucket_gradients(self.param_groups, dense_gradients(self.param_groups))
         if not opened.clean:
-            kept = {p: state[ORTHOGONAL_GRADIENT] for p, state in self.state.items() if ORTHOGONAL_GRADIENT in state}
-            add_orthogonal_gradient(kept, buckets, self.reuse_alpha)
+            add_orthogonal_gradient(self.state, buckets, self.reuse_alpha)
             return {}
         if overflows(global_norm([bucket.norm(bucket.grads) for bucket in buckets]), grad_scaler):
             return {}
@@ -355,8 +353,8 @@ class SAM(Optimizer):
         if not hasattr(self, "base_optimizer"):  # called by Optimizer.__init__
             super().add_param_group(param_group)
             return
-        group = {**param_group, "sam_steps": self.param_groups[0]["sam_steps"]}
-        self._complete_group(group)
+        group = dict(param_group)
+        self._complete_group(group, {**self.defaults, "sam_steps": self.param_groups[0]["sam_steps"]})
         self.base_optimizer.add_param_group(group)
 
     def state_dict(self) -> dict[str, Any]:
@@ -375,12 +373,8 @@ class SAM(Optimizer):
         Args:
             state_dict: the state; it is not changed.
         """
-        before = [{name: group[name] for name in (*_SETTINGS, "sam_steps")} for group in self.param_groups]
         self.base_optimizer.load_state_dict(without_perturbation_buffers(state_dict))
-        for group, settings in zip(self.base_optimizer.param_groups, before, strict=True):
-            for name, value in settings.items():
-                group.setdefault(name, value)
-        self._share_with_base()
+        self._share_with_base()  # not every optimizer calls hooks when it loads
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), **{name: getattr(self, name) for name in _PICKLED}}
@@ -389,6 +383,7 @@ class SAM(Optimizer):
         super().__setstate__(state)
         self._saved = SavedWeights()
         self._opened = None
+        self.base_optimizer.register_load_state_dict_post_hook(self._share_with_base)
 
 
 @dataclass
