@@ -64,6 +64,17 @@ def test_blocks_of_voxels_do_not_show(loss, activation, monkeypatch):
     assert_close(torch.autograd.grad(parts, logits)[0], whole_grad, rtol=1e-11, atol=1e-14)
 
 
+@every_loss
+@pytest.mark.parametrize("masked", [False, True])
+def test_sums_by_comparison_as_on_a_gpu_are_those_by_index(loss, masked, monkeypatch):
+    logits, target = batch(3, 4, 5, 7, dtype=torch.float64)
+    options = {"class_weights": "ipw", "ignore_index": 1 if masked else None}
+    by_index = loss(logits, target, **options)
+    for module in ("class_sums", "class_weights"):
+        monkeypatch.setattr(f"fuse_losses.{module}.adds_by_index", lambda device: False)
+    assert_close(loss(logits, target, **options), by_index, rtol=1e-12, atol=0)
+
+
 def _small_chunks(shape, device):
     for sample in range(shape[0]):
         for voxel in range(0, shape[2], 8):

@@ -27,9 +27,7 @@ class NoTransfers(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid", "none"])
-@pytest.mark.parametrize(
-    "loss", [segmentation_cross_entropy, focal_loss, dice_loss, tversky_loss, generalized_dice_loss]
-)
+@pytest.mark.parametrize("loss", FUNCTIONS)
 def test_a_dense_loss_runs_without_values_and_copies_none_to_the_device(loss, activation):
     logits = torch.zeros(2, 3, 8, 8, device="meta", requires_grad=True)
     target = torch.zeros(2, 8, 8, dtype=torch.long, device="meta")

@@ -147,6 +147,7 @@ def test_class_weights_and_alphas_stay_exact_whatever_type_the_module_is_cast_to
         batch["model.logits"], batch["data.label"], class_weights=[0.1, 1 / 3, 1.0], alpha=[0.3, 0.2, 0.1]
     )
     assert torch.equal(loss(batch), expected)
+    assert torch.equal(loss.type(torch.float16)(batch), expected)
     assert loss.to("meta").class_weights.device.type == "meta"
     assert loss.to_empty(device="cpu").class_weights.dtype == torch.float64
 

@@ -9,7 +9,7 @@ from torch.autograd import Function
 from .accumulation_dtype import accumulation_dtype, counting_dtype
 from .dense_options import Activation
 from .fused_gradient import differentiable_gradient, future_gradient, store_block, working_block
-from .voxel_chunks import class_index, voxel_chunks
+from .voxel_chunks import adds_by_index, class_index, voxel_chunks
 
 
 class ClassSums(NamedTuple):
@@ -82,6 +82,7 @@ def _sums(
     wide = counting_dtype(logits.device)
     overlap, predicted, present = (logits.new_zeros(logits.shape[:2], dtype=wide) for _ in range(3))
     one = logits.new_ones((1, 1), dtype=wide)
+    classes = torch.arange(logits.shape[1], device=logits.device)[:, None]
     if probabilities is not None:
         _write_probabilities(logits, activation, probabilities)
     for chunk in voxel_chunks(logits.shape, logits.device):
@@ -95,9 +96,16 @@ def _sums(
             block = block.masked_fill(~chunk_valid[:, None], 0.0)
         if target.ndim == 2:
             index = class_index(target, valid, chunk)
-            overlap[samples].scatter_add_(1, index, block.gather(1, index[:, None]).squeeze(1).to(wide))
-            counts = one.expand(index.shape) if chunk_valid is None else chunk_valid.to(wide)
-            present[samples].scatter_add_(1, index, counts)
+            if adds_by_index(index.device):
+                overlap[samples].scatter_add_(1, index, block.gather(1, index[:, None]).squeeze(1).to(wide))
+                counts = one.expand(index.shape) if chunk_valid is None else chunk_valid.to(wide)
+                present[samples].scatter_add_(1, index, counts)
+            else:
+                is_class = index[:, None] == classes
+                if chunk_valid is not None:
+                    is_class &= chunk_valid[:, None]
+                overlap[samples] += torch.where(is_class, block, 0.0).sum(2)
+                present[samples] += is_class.sum(2)
         else:
             truth = class_probabilities(target[samples, :, voxels], chunk_valid, logits.shape[1], block.dtype)
             overlap[samples] += (block * truth).sum(2)
@@ -195,18 +203,18 @@ class _ClassSums(Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         logits, target, valid = ctx.saved_tensors
         grad_overlap, grad_predicted, _ = grad_outputs
+        # Overwritten by the first backward pass; a second one, after retain_graph=True, computes them again.
+        probabilities, ctx.probabilities = ctx.probabilities, None
         if torch.is_grad_enabled():  # create_graph=True
             grad = differentiable_gradient(
                 lambda logits: _formula(logits, target, valid, ctx.activation, ctx.squared)[:2],
                 logits,
                 (grad_overlap, grad_predicted),
             )
-            return grad, None, None, None, None, None
-        # Overwritten by the first backward pass; a second one, after retain_graph=True, computes them again.
-        probabilities, ctx.probabilities = ctx.probabilities, None
-        grad = _gradient(
-            logits, target, valid, ctx.activation, ctx.squared, grad_overlap, grad_predicted, probabilities
-        )
+        else:
+            grad = _gradient(
+                logits, target, valid, ctx.activation, ctx.squared, grad_overlap, grad_predicted, probabilities
+            )
         return grad, None, None, None, None, None
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .accumulation_dtype import accumulation_dtype, counting_dtype
-from .voxel_chunks import voxel_chunks
+from .voxel_chunks import adds_by_index, voxel_chunks
 
 
 def inverse_proportion_weights(target: Tensor, num_classes: int, valid: Tensor | None = None) -> Tensor:
@@ -84,11 +84,12 @@ def class_counts(target: Tensor, valid: Tensor | None, num_classes: int) -> Tens
 
 
 def _counts(target: Tensor, valid: Tensor | None, num_classes: int) -> Tensor:
-    dtype = counting_dtype(target.device)
     probabilities = target.ndim == 3
+    dtype = counting_dtype(target.device)
     # Class c is counted at c + 1; what is no class, at either end.
     counts = target.new_zeros(num_classes + 2, dtype=dtype if probabilities else torch.int64)
     one = counts.new_ones(1)
+    classes = torch.arange(num_classes, device=target.device)[:, None]
     for samples, voxels in voxel_chunks(torch.Size((len(target), num_classes, target.shape[-1])), target.device):
         chunk_valid = None if valid is None else valid[samples, voxels]
         if probabilities:
@@ -96,12 +97,15 @@ def _counts(target: Tensor, valid: Tensor | None, num_classes: int) -> Tensor:
             if chunk_valid is not None:
                 block = torch.where(chunk_valid[:, None], block, 0)
             counts[1:-1] += block.sum((0, 2), dtype=dtype)
-        else:
-            index = target[samples, voxels].long()
-            if chunk_valid is not None:
-                index = torch.where(chunk_valid, index, -1)
+            continue
+        index = target[samples, voxels].long()
+        if chunk_valid is not None:
+            index = torch.where(chunk_valid, index, -1)
+        if adds_by_index(index.device):
             index = index.clamp(-1, num_classes).add_(1).flatten()
             counts.scatter_add_(0, index, one.expand(index.shape))
+        else:
+            counts[1:-1] += (index[:, None] == classes).sum((0, 2))
     return counts[1:-1].to(dtype, copy=True)  # no view, which the compiler would take for aligned memory
 
 

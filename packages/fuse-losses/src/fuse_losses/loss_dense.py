@@ -88,12 +88,13 @@ class LossDense(LossBase):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         exact = {name: one for name, one in self._buffers.items() if one is not None and one.dtype == torch.float64}
         for name, one in exact.items():
-            self._buffers[name] = one.view(torch.int64)  # the same bits, which a cast of the module leaves alone
+            self._buffers[name] = one.view(torch.int64)  # the same bits, which `.half()` and `.to(dtype)` leave alone
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, one in exact.items():
             moved = cast(Tensor, self._buffers[name])
             dtype = counting_dtype(moved.device)
-            self._buffers[name] = moved.view(dtype) if dtype == torch.float64 else one.to(moved.device, dtype)
+            uncast = moved.dtype == torch.int64 and dtype == torch.float64
+            self._buffers[name] = moved.view(dtype) if uncast else one.to(moved.device, dtype)
         return self
 
 

@@ -140,14 +140,14 @@ class _SoftmaxFocal(Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         logits, target, valid, class_factor = ctx.saved_tensors
         (grad_losses,) = grad_outputs
+        # Overwritten by the first backward pass; a second one, after retain_graph=True, computes them again.
+        log_probabilities, ctx.log_probabilities = ctx.log_probabilities, None
         if torch.is_grad_enabled():  # create_graph=True
             grad = differentiable_gradient(
                 lambda logits: _formula(logits, target, valid, class_factor, ctx.gamma), logits, grad_losses
             )
-            return grad, None, None, None, None, None
-        # Overwritten by the first backward pass; a second one, after retain_graph=True, computes them again.
-        log_probabilities, ctx.log_probabilities = ctx.log_probabilities, None
-        grad = _gradient(logits, target, valid, class_factor, ctx.gamma, grad_losses, log_probabilities)
+        else:
+            grad = _gradient(logits, target, valid, class_factor, ctx.gamma, grad_losses, log_probabilities)
         return grad, None, None, None, None, None
 
 

@@ -37,3 +37,8 @@ def class_index(target: Tensor, valid: Tensor | None, chunk: Chunk) -> Tensor:
     """The class indices of a block of a target `[B, S]`, as int64 `[b, s]`; 0 where not valid, safe to index with."""
     index = target[chunk].long()
     return index if valid is None else torch.where(valid[chunk], index, 0)
+
+
+def adds_by_index(device: torch.device) -> bool:
+    """Whether to sum voxels by class with `scatter_add_`: on a GPU all threads would wait for the same few sums."""
+    return device.type == "cpu"
