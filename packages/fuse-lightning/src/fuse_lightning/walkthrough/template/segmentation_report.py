@@ -89,7 +89,7 @@ def evaluate(run_dir: Path, splits: Splits) -> Evaluation:
         score=mean,
         numbers={
             "images": f"{len(true):,}",
-            "median image Dice": f"{np.median(by_image):.3f}",
+            "median image Dice": f"{np.nanmedian(by_image):.3f}",
             "worst image Dice": f"{by_image[worst[0]]:.3f}",
         },
         tables=[Table("Each class", ("class", "Dice", "recall", "pixels"), rows)],

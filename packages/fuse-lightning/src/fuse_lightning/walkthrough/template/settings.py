@@ -71,7 +71,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help=f"balanced draws every class equally often (default: {Settings.sampler})",
     )
     group.add_argument(
-        "--seed", type=int, help=f"of the split, the weights, order and augmentation (default: {Settings.seed})"
+        "--seed", type=seed, help=f"of the split, the weights, order and augmentation (default: {Settings.seed})"
     )
     group.add_argument(
         "--accelerator",
@@ -99,6 +99,14 @@ def positive(kind: type) -> Callable[[str], Any]:
 
     parse.__name__ = kind.__name__  # argparse's name for what it cannot convert
     return parse
+
+
+def seed(text: str) -> int:
+    """A type of command line arguments: what every random generator takes as a seed."""
+    number = int(text)
+    if not 0 <= number < 2**32:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {2**32 - 1}, got {text}")
+    return number
 
 
 def make_settings(given: Mapping[str, Any], style: str) -> Settings:

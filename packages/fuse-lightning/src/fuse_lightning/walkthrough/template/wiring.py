@@ -14,8 +14,8 @@ from .task import Task
 WIRING_FILE = "wiring.md"
 HEADER = ("key", "written by", "read by")
 ABOUT = (
-    "Which component writes and reads which key, as checked before the first step. A model counts as one component: what "
-    "it writes for itself, such as the features that its heads read, no other reads (-)."
+    "Which component writes and reads which key, as checked before the first step. A model is one component: what it "
+    "writes for its own use, such as the features that its heads read, nobody else reads (-)."
 )
 
 
