@@ -290,6 +290,15 @@ def test_hooks_see_each_model_by_itself(batch, monkeypatch):
     assert not calls
 
 
+@pytest.mark.parametrize("register", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+def test_backward_hooks_are_called(batch, register):
+    ensemble = ModelEnsemble(trained_networks(), [KEY], execution="vmap").eval()
+    seen = []
+    getattr(ensemble.models[1].model[5], register)(lambda module, *gradients: seen.append(module))
+    ensemble(batch)[f"{KEY}_ensemble_1"].square().sum().backward()
+    assert seen == [ensemble.models[1].model[5]]
+
+
 def test_modules_and_weights_that_a_model_uses_twice_keep_their_values(batch):
     class Twice(nn.Module):
         def __init__(self):
@@ -366,6 +375,9 @@ def test_auto_does_not_measure_where_vectorising_cannot_gain(batch, monkeypatch)
     ModelEnsemble(large, ["p"]).eval()({"x": torch.rand(1, 1030)})
     small = [ModelWrapSeqToDict(model=nn.Linear(8, 2), model_inputs=["x"], model_outputs=["p"]) for _ in range(2)]
     ModelEnsemble(small, ["p"]).eval()({"x": torch.rand(2**15 + 1, 8)})
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # where a vectorised linear layer gives float32
+        result = ModelEnsemble(trained_networks(), ["model.logits.cls"]).eval()(batch.copy())
+    assert result["model.logits.cls_ensemble_average"].dtype == torch.bfloat16
     torch.use_deterministic_algorithms(True)
     try:
         ModelEnsemble(trained_networks(), [KEY]).eval()(batch)

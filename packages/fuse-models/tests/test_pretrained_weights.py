@@ -105,6 +105,13 @@ def test_for_other_channels_it_is_repeated_cyclically_and_scaled(make, first, sh
 
 
 @every_case
+def test_grey_weights_are_repeated_for_several_channels(make, first, shape):
+    weights = make(in_channels=1).state_dict()
+    adapted = make(in_channels=2, weights=weights).state_dict()[first]
+    torch.testing.assert_close(adapted, torch.cat([weights[first]] * 2, dim=1) / 2)
+
+
+@every_case
 def test_doubled_channels_give_what_they_give_once(make, first, shape):
     source = trained(make)
     x = torch.rand(shape)

@@ -56,8 +56,9 @@ class BackboneInceptionResnetV2(nn.Module):
         in_channels: of the images.
         weights: a state dict or the path of a `.pth` or `.safetensors` file, with the names of Cadene's
             pretrained-models or of timm. They may be of the full network, whatever `logical_units_num`: units behind
-            the cut and the classifier are left out, and all else must fit. None starts at random. Weights of 3 channels
-            are adapted to other `in_channels`: summed for 1, else repeated cyclically and scaled by `3 / in_channels`.
+            the cut and the classifier are left out, and all else must fit. None starts at random. A first
+            convolution of other channels than `in_channels`, 3 for instance, is summed for 1, else repeated cyclically
+            and scaled by `3 / in_channels`.
         pool: `"avg"` or `"max"` to return a vector instead of a feature map.
 
     Attributes:

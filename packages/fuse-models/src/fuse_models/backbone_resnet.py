@@ -25,8 +25,9 @@ class BackboneResnet(nn.Module):
 
     Args:
         weights: a state dict, the path of a `.pth` or `.safetensors` file, or a member of a torchvision weights enum.
-            All must fit but the classifier (`fc`), which is left out. None starts at random. Weights of 3 channels are
-            adapted to other `in_channels`: summed for 1, else repeated cyclically and scaled by `3 / in_channels`.
+            All must fit but the classifier (`fc`), which is left out. None starts at random. A first
+            convolution of other channels than `in_channels`, 3 for instance, is summed for 1, else repeated cyclically
+            and scaled by `3 / in_channels`.
         in_channels: of the images.
         name: `resnet18`, `resnet34`, `resnet50`, `resnet101` or `resnet152`.
         pool: `"avg"` or `"max"` to return a vector instead of a feature map.

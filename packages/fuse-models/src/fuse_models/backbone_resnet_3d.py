@@ -28,8 +28,9 @@ class BackboneResnet3D(nn.Module):
         stem_kernel_size: of the first convolution, a number for all axes or one for each; odd, to be centred.
         stem_stride: likewise. The default leaves the first axis (depth, or time) as it is.
         weights: a state dict, the path of a `.pth` or `.safetensors` file, or a member of a torchvision weights enum.
-            All must fit but the classifier (`fc`), which is left out. None starts at random. Weights of 3 channels are
-            adapted to other `in_channels`: summed for 1, else repeated cyclically and scaled by `3 / in_channels`.
+            All must fit but the classifier (`fc`), which is left out. None starts at random. A first
+            convolution of other channels than `in_channels`, 3 for instance, is summed for 1, else repeated cyclically
+            and scaled by `3 / in_channels`.
 
     Attributes:
         feature_depth: the number of channels returned: `first_channel_dim * 2 ** (len(layers) - 1)`.

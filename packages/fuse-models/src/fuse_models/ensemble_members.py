@@ -104,6 +104,8 @@ class EnsembleMembers(nn.ModuleList):
         largest = max(tensors, key=Tensor.numel)
         # Lengths as powers of two, so that inputs of ever new shapes do not ask for ever new measurements.
         device = next((weight.device for weight in self.parameters()), largest.device)
+        if torch.is_autocast_enabled(device.type):
+            return False
         case = (device, torch.is_grad_enabled(), *(length.bit_length() for length in largest.shape))
         if not self._vectorised_is_faster.get(case, True) or not can_be_stacked(self):
             return False

@@ -32,12 +32,13 @@ class ModelEnsemble(nn.Module):
 
     **Execution.** Models of the same architecture in eval mode can run in one vectorised pass over their stacked
     parameters (`torch.func.vmap`), with results equal up to rounding. `"vmap"` does that; in training mode, and where a
-    module has a forward hook, it runs them one after another nevertheless. `"sequential"` never does. `"auto"` does
+    module has a hook, it runs them one after another nevertheless. `"sequential"` never does. `"auto"` does
     where it is faster: at the first forward with inputs of about some size it times both, and keeps to the faster for
     inputs of that size. It does not try where vectorising cannot gain, but would need as many times the memory: with
     more than 2^18 input elements, or more than 2^20 weights a model. Nor does it with
     `torch.use_deterministic_algorithms(True)`, because the choice may differ from run to run, or under `torch.compile`,
-    nor with models that draw random numbers in eval mode. Architectures are compared at construction.
+    nor with models that draw random numbers in eval mode, nor under autocast, in which the vectorised pass may give
+    float32 where a model gives half precision. Architectures are compared at construction.
 
     Args:
         models: modules that take the batch_dict and return it with their predictions added.

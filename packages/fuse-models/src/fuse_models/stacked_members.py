@@ -15,7 +15,13 @@ def can_be_stacked(members: Iterable[nn.Module]) -> bool:
     tensors at once, or none.
     """
     return all(
-        not (module.training or module._forward_hooks or module._forward_pre_hooks)
+        not (
+            module.training
+            or module._forward_hooks
+            or module._forward_pre_hooks
+            or module._backward_hooks
+            or module._backward_pre_hooks
+        )
         for member in members
         for module in member.modules()
     )
