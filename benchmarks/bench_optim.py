@@ -110,7 +110,6 @@ class LoopSAM(torch.optim.Optimizer):
         for p, adaptive in with_gradients:
             self.state[p]["old_p"] = p.data.clone()
             p.add_((p.square() if adaptive else 1.0) * p.grad * (0.05 / (norm + 1e-12)))
-        self.zero_grad()
 
     @torch.no_grad()
     def second_step(self) -> None:
@@ -337,7 +336,7 @@ def print_memory(arguments: argparse.Namespace) -> None:
         command = [sys.executable, "-W", "ignore", __file__, "--device", arguments.device, "--memory-of", contestant]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         peaks[contestant] = float(done.stdout.strip().splitlines()[-1])
-    print_row("peak memory", "more than the plain optimizer [weights]", "aim")
+    print_row("peak memory, weights that outweigh the activations", "more than the plain optimizer [weights]", "aim")
     print_row(*["---"] * 3)
     for contestant, peak in peaks.items():
         print_row(contestant, f"{peak - peaks['plain']:.2f}", "1.00" if contestant == "fuse-optim" else "")

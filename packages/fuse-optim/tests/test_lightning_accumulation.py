@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import GradientAccumulationScheduler
+from pytorch_lightning.callbacks import GradientAccumulationScheduler, LearningRateFinder
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -237,6 +237,24 @@ def test_random_numbers_go_on_after_a_replay_as_after_one_pass(make_trainer):
         trained(Regression(optimizer, dropout=0.5), trainer, samples(16))
         states.append(torch.get_rng_state())
     assert torch.equal(*states)
+
+
+@pytest.mark.parametrize("callback_first", [True, False])
+def test_a_learning_rate_finder_sees_all_micro_batches_too(make_trainer, callback_first):
+    callback, passes = OptimizerClosureCallback(), []
+    finder = LearningRateFinder(num_training_steps=3, early_stop_threshold=None)
+
+    class Looks(Regression):
+        lr = 0.1
+
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> Any:
+            passes.append(callback.repeated_pass)
+            return super().training_step(batch, batch_idx)
+
+    callbacks = [callback, finder] if callback_first else [finder, callback]
+    trainer = make_trainer(max_epochs=1, accumulate_grad_batches=2, callbacks=callbacks)
+    trainer.fit(Looks(), DataLoader(samples(24), batch_size=SIZE))
+    assert passes == 6 * [False, False, True, True]  # three steps to find the rate, and three to train
 
 
 def test_an_overridden_optimizer_step_may_wrap_the_closure(make_trainer):

@@ -133,6 +133,21 @@ def test_strategies_that_split_parameters_are_refused(strategy):
         OptimizerClosureCallback().on_fit_start(trainer, Network())
 
 
+class Sharp(Network):
+    def configure_optimizers(self) -> Any:
+        return SAM(self.parameters(), torch.optim.SGD, lr=0.1)
+
+    def on_train_start(self) -> None:
+        """It gets as far as the first step."""
+
+
+def test_accumulation_without_the_callback_is_refused_in_the_first_step(fit):
+    message = r"the last batch alone, not all 2 of accumulate_grad_batches: give the Trainer fuse_optim\.lightning\.Opt"
+    with pytest.raises(ValueError, match=message):
+        fit(Sharp(), accumulate_grad_batches=2, callbacks=[])
+    fit(Sharp(), callbacks=[])
+
+
 def test_a_second_callback_is_refused(fit):
     with pytest.raises(ValueError, match=r"takes one OptimizerClosureCallback"):
         fit(Network(), callbacks=[OptimizerClosureCallback(), OptimizerClosureCallback()])

@@ -17,6 +17,7 @@ from .foreign_checkpoint import without_perturbation_buffers
 from .gradient_bucket import bucket_gradients, dense_gradients, global_norm
 from .loss_scaling import overflows, overflows_anywhere, skip_step
 from .orthogonal_gradient import add_orthogonal_gradient, keep_orthogonal_gradient, orthogonal_gradient
+from .required_closure import require_closure
 from .rng_snapshot import RNGSnapshot
 from .saved_weights import SavedWeights
 from .wrapped_optimizer import make_base_optimizer, require_own_groups
@@ -138,7 +139,7 @@ class SAM(Optimizer):
             _require(
                 hasattr(model, "no_sync"),
                 'for perturbation="local" a model=, the DistributedDataParallel module, whose no_sync keeps the first '
-                "pass from averaging gradients",
+                'pass from averaging gradients (in a single process, "global" is the same)',
                 type(model).__name__,
             )
             _require(not reuse, 'perturbation="global" for reuse, else processes drift apart', '"local"')
@@ -194,17 +195,10 @@ class SAM(Optimizer):
             What the closure returned at the weights: the loss before the step.
 
         Raises:
-            ValueError: no closure.
+            ValueError: no closure, or one of PyTorch Lightning that lacks all micro-batches but the last.
             RuntimeError: the closure leaves no gradient, or a sparse one; the weights are perturbed from `first_step`.
         """
-        if closure is None:
-            raise ValueError(
-                "SAM.step needs a closure, because it evaluates the loss twice. Pass a function that calls "
-                "zero_grad, computes the loss, calls backward and returns the loss: optimizer.step(closure). With "
-                "Lightning's automatic optimization, give the Trainer fuse_optim.lightning.OptimizerClosureCallback(); "
-                "with manual optimization, call self.optimizers().step(closure=closure). With a GradScaler, call "
-                "optimizer.step(closure, grad_scaler=scaler) instead of scaler.step(optimizer)."
-            )
+        closure = require_closure(closure)
         self._require_closed_pass("step")
         due = self.second_pass_is_due
         snapshot = None

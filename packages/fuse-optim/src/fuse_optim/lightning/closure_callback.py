@@ -87,15 +87,19 @@ class OptimizerClosureCallback(pl.Callback):
         """
         return self._passes is not None and self._passes.repeating
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse what cannot work, and take part in the optimizer's steps."""
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take part in the optimizer's steps, also in those by which another callback finds a learning rate."""
+        if stage != "fit":
+            return
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         if sum(isinstance(callback, OptimizerClosureCallback) for callback in callbacks) > 1:
             raise ValueError("A trainer takes one OptimizerClosureCallback, got more. Leave out all but one.")
-        refuse_unsupported_training(trainer, pl_module)
-        replay_rng = self.replay_rng or any(getattr(one, "replay_rng", False) for one in trainer.optimizers)
-        self._passes = RepeatedPasses(trainer, replay_rng)
+        self._passes = RepeatedPasses(trainer, self.replay_rng)
         self._passes.attach()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse what cannot work, now that the optimizers are made."""
+        refuse_unsupported_training(trainer, pl_module)
 
     def on_before_zero_grad(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer) -> None:
         """A new accumulation window begins."""

@@ -32,8 +32,8 @@ class RepeatedPasses:
     computes them anew, at the weights of that moment, from all micro-batches of the window.
 
     Args:
-        trainer: the trainer, when its strategy is set up.
-        replay_rng: whether later passes draw the random numbers of the first.
+        trainer: the trainer, with its strategy and its module.
+        replay_rng: whether later passes draw the random numbers of the first; also if an optimizer's `replay_rng` says.
     """
 
     def __init__(self, trainer: pl.Trainer, replay_rng: bool) -> None:
@@ -66,7 +66,8 @@ class RepeatedPasses:
         self.window.end_step()
 
     def _recorded_training_step(self, *args: Any, **kwargs: Any) -> Any:
-        rng = RNGSnapshot([self._strategy.root_device]) if self._replay_rng else None
+        replay_rng = self._replay_rng or any(getattr(one, "replay_rng", False) for one in self._strategy.optimizers)
+        rng = RNGSnapshot([self._strategy.root_device]) if replay_rng else None
         self.window.start(MicroBatch(args, kwargs, rng))
         return self._training_step(*args, **kwargs)
 
