@@ -30,15 +30,18 @@ class ModelEnsemble(nn.Module):
     Each model is given a copy of the batch_dict of its own, and sees nothing that another wrote. Apart from the keys
     above the batch_dict stays as it was.
 
-    **Execution.** Models of the same architecture in eval mode can run in one vectorised pass over their stacked
-    parameters (`torch.func.vmap`), with results equal up to rounding. `"vmap"` does that; in training mode, and where a
-    module has a hook, it runs them one after another nevertheless. `"sequential"` never does. `"auto"` does
-    where it is faster: at the first forward with inputs of about some size it times both, and keeps to the faster for
-    inputs of that size. It does not try where vectorising cannot gain, but would need as many times the memory: with
-    more than 2^18 input elements, or more than 2^20 weights a model. Nor does it with
-    `torch.use_deterministic_algorithms(True)`, because the choice may differ from run to run, or under `torch.compile`,
-    nor with models that draw random numbers in eval mode, nor under autocast, in which the vectorised pass may give
-    float32 where a model gives half precision. Architectures are compared at construction.
+    **Execution.** Models that have the same architecture at construction can run, in eval mode, in one vectorised pass
+    over their stacked parameters (`torch.func.vmap`), with results equal up to rounding.
+
+    - `"sequential"` runs them one after another. Models that keep something from a forward, such as attention maps as
+      an attribute, need it: the vectorised pass keeps nothing that can be used.
+    - `"vmap"` runs the vectorised pass, but one after another in training mode and where a module has a hook. Under
+      autocast it may give float32 where a model alone gives half precision.
+    - `"auto"` does what is faster: at the first forward with inputs of about some size it times both, and keeps to the
+      faster for inputs of that size. It does not try where vectorising cannot gain but would need as many times the
+      memory: with more than 2^18 input elements, or more than 2^20 weights a model. Nor does it under autocast, under
+      `torch.compile`, with models that draw random numbers in eval mode, or with
+      `torch.use_deterministic_algorithms(True)`, because the choice may differ from run to run.
 
     Args:
         models: modules that take the batch_dict and return it with their predictions added.
