@@ -57,11 +57,11 @@ def loader(count, batch_size=4, collate_fn=collate):
     return torch.utils.data.DataLoader(samples, batch_size=batch_size, collate_fn=collate_fn)
 
 
-def make_module(model_dir, **options):
-    torch.manual_seed(0)
+def make_module(model_dir, norm=True, **options):
+    torch.manual_seed(0)  # the model is made here, and not passed, so that it does not depend on what ran before
     defaults = {
         "model_dir": model_dir,
-        "model": Model(),
+        "model": Model(norm),
         "losses": {"mse": Loss()},
         "optimizers_and_lr_schs": lambda module: torch.optim.SGD(module.parameters(), lr=0.0),
     }
@@ -95,7 +95,7 @@ def measure(folder, processes):
         results[f"validate_{name}"] = {key: value for part in logged for key, value in part.items()}
         (results[f"test_{name}"],) = trainer.test(make_module(folder), loader(count), verbose=False)
     trainer = make_trainer(folder, processes)
-    trainer.fit(make_module(folder, model=Model(norm=False)), loader(10))
+    trainer.fit(make_module(folder, norm=False), loader(10))
     results["train"] = {key: value.item() for key, value in trainer.callback_metrics.items()}
     writer = PredictionsToFile(folder / f"predictions_{processes}.csv")
     trainer = make_trainer(folder, processes, callbacks=[writer])
@@ -107,7 +107,7 @@ def skip(folder):
     """A step on two processes of which one's loss is not finite: every process's weights before and after."""
     module = make_module(
         folder,
-        model=Model(norm=False),
+        norm=False,
         losses={"mse": BadOnOneProcess()},
         on_nonfinite="skip",
         optimizers_and_lr_schs=lambda module: torch.optim.SGD(module.parameters(), lr=1.0),
