@@ -21,7 +21,7 @@ def require_closure(closure: Callable[[], Any] | None) -> Callable[[], Any]:
             "optimizer.step(closure, grad_scaler=scaler) instead of scaler.step(optimizer)."
         )
     # Lightning's closure is a functools.partial, whose first argument is the LightningModule.
-    module = next(iter(getattr(closure, "args", ())), None)
+    module: Any = next(iter(getattr(closure, "args", ())), None)
     if getattr(module, "automatic_optimization", False) and module.trainer.accumulate_grad_batches > 1:
         raise ValueError(
             "SAM got the closure of Lightning's automatic optimization, which evaluates the last batch alone, not all "
