@@ -136,6 +136,7 @@ def test_a_bad_argument_of_one_loss_is_an_error_there_too(function, loss, option
             r"shape \(2, 2\) for .* \(2, 3, 4\). Resize .* with resize_mode='nearest'",
         ),
         (LOGITS, TARGET.float(), {}, TypeError, r"class indices of an integer type, got torch.float32. .* .long\(\)"),
+        (LOGITS, LOGITS.to(torch.complex64), {}, TypeError, "indices or real probabilities .*, got torch.complex64"),
         (LOGITS, torch.zeros(2, 3, 4, requires_grad=True), {}, TypeError, r"no gradient to the target.*\.detach\(\)"),
         (
             LOGITS,

@@ -130,7 +130,9 @@ def _check_shapes(loss: str, logits: Tensor, target: Tensor, settings: DenseSett
             f"{loss} got a target of shape {tuple(target.shape)} for a prediction of shape {tuple(logits.shape)}."
             " Resize one of them, or let the loss do it with resize_mode='nearest', 'maxpool' or 'area'."
         )
-    if channel != (classes,) and classes > 1 and (target.is_floating_point() or target.is_complex()):
+    if target.is_complex():
+        raise TypeError(f"{loss} takes class indices or real probabilities as target, got {target.dtype}.")
+    if channel != (classes,) and classes > 1 and target.is_floating_point():
         raise TypeError(f"{loss} takes class indices of an integer type, got {target.dtype}. Convert with .long().")
     if target.requires_grad:
         raise TypeError(f"{loss} gives no gradient to the target, but the target requires one. Call .detach() on it.")
