@@ -2,11 +2,10 @@
 
 import copy
 import csv
-import os
 import re
+import runpy
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -178,6 +177,7 @@ def test_fit_test_predict_and_resume(trained, capsys):
     rows = read_csv("run/predictions.csv")
     assert [row["data.sample_id"] for row in rows] == [f"p{index}" for index in range(20)]
     assert "model.logits.side.1" in rows[0]
+    assert len(list(Path("run/logs").iterdir())) == 3  # of fit, test and validate
 
     assert fuse_lightning("fit", "--ckpt_path", "last", "--trainer.max_epochs", "3") == 0
     assert torch.load("run/last.ckpt", weights_only=True)["epoch"] == 2
@@ -205,6 +205,7 @@ def test_evaluation_takes_the_best_checkpoint_unless_told_otherwise(trained, cap
     caplog.clear()
     assert fuse_lightning("test", "--ckpt_path", "untrained") == 0
     assert "weights from the checkpoint" not in caplog.text
+    assert "Tip" not in caplog.text
 
 
 def test_a_run_is_not_overwritten_unasked(trained, capsys):
@@ -215,20 +216,23 @@ def test_a_run_is_not_overwritten_unasked(trained, capsys):
     assert "--ckpt_path last" in message
     assert "--overwrite" in message
     assert Path("run/last.ckpt").read_bytes() == written
-    Path("run/notes.txt").write_text("mine")
+    for mine in ("notes.txt", "pretrained.ckpt", "config_mine.yaml"):
+        Path("run", mine).write_text("mine")
     assert fuse_lightning("fit", "--overwrite", "--trainer.max_epochs", "1") == 0
     assert torch.load("run/last.ckpt", weights_only=True)["epoch"] == 0
     assert [path.name for path in Path("run/logs").iterdir()] == ["version_0"]
-    assert Path("run/notes.txt").read_text() == "mine"
+    for mine in ("notes.txt", "pretrained.ckpt", "config_mine.yaml"):
+        assert Path("run", mine).read_text() == "mine"
     assert "overwrite: true" not in Path("run/config.yaml").read_text()
 
 
-def test_a_folder_of_other_files_is_never_overwritten(project, capsys):
+@pytest.mark.parametrize("mine", ["thesis.txt", "config.yaml"])
+def test_a_folder_of_other_files_is_never_overwritten(project, capsys, mine):
     Path("run").mkdir()
-    Path("run/thesis.txt").write_text("mine")
+    Path("run", mine).write_text("mine")
     assert fuse_lightning("fit", "--overwrite") == 1
     assert "no config.yaml of an earlier run" in capsys.readouterr().err
-    assert Path("run/thesis.txt").read_text() == "mine"
+    assert Path("run", mine).read_text() == "mine"
 
 
 def test_overwriting_waits_until_nothing_is_wrong(trained, edited, capsys):
@@ -326,6 +330,26 @@ MISTAKES = {
             r"Did you mean 'LossDefault'\?"
         ),
     ),
+    "a class path that is misspelt": (
+        LOSS,
+        {"clas_path": "fuse_losses.LossDefault", "init_args": {}},
+        r"losses.side.clas_path: there is no such key. Did you mean 'class_path'\?",
+    ),
+    "a mistake below an anchor": (
+        f"{METRIC}.metric.init_args.averge",
+        "micro",
+        r"^error: run.yaml:\d+: .*MulticlassAccuracy has no argument 'averge'. Did you mean 'average'\?",
+    ),
+    "a class by a name alone that is misspelt": (
+        "trainer.callbacks",
+        [{"class_path": "EarlyStoping", "init_args": {"monitor": "x"}}],
+        r"callbacks\[0\].class_path: 'EarlyStoping': there is no such class. Did you mean 'EarlyStopping'\?",
+    ),
+    "an argument of a class by its name alone": (
+        "trainer.callbacks",
+        [{"class_path": "EarlyStopping", "init_args": {"moniter": "x"}}],
+        r"EarlyStopping has no argument 'moniter'. Did you mean 'monitor'\?",
+    ),
     "a wrong package": (
         f"{LOSS}.class_path",
         "fuse_loses.LossDefault",
@@ -392,7 +416,7 @@ FAILURES = {
     "a class of the user's that fails": (
         "data.init_args.test",
         {"class_path": "points.Broken"},
-        r"points.Broken cannot be made: 'no such file'",
+        r"points.Broken cannot be made: 'no such file'\nKeyError, raised here:\n.*points.py\", line \d+, in __init__",
     ),
     "an empty dataset": (
         "data.init_args.train.init_args.count",
@@ -424,7 +448,7 @@ def test_what_cannot_run_is_told_before_training(edited, capsys, key, value, mes
     printed = capsys.readouterr().err
     assert re.search(message, printed), printed
     assert "Traceback" not in printed
-    assert not list(Path().rglob("*.ckpt"))
+    assert not list(Path().glob("run/*"))  # so that it runs again, mended, without --overwrite
 
 
 def test_prediction_keys_that_are_not_set_are_asked_for(edited, capsys):
@@ -465,7 +489,16 @@ def test_a_misspelt_option_is_told(project, capsys):
     assert fuse_lightning("fit", "--trainer.max_epocks=3") == 2
     assert "no option --trainer.max_epocks. Did you mean '--trainer.max_epochs'?" in capsys.readouterr().err
     assert fuse_lightning("fit", f"--{LOSS}.init_args.taget=3") == 2
-    assert "'taget' is not accepted" in capsys.readouterr().err
+    assert "fuse_losses.LossDefault has no argument 'taget'. Did you mean 'target'?" in capsys.readouterr().err
+    assert fuse_lightning("fit", "--model.class_path", "fuse_lightning.LightningModulDefault") == 2
+    assert "--model.class_path: fuse_lightning has no 'LightningModulDefault'. Did you" in capsys.readouterr().err
+
+
+def test_an_options_value_of_another_type_is_told(project, capsys):
+    assert fuse_lightning("fit", "--trainer.max_epochs", "many", "--data.init_args.batch_size=tiny") == 2
+    printed = capsys.readouterr().err
+    assert "- --trainer.max_epochs: it takes int, got 'many'." in printed
+    assert "- --data.init_args.batch_size: it takes int, got 'tiny'." in printed
 
 
 def test_a_checkpoint_that_is_not_there_is_told(project, capsys):
@@ -528,9 +561,9 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys):
     assert 'pip install "fuse-lightning[cli]"' in capsys.readouterr().err
 
 
-def test_the_installed_module_runs_as_a_program():
-    done = subprocess.run(
-        [sys.executable, "-m", "fuse_lightning.cli", "--version"], capture_output=True, text=True, env=dict(os.environ)
-    )
-    assert done.returncode == 0
-    assert done.stdout.startswith("fuse-lightning 0.")
+def test_the_installed_module_runs_as_a_program(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["fuse-lightning", "--version"])
+    with pytest.raises(SystemExit) as exit_request:
+        runpy.run_module("fuse_lightning.cli", run_name="__main__")
+    assert exit_request.value.code == 0
+    assert capsys.readouterr().out.startswith("fuse-lightning 0.")

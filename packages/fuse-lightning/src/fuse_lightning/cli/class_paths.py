@@ -42,6 +42,27 @@ def find_class(class_path: str) -> Any:
     return found
 
 
+def find_subclass(name: str, bases: Iterable[type]) -> Any:
+    """The class of this name among those below the bases, as the parser takes classes by their names alone.
+
+    Raises:
+        ClassPathError: there is none.
+    """
+    classes = {found.__name__: found for base in bases for found in _with_subclasses(base)}
+    if name not in classes:
+        raise ClassPathError(
+            f"there is no such class.{did_you_mean(name, classes)} Give the whole path, such as my_project.{name}."
+        )
+    return classes[name]
+
+
+def _with_subclasses(base: type) -> Iterable[type]:
+    yield base
+    subclasses: list[type] = type.__subclasses__(base)
+    for below in subclasses:
+        yield from _with_subclasses(below)
+
+
 def _imported(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(name)

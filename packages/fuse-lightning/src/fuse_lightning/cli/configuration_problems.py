@@ -12,10 +12,11 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from .class_paths import ClassPathError, find_class
+from .class_paths import ClassPathError, find_class, find_subclass
 from .errors import did_you_mean
 from .signatures import (
     arguments_of,
+    classes_of,
     is_accepted,
     takes_anything,
     type_hints,
@@ -42,8 +43,8 @@ def configuration_problems(
             nothing is found, this is what is told.
     """
     actions = {action.dest: action for action in parser._actions if not action.dest.endswith("help")}
-    problems = list(_wrong_options(arguments, actions))
     files = _config_files(arguments)
+    problems = list(_wrong_options(arguments, actions, files, thorough=refusal is not None))
     for path in files:
         problems += _FileProblems(path, actions, thorough=refusal is not None, whole=len(files) == 1).all()
     if refusal is not None and not problems:
@@ -61,14 +62,62 @@ def _config_files(arguments: list[str]) -> list[Path]:
     return files
 
 
-def _wrong_options(arguments: list[str], actions: Mapping[str, argparse.Action]) -> Iterator[str]:
-    """Options of another name than any key of the configuration."""
+def _wrong_options(
+    arguments: list[str], actions: Mapping[str, argparse.Action], files: list[Path], thorough: bool
+) -> Iterator[str]:
+    """Options of another name than any key of the configuration; thoroughly, those with a value of another type too."""
     open_ended = [dest for dest in actions if not _is_group(dest, actions)]  # a class's own arguments may follow
-    for argument in arguments:
-        name = argument.partition("=")[0].removeprefix("--")
-        known = name in actions or any(name.startswith((f"{dest}.", f"{dest}+")) for dest in open_ended)
-        if argument.startswith("--") and not known:
-            yield f"there is no option --{name}.{did_you_mean(f'--{name}', [f'--{dest}' for dest in actions])}"
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if not name.startswith("--"):
+            continue
+        key = name.removeprefix("--")
+        if key not in actions and not any(key.startswith((f"{dest}.", f"{dest}+")) for dest in open_ended):
+            yield f"there is no option {name}.{did_you_mean(name, [f'--{dest}' for dest in actions])}"
+        elif thorough:
+            yield from _wrong_value(key, value if equals else following, actions, files)
+
+
+def _wrong_value(key: str, value: str, actions: Mapping[str, argparse.Action], files: list[Path]) -> Iterator[str]:
+    """An option that the parser may have refused: of the parser's own, or an argument of a class in the files."""
+    class_key, is_argument, argument = key.rpartition(".init_args.")
+    try:
+        if key.endswith(".class_path"):
+            find_class(value)
+            return
+        class_path = _class_in_files(class_key, files) if is_argument else None
+        made = None if class_path is None else find_class(class_path)
+    except ClassPathError as error:
+        yield f"--{key}: {error}"
+        return
+    if made is not None:
+        names, _, _ = arguments_of(made)
+        if argument.partition(".")[0] not in names:
+            nearest = _nearest(argument, names)
+            yield f"there is no option --{key}: {class_path} has no argument {argument!r}.{nearest}"
+            return
+        hint = type_hints(made).get(argument)
+    else:
+        hint = getattr(actions.get(key), "_typehint", None)
+    try:
+        node = yaml.compose(value, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        return  # a text that only the parser can judge
+    if isinstance(node, yaml.ScalarNode) and not is_accepted(node, hint):
+        yield f"--{key}: {_unaccepted(node, hint)}"
+
+
+def _class_in_files(key: str, files: list[Path]) -> str | None:
+    """The class path that the last of the files gives for this key; None where none does."""
+    for path in reversed(files):
+        try:
+            node = yaml.safe_load(path.read_text(encoding="utf-8"))
+            for part in key.split("."):
+                node = node[part]
+            return str(node["class_path"])
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+            continue  # what is wrong in a file is told of the file
+    return None
 
 
 def _is_group(key: str, actions: Mapping[str, argparse.Action]) -> bool:
@@ -93,6 +142,7 @@ class _FileProblems:
         self.whole = whole
         self.found: list[str] = []
         self._told: set[tuple[int, str]] = set()  # what an anchor names is met more than once
+        self._met = 0  # the mistakes, those told before included
 
     def all(self) -> list[str]:
         """A line for each."""
@@ -110,6 +160,7 @@ class _FileProblems:
         return self.found
 
     def _add(self, node: yaml.Node, key: str, problem: str) -> None:
+        self._met += 1
         if (node.start_mark.index, problem) not in self._told:
             self._told.add((node.start_mark.index, problem))
             self.found.append(f"{self.path}:{node.start_mark.line + 1}: {key}: {problem}")
@@ -143,30 +194,30 @@ class _FileProblems:
 
     def _check_value(self, node: yaml.Node, key: str, hint: Any) -> None:
         """A value: first its parts, then the whole, so that the innermost mistake is the one that is told."""
-        before = len(self.found)
+        before = self._met
         class_node = _value(node, "class_path")
         was_thorough = self.thorough
         if class_node is not None and takes_anything(hint):  # the parser takes a class with a mistake for a mapping
             self.thorough, hint = True, without_anything(hint)
         if class_node is not None:
-            self._check_class(node, class_node, key)
+            self._check_class(node, class_node, key, hint)
+        elif (misspelt := _misspelt_class_path(node)) is not None:
+            self._add(misspelt, f"{key}.{misspelt.value}", "there is no such key. Did you mean 'class_path'?")
         elif isinstance(node, yaml.MappingNode):
             for key_node, value in self._entries(node, key):
                 self._check_value(value, f"{key}.{key_node.value}", type_of_items(hint, Mapping))
         elif isinstance(node, yaml.SequenceNode):
             for position, value in enumerate(node.value):
                 self._check_value(value, f"{key}[{position}]", type_of_items(hint, list))
-        if self.thorough and len(self.found) == before and key not in LINKED and not is_accepted(node, hint):
+        if self.thorough and self._met == before and key not in LINKED and not is_accepted(node, hint):
             self._add(node, key, _unaccepted(node, hint))
         self.thorough = was_thorough
 
-    def _check_class(self, node: Any, class_node: yaml.ScalarNode, key: str) -> None:
+    def _check_class(self, node: Any, class_node: yaml.ScalarNode, key: str, hint: Any) -> None:
         """The class there is, and its arguments."""
         class_path = str(class_node.value)
-        if "." not in class_path:
-            return  # the parser knows some classes by their names alone
         try:
-            made = find_class(class_path)
+            made = find_class(class_path) if "." in class_path else find_subclass(class_path, classes_of(hint))
         except ClassPathError as error:
             self._add(class_node, f"{key}.class_path", f"{class_path!r}: {error}")
             return
@@ -200,6 +251,13 @@ class _FileProblems:
 def _value(node: Any, key: str) -> Any:
     entries = node.value if isinstance(node, yaml.MappingNode) else []
     return next((value for key_node, value in entries if key_node.value == key), None)
+
+
+def _misspelt_class_path(node: Any) -> Any:
+    """The key beside `init_args` that was meant to be `class_path`."""
+    names = {key_node.value: key_node for key_node, _ in node.value} if isinstance(node, yaml.MappingNode) else {}
+    near = [key for name, key in names.items() if name not in CLASS_KEYS and did_you_mean(name, ["class_path"])]
+    return near[0] if near and "init_args" in names else None
 
 
 def _nearest(name: str, names: Any) -> str:

@@ -2,6 +2,7 @@
 
 import difflib
 import pickle
+import traceback
 from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import Self
@@ -63,12 +64,22 @@ class BuildError(Exception):
             cause = inner
         self.cause = cause
 
+    def own_code(self) -> str:
+        """Where in other code than that of the packages it was raised, which may be the user's; empty for theirs."""
+        if _raised_by(self.cause) in SPEAKING_PACKAGES:
+            return ""
+        steps = traceback.walk_tb(self.cause.__traceback__)
+        frames = [step for step in steps if _package(step[0]) not in SPEAKING_PACKAGES]
+        return "".join(traceback.StackSummary.extract(iter(frames)).format())
+
     def __str__(self) -> str:
         failed = _class_under_construction(self.cause)
         message = _own_words(self.cause)
         if failed is not None and not message.startswith(failed.__name__):
             message = f"{failed.__module__}.{failed.__qualname__} cannot be made: {message}"
-        return f"{message}\n(--traceback shows where it was raised)"
+        own_code = self.own_code()
+        where = f"{type(self.cause).__name__}, raised here:\n{own_code}" if own_code else ""
+        return f"{message}\n{where}(--traceback shows all of where it was raised)"
 
 
 class RunError(Exception):
@@ -111,12 +122,18 @@ def _frames(error: Exception) -> list[FrameType]:
 def _raised_by(error: Exception) -> str:
     """The top-level package whose code raised the error."""
     frames = _frames(error)
-    return str(frames[-1].f_globals.get("__name__", "")).partition(".")[0] if frames else ""
+    return _package(frames[-1]) if frames else ""
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def _class_under_construction(error: Exception) -> type | None:
-    """The class whose `__init__` raised the error, if one did."""
+    """The class whose `__init__` raised the error, if one did; not one that is a part of another."""
     for frame in reversed(_frames(error)):
         if frame.f_code.co_name == "__init__" and "self" in frame.f_locals:
-            return type(frame.f_locals["self"])
+            made = type(frame.f_locals["self"])
+            if not made.__name__.startswith("_"):
+                return made
     return None

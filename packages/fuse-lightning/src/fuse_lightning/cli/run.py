@@ -1,5 +1,6 @@
 """`fuse-lightning fit`, `validate`, `test`, `predict` and `wiring`."""
 
+import logging
 import warnings
 from importlib.resources import files
 
@@ -30,7 +31,15 @@ def run_command(command: str, arguments: list[str]) -> None:
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         # A module may have its own way of moving batches, for data modules too.
         warnings.filterwarnings("ignore", "You have overridden `transfer_batch_to_device`")
+        # Lightning's own, with a newer torch.
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+        logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_advertisement)
         if command == "wiring":
             WiringCLI(arguments)
         else:
             RunCLI([command, *arguments])
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    """Whether a line of Lightning's is about the run, and not about a product to try."""
+    return "Tip: For seamless cloud" not in record.getMessage()

@@ -24,6 +24,7 @@ from .run_folder import (
     best_or_last_checkpoint,
     check_run_folder,
     find_checkpoint,
+    remove_run_files,
     start_run_folder,
 )
 from .save_run_config import SaveRunConfig
@@ -125,6 +126,16 @@ class RunCLI(LightningCLI):
         if self._starts_anew(config):
             start_run_folder(Path(config.run_dir))
 
+    def fit(self, model: pl.LightningModule, **arguments: Any) -> None:
+        """Train. What fails before the first step, as a wrong key does, leaves no run behind to be overwritten."""
+        try:
+            self.trainer.fit(model, **arguments)
+        except Exception:
+            config = self.config[self.subcommand]
+            if self._starts_anew(config) and self.trainer.global_step == 0:
+                remove_run_files(Path(config.run_dir))
+            raise
+
     def before_predict(self) -> None:
         """Have the predictions written to the run folder, unless a callback of the configuration writes them."""
         if isinstance(self.model, LightningModuleDefault) and self.model.prediction_keys is None:
@@ -167,7 +178,8 @@ class RunCLI(LightningCLI):
         """The trainer, which logs to the run folder unless told otherwise."""
         config = self.config_init[self.subcommand]
         if config.trainer.logger in (None, True):
-            arguments.setdefault("logger", CSVLogger(config.run_dir, name=LOGS))
+            logs = self.subcommand != "predict"  # which has nothing to log
+            arguments.setdefault("logger", CSVLogger(config.run_dir, name=LOGS) if logs else False)
         try:
             return super().instantiate_trainer(**arguments)
         except (MisconfigurationException, ModuleNotFoundError) as error:

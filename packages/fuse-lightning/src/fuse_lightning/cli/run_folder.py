@@ -4,13 +4,16 @@ from pathlib import Path
 
 from .errors import RunError
 
-CONFIG_FILE = "config.yaml"  # by this a folder is known to be that of a run
+CONFIG_FILE = "config.yaml"  # by this, and how it starts, a folder is known to be that of a run
+CONFIG_START = "# pytorch_lightning=="
+CONFIG_FILES = (CONFIG_FILE, "config_[0-9]*.yaml")
 PREDICTIONS_FILE = "predictions.csv"
 LOGS = "logs"
 
 WRITTEN = (
-    "config*.yaml",
-    "*.ckpt",
+    *CONFIG_FILES,
+    "best_epoch*.ckpt",
+    "last*.ckpt",
     "epoch_summary_*.txt",
     "model.safetensors",
     "model.md",
@@ -32,7 +35,8 @@ def check_run_folder(run_dir: Path, overwrite: bool) -> None:
         raise RunError(f"the run folder {run_dir} is a file. Choose another --run_dir.")
     if not run_dir.exists() or not any(run_dir.iterdir()):
         return
-    if not (run_dir / CONFIG_FILE).is_file():
+    config = run_dir / CONFIG_FILE
+    if not (config.is_file() and config.read_text(encoding="utf-8", errors="replace").startswith(CONFIG_START)):
         raise RunError(
             f"the run folder {run_dir} holds files, but no {CONFIG_FILE} of an earlier run: nothing is written there. "
             f"Choose another --run_dir."
@@ -46,13 +50,18 @@ def check_run_folder(run_dir: Path, overwrite: bool) -> None:
 
 def start_run_folder(run_dir: Path) -> None:
     """Make the folder of a new run, without the files that an earlier run wrote; others stay."""
+    remove_run_files(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+
+
+def remove_run_files(run_dir: Path) -> None:
+    """Remove what a run writes, and nothing else."""
     for pattern in WRITTEN:
         for path in [*run_dir.glob(pattern)]:
             path.unlink()
     for folder in sorted(run_dir.glob(f"{LOGS}/**/"), reverse=True):  # those below first
         if not any(folder.iterdir()):
             folder.rmdir()
-    run_dir.mkdir(parents=True, exist_ok=True)
 
 
 def find_checkpoint(run_dir: Path, which: str) -> Path:

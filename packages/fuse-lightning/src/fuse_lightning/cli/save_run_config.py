@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, SaveConfigCallback
 
-from .run_folder import CONFIG_FILE
+from .run_folder import CONFIG_FILE, CONFIG_FILES
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -26,9 +26,11 @@ class SaveRunConfig(SaveConfigCallback):
             return
         config = self.config.clone()
         config.config, config.overwrite, config.ckpt_path = None, False, None
-        text = self.parser.dump(config, skip_none=False)
+        text = self.parser.dump(config, skip_none=False)  # starts with CONFIG_START
         run_dir = Path(trainer.default_root_dir)
-        earlier = sorted(run_dir.glob("config*.yaml"), key=lambda path: path.stat().st_mtime)
+        earlier = sorted(
+            (path for names in CONFIG_FILES for path in run_dir.glob(names)), key=lambda path: path.stat().st_mtime
+        )
         if earlier and earlier[-1].read_text(encoding="utf-8") == text:
             return
         name = f"config_{len(earlier) + 1}.yaml" if earlier else CONFIG_FILE

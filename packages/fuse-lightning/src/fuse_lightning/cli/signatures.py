@@ -63,6 +63,12 @@ def type_of_items(hint: Any, container: type) -> Any:
     return None
 
 
+def classes_of(hint: Any) -> list[type]:
+    """The classes whose objects a type takes, or that a function of this type makes."""
+    made = [typing.get_args(option)[-1] if typing.get_args(option) else option for option in options_of(hint)]
+    return [option for option in made if isinstance(option, type)]
+
+
 def takes_anything(hint: Any) -> bool:
     """Whether the parser takes any mapping for this type, so that it finds no fault with a class."""
     return any(_is_anything(option) for option in options_of(hint))
