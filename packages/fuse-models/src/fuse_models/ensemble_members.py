@@ -73,7 +73,7 @@ class EnsembleMembers(nn.ModuleList):
         return [torch.stack(predictions) for predictions in by_key]
 
     def _vectorised(self, batch_dict: Mapping[str, Any]) -> list[Tensor]:
-        # "auto" leaves members that draw random numbers alone: what they draw would hang on which way was faster.
+        # "auto" leaves members that draw random numbers alone: what they draw would depend on which way was faster.
         randomness: Literal["different", "error"] = "different" if self.execution == "vmap" else "error"
         return list(run_stacked(self, lambda member: self._predict(member, batch_dict, "a model"), randomness))
 

@@ -70,9 +70,10 @@ class ModelMultistream(nn.Module):
         for name, logic in (("split_logic", split_logic), ("join_logic", join_logic)):
             if logic is not None and not callable(logic):
                 raise TypeError(f"ModelMultistream({name}=) takes a function or None, got {logic!r}.")
-        listed: Any = [conv_inputs] if _is_one_input(conv_inputs) else conv_inputs
+        is_one_input = _is_one_input(conv_inputs)
+        listed: Any = [conv_inputs] if is_one_input else conv_inputs
         self.inputs = parse_conv_inputs(listed, "ModelMultistream(conv_inputs=)")
-        self.splits_channels = listed is not conv_inputs or len(self.inputs) == 1 < len(streams)
+        self.splits_channels = is_one_input or len(self.inputs) == 1 < len(streams)
         unique = list(dict.fromkeys(streams))
         self.backbone_streams = nn.ModuleList(unique)
         self._module_of_stream = tuple(unique.index(stream) for stream in streams)
