@@ -350,3 +350,18 @@ def test_detach_cuts_the_graph_and_shares_memory():
     detached = NDict(x=x).detach()["x"]
     assert not detached.requires_grad
     assert detached.data_ptr() == x.data_ptr()
+
+
+def test_to_does_not_wait_for_a_cuda_device_unless_told(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, **options: asked.append(options["non_blocking"]) or self)
+    nd = NDict({"x": torch.ones(1), "ids": ["a"]})
+    nd.to("cuda"), nd.to("cpu"), nd.to(torch.float16), nd.to("cuda", non_blocking=False)
+    assert asked == [True, False, False, False]
+
+
+def test_a_list_of_plain_values_is_copied_when_tensors_are_mapped():
+    ids = ["a", "b"]
+    mapped = NDict({"ids": ids}).map_tensors(torch.neg)
+    assert mapped == {"ids": ids}
+    assert mapped["ids"] is not ids

@@ -292,20 +292,22 @@ class NDict(dict[str, Any]):
 
     def map_tensors(self, fn: Callable[[Tensor], Any]) -> Self:
         """A new NDict with `fn` applied to every tensor, those inside lists, tuples and other pytrees included."""
-        return self._with_results(
-            (key, fn(value) if isinstance(value, Tensor) else pytree.tree_map_only(Tensor, fn, value))
-            for key, value in self.items()
-        )
+        return self._with_results((key, _map_tensors(fn, value)) for key, value in self.items())
 
     def to(
         self,
         device: torch.device | str | int | torch.dtype | None = None,
         dtype: torch.dtype | None = None,
-        non_blocking: bool = False,
+        non_blocking: bool | None = None,
     ) -> Self:
-        """A new NDict with its tensors on `device` and its floating-point tensors as `dtype`. Other values are kept."""
+        """A new NDict with its tensors on `device` and its floating-point tensors as `dtype`. Other values are kept.
+
+        Tensors in pinned memory are copied to a CUDA device without waiting for it, unless `non_blocking` is False.
+        """
         if isinstance(device, torch.dtype):
             device, dtype = None, device
+        if non_blocking is None:  # which is safe in this direction only
+            non_blocking = device is not None and torch.device(device).type == "cuda"
 
         def move(tensor: Tensor) -> Tensor:
             new_dtype = dtype if tensor.is_floating_point() else None
@@ -356,6 +358,14 @@ class NDict(dict[str, Any]):
             data.sample_id  list             (2,)
         """
         return describe(self)
+
+
+def _map_tensors(fn: Callable[[Tensor], Any], value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return fn(value)
+    if type(value) is list and all(type(entry) in (str, int, float, bool) for entry in value):
+        return value.copy()  # identifiers, for instance; to flatten and rebuild them takes a hundred times as long
+    return pytree.tree_map_only(Tensor, fn, value)
 
 
 def _flatten(nd: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
