@@ -15,7 +15,7 @@ from torch import nn
 
 from fuse_lightning import AtomicCheckpointIO, model_default_callbacks
 from fuse_lightning.atomic_file import replace_file
-from fuse_models import ModelWrapSeqToDict
+from fuse_models import ModelEnsemble, ModelWrapSeqToDict
 
 MONITOR = {"monitor": "validation.losses.mse", "mode": "min"}
 
@@ -254,3 +254,44 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         interrupted()
     assert path.read_text() == "old"
     assert names(tmp_path) == {"file"}
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory", "ignore:Attribute ")
+def test_hyperparameters_that_no_checkpoint_may_hold_are_left_out(make_module, make_trainer, make_loader, tmp_path):
+    with pytest.warns(UserWarning, match=r"hyperparameters 'model', 'losses'.* are none and were left out"):
+        module = make_module(save_hyperparameters_kwargs={})
+    assert module.hparams["model_dir"] == str(tmp_path)
+    make_trainer().fit(module, make_loader(4))
+    make_trainer(max_epochs=2).fit(make_module(), make_loader(4), ckpt_path=tmp_path / "last.ckpt")
+
+
+def test_what_a_killed_run_left_beside_a_checkpoint_is_written_over(tmp_path):
+    path = tmp_path / "last.ckpt"
+    left = tmp_path / ".last.ckpt.part"
+    left.write_bytes(b"half of it")
+    AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
+    assert names(tmp_path) == {"last.ckpt"}
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_is_kept(tmp_path):
+    AtomicCheckpointIO().save_checkpoint({"epoch": 1}, tmp_path / "best.ckpt")
+    (tmp_path / "last.ckpt").symlink_to("best.ckpt")
+    AtomicCheckpointIO().save_checkpoint({"epoch": 2}, tmp_path / "last.ckpt")
+    read = AtomicCheckpointIO().load_checkpoint
+    assert (read(tmp_path / "best.ckpt"), read(tmp_path / "last.ckpt")) == ({"epoch": 1}, {"epoch": 2})
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "best_epoch.ckpt"])
+def test_an_ensemble_reads_the_folders_of_runs(make_module, make_trainer, make_loader, tmp_path, weights):
+    def make_model():
+        return ModelWrapSeqToDict(model=nn.Linear(3, 1), model_inputs=["data.x"], model_outputs=["model.y"])
+
+    folders = [tmp_path / "a", tmp_path / "b"]
+    modules = {one: make_module(model_dir=one, save_model=True, best_epoch_source=MONITOR) for one in folders}
+    for offset, module in enumerate(modules.values()):
+        make_trainer().fit(module, make_loader(8, offset=offset), make_loader(4, offset=offset))
+    ensemble = ModelEnsemble.from_directories(folders, make_model, weights, prediction_keys={"model.y": "values"})
+    batch = next(iter(make_loader(4)))
+    expected = torch.stack([module.model(batch.copy())["model.y"] for module in modules.values()])
+    assert not torch.equal(*expected)
+    torch.testing.assert_close(ensemble(batch.copy())["model.y_ensemble_average"], expected.mean(0))

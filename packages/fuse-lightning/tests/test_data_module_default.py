@@ -1,4 +1,5 @@
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch.utils.data import IterableDataset
 
@@ -85,3 +86,12 @@ def test_a_dataset_that_is_asked_for_and_was_not_given_is_named():
         data.test_dataloader()
     with pytest.raises(ValueError, match=r"Predicting needs a dataset"):
         data.predict_dataloader()
+
+
+def test_a_module_and_a_data_module_get_along_without_a_warning(make_module, make_trainer, make_loader, recwarn):
+    class Data(pl.LightningDataModule):
+        def train_dataloader(self):
+            return make_loader(4)
+
+    make_trainer().fit(make_module(), Data())
+    assert not [str(warning.message) for warning in recwarn if "overridden" in str(warning.message)]

@@ -154,3 +154,34 @@ def test_losses_and_metrics_with_parameters_move_with_the_module(make_module):
     assert module.losses["learned"].scale.dtype == torch.float64
     assert "losses.learned.scale" in module.state_dict()
     assert any(parameter is module.losses["learned"].scale for parameter in module.parameters())
+
+
+def test_a_metric_of_training_and_validation_counts_for_each(make_module, make_trainer, make_loader, mse_metric):
+    shared, collected = mse_metric(), Collected()
+    metrics = {"mse": shared, "mine": collected}
+    trainer = make_trainer()
+    module = make_module(
+        train_metrics=metrics,
+        validation_metrics=metrics,
+        optimizers_and_lr_schs=lambda module: torch.optim.SGD(module.parameters(), lr=0.0),
+    )
+    trainer.fit(module, make_loader(10), make_loader(6, offset=5.0))
+    logged = trainer.callback_metrics
+    for mode in ("train", "validation"):
+        assert logged[f"{mode}.metrics.mse"].item() == pytest.approx(logged[f"{mode}.losses.mse"].item())
+    assert logged["train.losses.mse"] < logged["validation.losses.mse"]
+    assert module.train_metrics["mse"] is shared
+    assert module.train_metrics["mine"].metric is collected
+    assert module.validation_metrics["mine"].metric is not collected
+
+
+def test_a_metric_that_is_named_for_two_loaders_counts_for_each(make_module, make_trainer, make_loader, mse_metric):
+    shared = mse_metric()
+    module = make_module(validation_metrics={"near": {"mse": shared}, "far": {"mse": shared}})
+    loaders = {"near": make_loader(10), "far": make_loader(6, offset=5.0)}
+    trainer = make_trainer()
+    trainer.validate(module, loaders, verbose=False)
+    logged = trainer.callback_metrics
+    for loader in loaders:
+        metric, loss = (logged[f"validation.{loader}.{kind}.mse"].item() for kind in ("metrics", "losses"))
+        assert metric == pytest.approx(loss)

@@ -186,3 +186,15 @@ def test_the_model_may_be_more_than_a_linear_layer(make_module, make_trainer, ma
     with pytest.warns(UserWarning, match="not finite"):
         make_trainer().fit(module, make_loader(8))
     assert all(torch.equal(one, other) for one, other in zip(weights(module), start, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory", "ignore:Be aware that when using `ckpt_path`")
+def test_batches_are_skipped_in_an_epoch_resumed_in_its_middle(make_module, make_trainer, make_loader, tmp_path):
+    middle = pl.callbacks.ModelCheckpoint(dirpath=tmp_path, filename="middle", every_n_train_steps=1, save_top_k=1)
+    make_trainer(callbacks=[middle], max_steps=1).fit(make_module(), make_loader(12))
+    module = make_module(losses={"odd": NaNFor(*range(12))}, on_nonfinite="skip")
+    trainer = make_trainer()
+    with pytest.warns(UserWarning, match="not finite"):
+        trainer.fit(module, make_loader(12), ckpt_path=tmp_path / "middle.ckpt")
+    assert trainer.global_step > 1
+    assert all(value.isfinite().all() for value in weights(module))

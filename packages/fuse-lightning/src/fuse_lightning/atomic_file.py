@@ -27,7 +27,7 @@ def replace_file(path: str | Path) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.part")  # always the same: what a killed run left is written over
     try:
         with temporary.open("wb") as file:
             yield file

@@ -14,10 +14,11 @@ from fuse_core import GLOBAL_STEP, NDict, Wiring
 from .best_epoch_monitor import check_monitor, names_to_log
 from .default_callbacks import BestEpochSource, callbacks_for_trainer, model_default_callbacks
 from .empty_loaders import check_loaders_have_batches
+from .hyperparameters import keep_plain_values
 from .loader_components import LoaderComponents, PerLoader, register_components
 from .loader_record import LoaderRecord
 from .loader_records import LoaderRecords
-from .metric_collected import registered
+from .mode_metrics import register_metrics
 from .model_epoch_summary import ModelEpochSummary
 from .model_export import check_only_tensors, save_best_or_last_model
 from .nonfinite_losses import NonFiniteLosses, NonFinitePolicy
@@ -55,7 +56,7 @@ class LightningModuleDefault(pl.LightningModule):
         losses: losses by name.
         validation_losses: losses for validation and test; None takes `losses`.
         train_metrics: metrics by name, such as `MetricDefault`; objects with FuseMedML's `collect`, `eval` and `reset`
-            are metrics too.
+            are metrics too. One that is given for validation, or for several loaders, as well is copied.
         validation_metrics: as `train_metrics`.
         test_metrics: as `train_metrics`.
         optimizers_and_lr_schs: what `LightningModule.configure_optimizers` returns, or a function of this module that
@@ -64,6 +65,7 @@ class LightningModuleDefault(pl.LightningModule):
         best_epoch_source: see `model_default_callbacks`.
         prediction_keys: the keys that `predict` returns, beside `data.sample_id`; see `set_predictions_keys`.
         save_hyperparameters_kwargs: arguments of `save_hyperparameters`, which is then called; None does not call it.
+            Of the values, checkpoints hold plain ones: numbers, strings, tensors, and collections of them.
         save_model: when training ends, write the model's weights of the best epoch, or the last if there is no best, to
             `model.safetensors`, and what it is to `model.md`.
         on_nonfinite: what to do when a step's total loss is NaN or infinite. `"raise"` stops, naming losses, step and
@@ -103,6 +105,7 @@ class LightningModuleDefault(pl.LightningModule):
         super().__init__()
         if save_hyperparameters_kwargs is not None:
             self.save_hyperparameters(**save_hyperparameters_kwargs)
+            keep_plain_values(self.hparams)
         if not losses:
             raise ValueError("LightningModuleDefault(losses=) needs at least one loss, got none.")
         _check_option("on_nonfinite", on_nonfinite, get_args(NonFinitePolicy))
@@ -115,9 +118,9 @@ class LightningModuleDefault(pl.LightningModule):
             None if validation_losses is None else register_components("validation_losses", validation_losses)
         )
         self.test_losses = None if test_losses is None else register_components("test_losses", test_losses)
-        self.train_metrics = register_components("train_metrics", train_metrics, registered)
-        self.validation_metrics = register_components("validation_metrics", validation_metrics, registered)
-        self.test_metrics = register_components("test_metrics", test_metrics, registered)
+        self.train_metrics = register_metrics("train_metrics", train_metrics)
+        self.validation_metrics = register_metrics("validation_metrics", validation_metrics, [self.train_metrics])
+        self.test_metrics = register_metrics("test_metrics", test_metrics)
         for argument in ("losses", "train_metrics"):
             if isinstance(getattr(self, argument), LoaderComponents):
                 raise TypeError(
@@ -216,12 +219,6 @@ class LightningModuleDefault(pl.LightningModule):
         record = self._evaluation_records[mode][loader_idx] if mode in self._evaluation_records else self._train_record
         self.wiring(batch_dict, mode, record.losses, record.metrics)
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """The batch on the device; a copy in any case, so that a loader's own object stays as it is."""
-        if device.type == "cpu" and isinstance(batch, NDict):
-            return batch.copy()  # it is there already, and looking through it for tensors takes its time
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
-
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Check the wiring on the first batch."""
         self._check_wiring("train", batch)
@@ -269,12 +266,11 @@ class LightningModuleDefault(pl.LightningModule):
         """Refuse a validation loader without batches, and a monitor of `best_epoch_source` that is never logged."""
         check_loaders_have_batches(self.trainer, "validate")
         self._check_monitors()
+        self._start_training_epoch()  # for one that is resumed in its middle, Lightning does not call the hook below
 
     def on_train_epoch_start(self) -> None:
         """Start from nothing."""
-        self._train_record.start()
-        self._recorded_batch = None
-        self._nonfinite_losses.start(self.parameters())
+        self._start_training_epoch()
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch."""
@@ -329,6 +325,11 @@ class LightningModuleDefault(pl.LightningModule):
     def _losses_of(self, mode: str) -> nn.ModuleDict:
         own = {"validation": [self.validation_losses], "test": [self.test_losses, self.validation_losses]}.get(mode, [])
         return next((losses for losses in own if losses is not None), self.losses)
+
+    def _start_training_epoch(self) -> None:
+        self._train_record.start()
+        self._recorded_batch = None
+        self._nonfinite_losses.start(self.parameters())
 
     def _start_evaluation(self, mode: str, loaders: Any) -> None:
         metrics = getattr(self, f"{mode}_metrics")

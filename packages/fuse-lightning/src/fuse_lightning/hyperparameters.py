@@ -1,0 +1,43 @@
+"""Hyperparameters that a checkpoint can hold."""
+
+import warnings
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.device)
+
+
+def keep_plain_values(hyperparameters: MutableMapping[str, Any]) -> None:
+    """Take out, with a warning, what is no plain value: a checkpoint that holds other objects is refused when read.
+
+    Paths become strings.
+
+    Example:
+        >>> import warnings
+        >>> hyperparameters = {"width": 64, "model": torch.nn.Linear(2, 1)}
+        >>> with warnings.catch_warnings(action="ignore"):
+        ...     keep_plain_values(hyperparameters)
+        >>> hyperparameters
+        {'width': 64}
+    """
+    hyperparameters.update({name: str(value) for name, value in hyperparameters.items() if isinstance(value, Path)})
+    others = [name for name, value in hyperparameters.items() if not _is_plain(value)]
+    for name in others:
+        del hyperparameters[name]
+    if others:
+        warnings.warn(
+            f"Checkpoints hold plain values; the hyperparameters {', '.join(map(repr, others))} are none and were left "
+            f"out. Name them in save_hyperparameters_kwargs={{'ignore': [...]}}.",
+            stacklevel=2,
+        )
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) in (list, tuple):
+        return all(map(_is_plain, value))
+    if type(value) is dict:
+        return all(_is_plain(part) for pair in value.items() for part in pair)
+    return value is None or isinstance(value, torch.Tensor) or type(value) in _PLAIN
