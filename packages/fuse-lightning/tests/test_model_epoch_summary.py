@@ -27,6 +27,7 @@ class FakeTrainer:
         self.callback_metrics = metrics
         self.is_global_zero = True
         self.sanity_checking = False
+        self.fast_dev_run = False
 
 
 def run_epochs(summary, *epochs):
@@ -86,3 +87,19 @@ def test_a_monitor_that_is_not_logged_is_an_error():
     trainer.enable_validation = False
     with pytest.raises(ValueError, match=r"monitors 'x', which epoch 0 did not log\. Logged are: y\."):
         ModelEpochSummary(None, monitor="x").on_train_epoch_end(trainer, None)
+
+
+def test_of_several_validations_in_an_epoch_the_best_one_tells():
+    summary = ModelEpochSummary(None, monitor="validation.x")
+    early, late = {"validation.x": 1.0, "train.x": 9.0}, {"validation.x": 2.0, "train.x": 9.0}
+    summary.on_validation_end(FakeTrainer(4, **early), None)  # `train.x` is left from the epoch before
+    assert summary.state_dict() == {"best_epoch": 4, "best_values": {"validation.x": 1.0}}
+    summary.on_validation_end(FakeTrainer(4, **late), None)
+    summary.on_train_epoch_end(FakeTrainer(4, **late | {"train.x": 3.0}), None)
+    assert summary.best_values == {"validation.x": 1.0, "train.x": 3.0}
+
+
+def test_a_trial_run_leaves_no_files(make_module, make_trainer, make_loader, tmp_path):
+    module = make_module(best_epoch_source={"monitor": "validation.losses.mse"}, save_model=True)
+    make_trainer(fast_dev_run=True).fit(module, make_loader(8), make_loader(4))
+    assert not list(tmp_path.iterdir())

@@ -14,9 +14,9 @@ class ModelEpochSummary(Checkpoint):
 
     Beside them stand the epoch's learning rates, one for each parameter group, and its duration in seconds.
 
-    The best epoch survives resuming. Only the first process prints and writes. Validation values are shown for epochs
-    that validated. It is a `Checkpoint` in Lightning's sense, a callback that runs after the module has logged its
-    epoch, but it saves no weights.
+    Of several validations in an epoch, the best one tells. The best epoch survives resuming. Only the first process
+    prints and writes. Validation values are shown for epochs that validated. It is a `Checkpoint` in Lightning's sense,
+    a callback that runs after the module has logged its epoch, but it saves no weights.
 
     Args:
         model_dir: where the text file is written; None writes none.
@@ -53,7 +53,7 @@ class ModelEpochSummary(Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         """The best epoch so far, that of the validation that has just ended included."""
         if self._trainer is not None and self._validated:  # checkpoints are saved before the epoch ends
-            self._consider(self._trainer)
+            self._consider(self._trainer, epoch_ended=True)
         return {"best_epoch": self.best_epoch, "best_values": self.best_values}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -80,26 +80,29 @@ class ModelEpochSummary(Checkpoint):
                 f"ModelEpochSummary monitors {self.monitor!r}, which epoch {trainer.current_epoch} did not log. Logged "
                 f"are: {logged}. Monitor one of those, in best_epoch_source for instance."
             )
-        values = self._consider(trainer)
+        values = self._consider(trainer, epoch_ended=True)
         self._validated = False
         table = self.table(trainer.current_epoch, values)
         if trainer.is_global_zero:
             print(f"\n{table}", flush=True)  # noqa: T201
-            if self.model_dir is not None:
+            if self.model_dir is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 self.model_dir.mkdir(parents=True, exist_ok=True)
                 name = self.monitor.replace("/", "_")
                 (self.model_dir / f"epoch_summary_{name}.txt").write_text(f"{table}\n")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note that the epoch has validation values of its own."""
+        """Compare the validation with the best one; there may be several in an epoch."""
         self._validated = not trainer.sanity_checking
+        if self._validated:
+            self._consider(trainer)
 
-    def _consider(self, trainer: pl.Trainer) -> dict[str, float]:
+    def _consider(self, trainer: pl.Trainer, epoch_ended: bool = False) -> dict[str, float]:
         """The values of the current epoch, which become the best ones if they are, or belong to the best epoch."""
+        from_earlier_epochs = (*(() if self._validated else ("validation",)), *(() if epoch_ended else ("train",)))
         values = {
             name: float(value)
             for name, value in sorted(trainer.callback_metrics.items())
-            if self._validated or not name.startswith("validation")  # left from an earlier epoch
+            if not name.startswith(from_earlier_epochs)
         }
         values.update(self._learning_rates)
         if self._epoch_began is not None:
@@ -108,8 +111,9 @@ class ModelEpochSummary(Checkpoint):
         if value is not None and self._is_best(value):
             self.best_epoch = trainer.current_epoch
             self.best_values = values
-        elif self.best_epoch == trainer.current_epoch and value == self.best_values[self.monitor]:
-            self.best_values = values  # what the epoch has logged since
+        elif value is not None and self.best_epoch == trainer.current_epoch:  # what the epoch has logged since
+            best = {} if value == self.best_values[self.monitor] else self.best_values  # of an earlier validation
+            self.best_values = values | {name: best[name] for name in best if not name.startswith("train")}
         return values
 
     def _is_best(self, value: float) -> bool:
