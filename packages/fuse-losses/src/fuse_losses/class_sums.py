@@ -160,8 +160,11 @@ def _write_probabilities(logits: Tensor, activation: Activation, place: Tensor) 
 def _through_activation(slope: Tensor, block: Tensor, activation: Activation) -> None:
     """Replace the probabilities in the block by the slope by the logits, given that by the probabilities."""
     if activation == "softmax":
-        slope -= (slope * block).sum(1, keepdim=True)
-        block *= slope
+        # block * (slope - (block * slope).sum(1)), by torch's own kernel, which writes to contiguous memory only.
+        if block.is_contiguous():
+            torch._softmax_backward_data(slope, block, 1, slope.dtype, grad_input=block)
+        else:
+            block.copy_(torch._softmax_backward_data(slope, block, 1, slope.dtype))
     elif activation == "sigmoid":
         slope -= slope * block
         block *= slope
