@@ -91,6 +91,7 @@ def test_both_styles_train_alike(tmp_path, optimizer):
 
 def test_advice_on_other_products_is_not_shown(tmp_path, caplog):
     logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    caplog.set_level(logging.INFO, logger.name)  # the command line lowers it
     logger.addHandler(caplog.handler)
     try:
         make_trainer(make_settings({"accelerator": "cpu"}, "custom"), tmp_path, logger=False)

@@ -186,8 +186,9 @@ def test_its_state_dict_keeps_its_keys_and_loads(make, batch):
     assert list(model.state_dict()) == names
     fresh.load_state_dict(model.state_dict())
     expected = logits_of(model.eval()(batch.copy()))
-    assert logits_of(fresh.eval()(batch.copy())).equal(expected)
-    assert logits_of(copy.deepcopy(model)(batch.copy())).equal(expected)
+    # Not bit by bit: each ensemble may take another of two ways that are equal up to rounding.
+    torch.testing.assert_close(logits_of(fresh.eval()(batch.copy())), expected)
+    torch.testing.assert_close(logits_of(copy.deepcopy(model)(batch.copy())), expected)
 
 
 @pytest.mark.parametrize("make", [multi_head, multistream_of_shared_weights, siamese, ensemble])

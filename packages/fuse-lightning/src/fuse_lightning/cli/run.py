@@ -29,8 +29,6 @@ def run_command(command: str, arguments: list[str]) -> None:
     with warnings.catch_warnings():
         # The run folder was looked at before, and holds config.yaml by now.
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-        # A module may have its own way of moving batches, for data modules too.
-        warnings.filterwarnings("ignore", "You have overridden `transfer_batch_to_device`")
         # Lightning's own, with a newer torch.
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
         logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_advertisement)
