@@ -3,10 +3,12 @@
 import pytest
 import pytorch_lightning as pl
 import torch
-from torchmetrics import MeanSquaredError
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 
 from fuse_core import WiringError
-from fuse_lightning import MetricDefault
+from fuse_lightning import LightningModuleDefault, MetricDefault
 
 
 @pytest.mark.parametrize("mode", ["train", "validation", "test"])
@@ -67,13 +69,134 @@ def test_a_monitor_of_validation_without_validation(make_module, make_trainer, m
         make_trainer().fit(module, make_loader(4))
 
 
-@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")
-def test_a_monitor_of_ones_own_that_is_not_logged_stops_after_an_epoch(make_module, make_trainer, make_loader):
-    module = make_module(best_epoch_source={"monitor": "mine"})
-    with pytest.raises(
-        ValueError, match=r"monitors 'mine', which epoch 0 did not log\. Logged are: train\.losses\.mse"
-    ):
+@pytest.mark.parametrize(
+    "monitor", ["val_loss", "mine", "validation_losses.mse", "test.losses.mse", "train.losses.mse.x"]
+)
+def test_no_other_name_is_logged_either_by_the_module_as_it_is(make_module, make_trainer, make_loader, monitor):
+    trainer = make_trainer()
+    with pytest.raises(ValueError, match=rf"best_epoch_source monitors '{monitor}', which is never logged"):
+        trainer.fit(make_module(best_epoch_source={"monitor": monitor}), make_loader(4), make_loader(4))
+    assert trainer.global_step == 0
+
+
+def test_a_monitor_of_validation_that_the_trainer_leaves_out(make_module, make_trainer, make_loader):
+    module = make_module(best_epoch_source={"monitor": "validation.losses.mse"})
+    with pytest.raises(ValueError, match="never logged"):
+        make_trainer(limit_val_batches=0).fit(module, make_loader(4), make_loader(4))
+
+
+@pytest.mark.parametrize("callback", [EarlyStopping, ModelCheckpoint])
+def test_a_callback_that_monitors_what_is_never_logged(make_module, make_trainer, make_loader, callback):
+    trainer = make_trainer(callbacks=[callback(monitor="val_loss")])
+    message = rf"{callback.__name__} monitors 'val_loss', which is never logged\. Logged are: train\.losses\.mse,"
+    with pytest.raises(ValueError, match=message):
+        trainer.fit(make_module(), make_loader(4), make_loader(4))
+    assert trainer.global_step == 0
+
+
+def plateau(monitor):
+    def configure(module):
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": monitor}}
+
+    return configure
+
+
+def test_a_schedule_that_follows_what_is_never_logged(make_module, make_trainer, make_loader):
+    module = make_module(optimizers_and_lr_schs=plateau("train.loses.mse"))
+    message = (
+        r"ReduceLROnPlateau monitors 'train\.loses\.mse', which is never logged\. Did you mean 'train\.losses\.mse'\?"
+    )
+    with pytest.raises(ValueError, match=message):
         make_trainer().fit(module, make_loader(4))
+
+
+def test_monitors_that_are_logged_pass(make_module, make_trainer, make_loader, tmp_path):
+    module = make_module(
+        model_dir=tmp_path / "run",
+        optimizers_and_lr_schs=plateau("validation.metrics.both.MeanSquaredError"),
+        validation_metrics={
+            "both": MetricDefault(
+                pred="model.y", target="data.y", metric=MetricCollection([MeanSquaredError(), MeanAbsoluteError()])
+            )
+        },
+        callbacks=[
+            ModelCheckpoint(tmp_path / "newest", filename="newest", monitor="step", mode="max"),
+            EarlyStopping("lr-SGD", patience=5, check_on_train_epoch_end=True),
+            EarlyStopping("maybe", strict=False),
+        ],
+    )
+    trainer = make_trainer(logger=CSVLogger(tmp_path / "logs"), log_every_n_steps=1)
+    trainer.fit(module, make_loader(4), make_loader(4))
+    assert trainer.global_step == 1
+
+
+class Subclass(LightningModuleDefault):
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        self.log("mine", 1.0, on_epoch=True, batch_size=4)
+
+
+def as_subclass(module, kind):
+    module.__class__ = kind
+    return module
+
+
+def test_what_a_subclass_logs_may_be_monitored(make_module, make_trainer, make_loader):
+    module = as_subclass(make_module(best_epoch_source={"monitor": "mine"}), Subclass)
+    make_trainer().fit(module, make_loader(4))
+    assert module.trainer.checkpoint_callback.best_model_score == 1
+
+
+def test_what_a_callback_logs_may_be_monitored(make_module, make_trainer, make_loader):
+    class Logs(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            pl_module.log("mine", 1.0, on_epoch=True, batch_size=4)
+
+    trainer = make_trainer(callbacks=[Logs()])
+    trainer.fit(make_module(best_epoch_source={"monitor": "mine"}), make_loader(4))
+    assert trainer.checkpoint_callback.best_model_score == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")
+def test_a_monitor_that_only_a_subclass_may_log_stops_after_an_epoch_at_the_latest(
+    make_module, make_trainer, make_loader
+):
+    module = as_subclass(make_module(best_epoch_source={"monitor": "train.losses.msee"}), Subclass)
+    warned = pytest.warns(
+        UserWarning, match=r"which nothing logs, unless Subclass does\. Did you mean 'train\.losses\.mse'"
+    )
+    stopped = pytest.raises(ValueError, match=r"'train\.losses\.msee', which epoch 0 did not log\. Logged are: mine, ")
+    with warned, stopped:
+        make_trainer().fit(module, make_loader(4))
+
+
+def test_a_subclass_that_only_is_constructed_otherwise_logs_nothing_else(make_module, make_trainer, make_loader):
+    class Constructed(LightningModuleDefault):
+        def __init__(self):
+            raise AssertionError  # the test's module is made already
+
+    module = as_subclass(make_module(best_epoch_source={"monitor": "mine"}), Constructed)
+    with pytest.raises(ValueError, match="'mine', which is never logged"):
+        make_trainer().fit(module, make_loader(4))
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        ({"monitr": "x"}, TypeError, r"arguments of ModelCheckpoint, and 'monitr' is none\. Did you mean 'monitor'\?"),
+        ({"monitor": "x", "savetopk": 2}, TypeError, r"'savetopk' is none\. Did you mean 'save_top_k'\?"),
+        ({"monitor": "x", "qqq": 2}, TypeError, r"'qqq' is none\. There are: dirpath, filename, monitor, verbose, "),
+        ({"monitor": "x", "mode": "mim"}, ValueError, "takes the mode 'min' or 'max', got 'mim'"),
+        ({"mode": "min"}, ValueError, "needs a monitor, the name of a logged value"),
+        ({"monitor": 3}, ValueError, "needs a monitor, the name of a logged value"),
+        ("validation.losses.mse", TypeError, "takes a dict of ModelCheckpoint arguments, or several; got 'validation"),
+        ([{"monitor": "x"}, {"monitor": "x"}], ValueError, "names the monitor 'x' twice"),
+    ],
+)
+def test_a_best_epoch_source_that_is_wrong_fails_at_construction(make_module, source, error, message):
+    with pytest.raises(error, match=message):
+        make_module(best_epoch_source=source)
 
 
 @pytest.mark.filterwarnings("ignore:.*returned 0 length", "ignore:Total length of")

@@ -54,11 +54,6 @@ def test_a_monitor_with_slashes_names_a_file():
     assert model_default_callbacks("runs", sources)[0].filename == "best_epoch_validation_losses_a"
 
 
-def test_unknown_arguments_of_a_checkpoint_fail_at_construction(make_module):
-    with pytest.raises(TypeError, match="monitr"):
-        make_module(best_epoch_source=MONITOR | {"monitr": "x"})
-
-
 def test_a_checkpoint_callback_of_the_trainer_works_beside_the_modules(
     make_module, make_trainer, make_loader, tmp_path, capsys
 ):

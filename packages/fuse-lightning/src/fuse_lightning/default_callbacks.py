@@ -1,18 +1,16 @@
 """The callbacks that most training runs want."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from .atomic_checkpoint_io import AtomicCheckpointIO
+from .best_epoch_source import BestEpochSource, checked_sources
 from .model_epoch_summary import ModelEpochSummary
 from .random_state import RandomState
-
-BestEpochSource = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
 class DefaultModelCheckpoint(ModelCheckpoint):
@@ -43,21 +41,11 @@ def model_default_callbacks(
 
     Raises:
         TypeError: `best_epoch_source` holds something else than dicts, or an argument that ModelCheckpoint lacks.
-        ValueError: an entry of `best_epoch_source` has no `monitor`, or two have the same.
+        ValueError: an entry of `best_epoch_source` has no `monitor` or another `mode`, or two have the same monitor.
     """
-    single = isinstance(best_epoch_source, Mapping | str)
-    sources: list[Any] = [best_epoch_source] if single else list(best_epoch_source or [])
+    sources = checked_sources(best_epoch_source)
     callbacks: list[Callback] = []
     for source in sources:
-        if not isinstance(source, Mapping):
-            raise TypeError(f"best_epoch_source takes a dict of ModelCheckpoint arguments, or several; got {source!r}.")
-        if not source.get("monitor"):
-            raise ValueError(
-                f"best_epoch_source needs a monitor, the name of a logged value, such as "
-                f"{{'monitor': 'validation.losses.total_loss', 'mode': 'min'}}; got {dict(source)}."
-            )
-        if sum(source["monitor"] == other.get("monitor") for other in sources) > 1:
-            raise ValueError(f"best_epoch_source names the monitor {source['monitor']!r} twice; keep one of them.")
         # A monitor may be written with slashes, which would make folders of the name.
         name = "best_epoch" if len(sources) == 1 else f"best_epoch_{source['monitor'].replace('/', '_')}"
         several = source.get("save_top_k", 1) not in (0, 1)

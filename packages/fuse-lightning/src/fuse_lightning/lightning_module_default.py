@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from fuse_core import GLOBAL_STEP, NDict, Wiring
 
-from .best_epoch_monitor import check_monitor, names_to_log
-from .default_callbacks import BestEpochSource, callbacks_for_trainer, model_default_callbacks
+from .best_epoch_source import BestEpochSource
+from .default_callbacks import callbacks_for_trainer, model_default_callbacks
 from .empty_loaders import check_loaders_have_batches
 from .hyperparameters import keep_plain_values
 from .loader_components import LoaderComponents, PerLoader, register_components
 from .loader_record import LoaderRecord
 from .loader_records import LoaderRecords
 from .mode_metrics import register_metrics
-from .model_epoch_summary import ModelEpochSummary
 from .model_export import check_only_tensors, save_best_or_last_model
+from .monitors import check_monitors, names_to_log
 from .nonfinite_losses import NonFiniteLosses, NonFinitePolicy
 from .step_functions import step_extract_predictions, step_losses
 from .step_wiring import check_step_wiring
@@ -77,8 +77,8 @@ class LightningModuleDefault(pl.LightningModule):
         test_losses: losses for test; None takes `validation_losses`.
 
     Raises:
-        TypeError: a loss or metric is no module.
-        ValueError: no losses, a reserved name, an unknown option, or a monitor missing from `best_epoch_source`.
+        TypeError: a loss or metric is no module, or `best_epoch_source` has an argument that ModelCheckpoint lacks.
+        ValueError: no losses, a reserved name, an unknown option, or a wrong `best_epoch_source`.
     """
 
     def __init__(
@@ -263,7 +263,7 @@ class LightningModuleDefault(pl.LightningModule):
         self._nonfinite_losses.check_strategy(self.trainer.strategy)
 
     def on_train_start(self) -> None:
-        """Refuse a validation loader without batches, and a monitor of `best_epoch_source` that is never logged."""
+        """Refuse a validation loader without batches, and monitors that are never logged; see `check_monitors`."""
         check_loaders_have_batches(self.trainer, "validate")
         self._check_monitors()
         self._start_training_epoch()  # for one that is resumed in its middle, Lightning does not call the hook below
@@ -341,13 +341,13 @@ class LightningModuleDefault(pl.LightningModule):
 
     def _check_monitors(self) -> None:
         names = names_to_log("train", self.losses, self.train_metrics, self._sep)
-        if self.trainer.val_dataloaders is not None:
+        if self.trainer.enable_validation:
             self._start_evaluation("validation", self.trainer.val_dataloaders)
             for record in self._evaluation_records["validation"]:
                 names += names_to_log(record.log_prefix, record.losses, record.metrics, self._sep)
-        for callback in self._attached_callbacks:
-            if isinstance(callback, ModelEpochSummary):
-                check_monitor(callback.monitor, names, self._sep)
+        if self._log_unit == "epoch":
+            names.append("step")
+        check_monitors(self, LightningModuleDefault, names, self._sep)
 
     # ---------------------------------------------------------------------------------------------- what Lightning asks
 

@@ -1,0 +1,88 @@
+"""Whether what checkpoints, other callbacks and schedules watch is going to be logged."""
+
+from collections.abc import Iterable, Sequence
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, LambdaCallback, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_warn
+
+from fuse_core import LOSSES, TOTAL_LOSS, log_name, nearest_keys
+
+from .default_callbacks import DefaultModelCheckpoint
+from .model_epoch_summary import ModelEpochSummary
+
+SILENT_PACKAGES = ("fuse_lightning", "fuse_optim", "pytorch_lightning")
+"""Packages of callbacks that log nothing, but for the learning rate."""
+
+
+def names_to_log(prefix: str, losses: Iterable[str], metrics: Iterable[str], sep: str = ".") -> list[str]:
+    """What losses and metrics are logged as, in an epoch of one loader.
+
+    Example:
+        >>> names_to_log("train", ["cls"], ["auc"])
+        ['train.losses.cls', 'train.losses.total_loss', 'train.metrics.auc']
+    """
+    total = TOTAL_LOSS.removeprefix(f"{LOSSES}.")
+    parts = [*((LOSSES, name) for name in (*losses, total)), *(("metrics", name) for name in metrics)]
+    return [log_name(prefix, *part, sep=sep) for part in parts]
+
+
+def check_monitors(module: pl.LightningModule, ready_made: type, logged: Sequence[str], sep: str = ".") -> None:
+    """Refuse a monitor that is never logged.
+
+    Where a subclass or a callback of the user's may log it, that cannot be known: there is a warning if the monitor is
+    nearly the name of a loss or metric, and else nothing.
+
+    Args:
+        module: the module, whose training is about to start.
+        ready_made: the class that logs nothing but `logged`; the module is of it or of a subclass.
+        logged: names that are logged; a metric of several values may put them behind its own.
+        sep: the separator in names.
+
+    Raises:
+        ValueError: names who watches what, the nearest name that is logged, and all of them.
+    """
+    callbacks: list[Callback] = module.trainer.callbacks  # type: ignore[attr-defined]  # set by one of its connectors
+    rates = [name for callback in callbacks if isinstance(callback, LearningRateMonitor) for name in callback.lrs]
+    known = [*logged, *rates]
+    may_log = _what_may_log(module, ready_made, callbacks)
+    for monitor, watcher in _monitors(module.trainer, callbacks).items():
+        if monitor in known or any(monitor.startswith(name + sep) for name in logged if f"{sep}metrics{sep}" in name):
+            continue
+        cutoff = 0.6 if may_log is None else 0.85
+        nearest = [name for name in nearest_keys(monitor, known, cutoff=cutoff) if name in known]
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        if may_log is None:
+            raise ValueError(
+                f"{watcher} monitors {monitor!r}, which is never logged.{hint} Logged are: {', '.join(known)}."
+            )
+        if nearest:
+            rank_zero_warn(f"{watcher} monitors {monitor!r}, which nothing logs, unless {may_log} does.{hint}")
+
+
+def _monitors(trainer: pl.Trainer, callbacks: Iterable[Callback]) -> dict[str, str]:
+    """What is watched and must be there, and who watches it."""
+    monitors: dict[str, str] = {}
+    for callback in callbacks:
+        monitor = getattr(callback, "monitor", None)
+        is_counter = isinstance(callback, ModelCheckpoint) and monitor in ("epoch", "step")  # which Lightning adds
+        if isinstance(monitor, str) and getattr(callback, "strict", True) and not is_counter:
+            is_default = isinstance(callback, DefaultModelCheckpoint | ModelEpochSummary)
+            monitors.setdefault(monitor, "best_epoch_source" if is_default else type(callback).__name__)
+    for config in trainer.lr_scheduler_configs:
+        if config.reduce_on_plateau and config.strict and config.monitor is not None:
+            monitors.setdefault(config.monitor, type(config.scheduler).__name__)
+    return monitors
+
+
+def _what_may_log(module: pl.LightningModule, ready_made: type, callbacks: Iterable[Callback]) -> str | None:
+    """A class that may log values of its own: one that adds to the module what runs in training, or a callback."""
+    classes = type(module).__mro__
+    for below in classes[: classes.index(ready_made)]:
+        if any(callable(value) for name, value in vars(below).items() if name != "__init__"):
+            return below.__name__
+    for callback in callbacks:
+        package = type(callback).__module__.partition(".")[0]
+        if package not in SILENT_PACKAGES or isinstance(callback, LambdaCallback):
+            return type(callback).__name__
+    return None
