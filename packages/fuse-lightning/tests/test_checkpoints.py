@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import resource
 import signal
 from pathlib import Path
@@ -205,6 +206,40 @@ def test_a_disk_that_fills_up_while_training_leaves_the_last_epoch(
         AtomicCheckpointIO().save_checkpoint({"epoch": 2}, tmp_path / "last.ckpt")
     monkeypatch.undo()
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["epoch"] == 0
+
+
+class PressCtrlC(io.FileIO):
+    """A file on whose writing Ctrl-C is pressed, as the terminal does it: by a signal."""
+
+    def write(self, content):
+        os.kill(os.getpid(), signal.SIGINT)
+        return super().write(content)
+
+
+def test_ctrl_c_while_a_checkpoint_is_written_comes_through_and_leaves_the_previous_one(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
+    monkeypatch.setattr("pathlib.Path.open", lambda path, mode: PressCtrlC(path, "w"))
+    with pytest.raises(KeyboardInterrupt):
+        AtomicCheckpointIO().save_checkpoint({"epoch": 2}, path)
+    monkeypatch.undo()
+    assert AtomicCheckpointIO().load_checkpoint(path) == {"epoch": 1}
+    assert names(tmp_path) == {"last.ckpt"}
+
+
+def test_a_checkpoint_that_fails_after_ctrl_c_tells_its_own_error(tmp_path):
+    class Unwritable:
+        def __reduce__(self):
+            raise RuntimeError("no state")
+
+    def after_ctrl_c():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            AtomicCheckpointIO().save_checkpoint({"one": Unwritable()}, tmp_path / "last.ckpt")
+
+    with pytest.raises(RuntimeError, match="no state"):
+        after_ctrl_c()
 
 
 def test_the_trainer_writes_checkpoints_so_by_itself(make_module, make_trainer, make_loader):

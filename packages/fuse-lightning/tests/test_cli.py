@@ -49,6 +49,34 @@ class StopAfterFirstEpoch(pl.Callback):
             os.kill(os.getpid(), signal.SIGINT)
 '''
 
+OWN = """
+import torch.nn.functional as F
+from fuse_losses import LossDefault
+from fuse_models import ModelWrapSeqToDict
+
+class Own(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.model = ModelWrapSeqToDict(
+            model=torch.nn.Linear(5, 2), model_inputs=["data.x"], model_outputs=["model.logits.side"]
+        )
+        loss = LossDefault(pred="model.logits.side", target="data.label", callable=F.cross_entropy)
+        self.losses = torch.nn.ModuleDict({"side": loss})
+        self.validation_losses = torch.nn.ModuleDict({"other": loss})
+        self.test_losses = self.losses
+"""
+
+LOADERS = """
+from fuse_core import collate
+from torch.utils.data import DataLoader
+
+class TwoLoaders(pl.LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(Points(8), collate_fn=collate)
+    def val_dataloader(self):
+        return {"far": self.train_dataloader(), "near": self.train_dataloader()}
+"""
+
 CONFIGURATION = """
 run_dir: run
 seed_everything: 0
@@ -280,10 +308,41 @@ def test_wiring_prints_the_table_and_the_drawing(project, capsys):
     assert fuse_lightning("wiring", "--output", "docs/wiring.md") == 0
     printed = capsys.readouterr().out
     assert "model.logits.side  ModelWrapSeqToDict 'model'  LossDefault 'losses.side'" in printed
-    assert "flowchart LR" in printed
+    assert [title for title in ("train", "validation, test", "predict") if f"\n{title}\n\nkey " in f"\n{printed}"] == [
+        "train",
+        "validation, test",
+        "predict",
+    ]
+    assert printed.count("flowchart LR") == 3
     written = Path("docs/wiring.md").read_text()
-    assert "```mermaid\nflowchart LR" in written
+    drawings = re.findall(r"## (.*)\n\n```\nkey[^`]*```\n\n```mermaid\n(flowchart LR[^`]*)```\n", written)
+    assert [title for title, _ in drawings] == ["train", "validation, test", "predict"]
+    assert ["MetricDefault" in drawing for _, drawing in drawings] == [False, True, False]
     assert not Path("run").exists()
+
+
+def test_wiring_follows_a_module_of_ones_own_that_names_its_parts_likewise(edited, project, capsys):
+    edited("model", {"class_path": "points.Own"})
+    Path("points.py").write_text(f"{POINTS}\n{OWN}")
+    assert fuse_lightning("wiring") == 0
+    printed = capsys.readouterr().out
+    assert "train, test\n\nkey" in printed
+    assert "LossDefault 'losses.side'" in printed
+    assert "validation\n\nkey" in printed
+    assert "LossDefault 'losses.other'" in printed
+
+
+def test_wiring_tells_several_loaders_apart(edited, project, capsys):
+    Path("points.py").write_text(f"{POINTS}\n{LOADERS}")
+    metrics = yaml.safe_load(CONFIGURATION)["model"]["init_args"]["validation_metrics"]
+    edited("model.init_args.validation_metrics", {"near": metrics, "far": {}})
+    configuration = yaml.safe_load(Path("run.yaml").read_text())
+    configuration["data"] = {"class_path": "points.TwoLoaders"}
+    Path("run.yaml").write_text(yaml.safe_dump(configuration))
+    assert fuse_lightning("wiring") == 0
+    printed = capsys.readouterr().out
+    assert "train, validation.far\n\nkey" in printed
+    assert "validation.near\n\nkey" in printed
 
 
 def test_wiring_fails_where_a_key_is_missing(edited, capsys):

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
         Raises:
             OSError: it could not be written, for want of space for instance. The file that was there is as it was.
+            KeyboardInterrupt: Ctrl-C was pressed meanwhile. The file that was there is as it was.
         """
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
+        handled = sys.exception()
         try:
             with replace_file(path) as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:
-            cause = _os_error(error)
+            cause = _cause(error, handled)
+            if isinstance(cause, KeyboardInterrupt):
+                raise cause from None
             if cause is None:
                 raise
             kept = "The previous one is intact" if Path(path).exists() else "There was none before"
@@ -72,8 +77,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ) from error
 
 
-def _os_error(error: BaseException | None) -> OSError | None:
-    """The failure of the disk behind an error: torch's writer hides it behind one of its own."""
-    while error is not None and not isinstance(error, OSError):
+def _cause(error: BaseException | None, handled: BaseException | None) -> OSError | KeyboardInterrupt | None:
+    """The failure of the disk, or Ctrl-C, behind an error: torch's writer hides them behind one of its own.
+
+    Args:
+        error: what saving raised.
+        handled: what was being handled when saving began, with which it has nothing to do.
+    """
+    while error is not None and error is not handled:
+        if isinstance(error, OSError | KeyboardInterrupt):
+            return error
         error = error.__cause__ or error.__context__
-    return error
+    return None

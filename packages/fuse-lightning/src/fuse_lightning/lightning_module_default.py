@@ -7,9 +7,10 @@ from typing import Any, Literal, TypeAlias, get_args
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from fuse_core import GLOBAL_STEP, NDict, Wiring
+from fuse_core import GLOBAL_STEP, NDict, Wiring, WiringError
 
 from .best_epoch_source import BestEpochSource
 from .default_callbacks import callbacks_for_trainer, model_default_callbacks
@@ -20,10 +21,10 @@ from .loader_record import LoaderRecord
 from .loader_records import LoaderRecords
 from .mode_metrics import register_metrics
 from .model_export import check_only_tensors, save_best_or_last_model
+from .module_wiring import mode_losses, module_wiring
 from .monitors import check_monitors, names_to_log
 from .nonfinite_losses import NonFiniteLosses, NonFinitePolicy
 from .step_functions import step_extract_predictions, step_losses
-from .step_wiring import check_step_wiring
 
 LogUnit = Literal["optimizer_step", "epoch"]
 
@@ -191,33 +192,37 @@ class LightningModuleDefault(pl.LightningModule):
 
     # ------------------------------------------------------------------------------------------------------ the wiring
 
-    def wiring(
-        self, batch_dict: Mapping[str, Any], mode: str = "train", losses: Any = None, metrics: Any = None
-    ) -> Wiring:
+    def wiring(self, batch_dict: Mapping[str, Any], mode: str = "train", loader: str | None = None) -> Wiring:
         """Who writes and who reads which key in a step: to print, to draw, or to see whether it fits.
 
         Args:
             batch_dict: a batch as the loader gives it.
             mode: `"train"`, `"validation"`, `"test"` or `"predict"`.
-            losses: the losses of one of several loaders; None takes those of the mode.
-            metrics: as `losses`.
+            loader: the name of one of several loaders, where losses or metrics tell them apart.
 
         Raises:
+            ValueError: an unknown `mode`, or a `loader` that losses or metrics do not name.
             WiringError: something is read that nothing provides.
         """
-        if mode == "predict":
-            return check_step_wiring(batch_dict, self.model, prediction_keys=self.prediction_keys or ())
-        losses = self._losses_of(mode) if losses is None else losses
-        metrics = getattr(self, f"{mode}_metrics") if metrics is None else metrics
-        return check_step_wiring(batch_dict, self.model, losses, metrics)
+        return module_wiring(self, batch_dict, mode, loader)
 
     def _check_wiring(self, mode: str, batch_dict: Mapping[str, Any], loader_idx: int = 0) -> None:
         """Check the first batch of a loader."""
         if (mode, loader_idx) in self._checked_wiring:
             return
         self._checked_wiring.add((mode, loader_idx))
-        record = self._evaluation_records[mode][loader_idx] if mode in self._evaluation_records else self._train_record
-        self.wiring(batch_dict, mode, record.losses, record.metrics)
+        records = self._evaluation_records.get(mode)
+        loader = None if records is None else records[loader_idx].log_prefix.partition(".")[2]
+        self.wiring(batch_dict, mode, loader)
+        if mode == "train" and self.prediction_keys is not None:
+            self._warn_of_prediction_keys(batch_dict)
+
+    def _warn_of_prediction_keys(self, batch_dict: Mapping[str, Any]) -> None:
+        """Warn, before a night of training, of keys that predicting would fail for; its batches may hold others."""
+        try:
+            self.wiring(batch_dict, "predict")
+        except WiringError as error:
+            rank_zero_warn(f"With batches like those of training, predict would fail. {error}")
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Check the wiring on the first batch."""
@@ -323,8 +328,8 @@ class LightningModuleDefault(pl.LightningModule):
         check_loaders_have_batches(self.trainer, stage)
 
     def _losses_of(self, mode: str) -> nn.ModuleDict:
-        own = {"validation": [self.validation_losses], "test": [self.test_losses, self.validation_losses]}.get(mode, [])
-        return next((losses for losses in own if losses is not None), self.losses)
+        losses: nn.ModuleDict = mode_losses(self, mode)
+        return losses
 
     def _start_training_epoch(self) -> None:
         self._train_record.start()

@@ -51,7 +51,7 @@ class LoaderRecords:
             )
             for position, name in enumerate(names)
         ]
-        for record, loader in zip(self._records, _in_order(loaders), strict=True):
+        for record, loader in zip(self._records, in_order(loaders), strict=True):
             record.start(loader)
 
     def log(self, pl_module: pl.LightningModule, sep: str) -> None:
@@ -68,7 +68,8 @@ class LoaderRecords:
         return self._copies[position]
 
 
-def _in_order(loaders: Any) -> list[Any]:
+def in_order(loaders: Any) -> list[Any]:
+    """The loaders of what a Trainer was given: a loader, a sequence of them, or a mapping."""
     if isinstance(loaders, Mapping):
         return list(loaders.values())
     return list(loaders) if isinstance(loaders, list | tuple) else [loaders]

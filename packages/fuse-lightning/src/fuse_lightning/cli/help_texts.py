@@ -63,7 +63,8 @@ COMMAND_HELP = {
     "predict": _EVALUATE.format("predict", "Predict, and write predictions.csv to the run folder, a row per sample.")
     + "  --overwrite           replace predictions.csv\n",
     "wiring": "usage: fuse-lightning wiring --config FILE [options]\n\n"
-    "Take one training batch and follow the keys from component to component: a table and a Mermaid drawing.\n"
+    "Take a batch of each loader and follow the keys from component to component: a table and a Mermaid drawing for\n"
+    "training, validation, test and prediction, those that are alike together.\n"
     "The exit code is 1 where a key is missing.\n\n"
     + _CONFIGURATION.format(starting_point="")
     + """

@@ -41,6 +41,7 @@ from .wiring import write_wiring
 TASKS: dict[str, Task] = {"classification": classification, "segmentation": segmentation}
 STAGES = ("train", "infer", "eval")
 RUNS_DIR = Path("runs")
+INTERRUPTED = 130  # the exit code after Ctrl-C: by convention, 128 and the number of the signal
 GIVEN = {field.name for field in dataclasses.fields(Settings)} - {"style"}  # settings that arguments give
 
 MakeModule = Callable[[Task, nn.Module, Settings, Path], pl.LightningModule]
@@ -93,8 +94,9 @@ def main(
         run_stages(options, given, command, style, make_module)
     except BadInputError as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:  # outside of training
-        sys.exit("interrupted")
+    except KeyboardInterrupt as interruption:
+        print(str(interruption) or "interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 def run_stages(
@@ -113,11 +115,14 @@ def run_stages(
     module = make_module(task, model, settings, run_dir / MODEL_DIR)  # blocks 3 to 5: it asks the task and optimizer.py
     if "train" in options.stages:
         first_batch = next(iter(make_training_loader(task, splits.train, settings)))
-        write_wiring(task, model, first_batch, run_dir)  # stops here where a key is misspelled
+        write_wiring(module, task.PREDICTION_KEYS, first_batch, run_dir)  # stops here where a key is misspelled
         start = time.perf_counter()
         # Block 6. What is trained is in the module then, and in the run folder, from where the next stages take it.
-        if not train(task, module, splits, settings, run_dir):
-            sys.exit(f"interrupted. To go on: {command} --resume --run-dir {shlex.quote(str(run_dir))}")
+        try:
+            train(task, module, splits, settings, run_dir)
+        except KeyboardInterrupt:
+            to_go_on = f"{command} --resume --run-dir {shlex.quote(str(run_dir))}"
+            raise KeyboardInterrupt(f"interrupted. To go on: {to_go_on}") from None
         print(f"training time: {time.perf_counter() - start:.1f} s")
     if "infer" in options.stages:  # block 7
         task.save_predictions(predict(task, module, splits, settings, run_dir), run_dir)

@@ -6,7 +6,8 @@ Keys: training reads what model, losses and metrics name; prediction keeps the t
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -62,8 +63,19 @@ def make_trainer(settings: Settings, run_dir: Path, **arguments: Any) -> pl.Trai
     )
 
 
-def train(task: Task, module: pl.LightningModule, splits: Splits, settings: Settings, run_dir: Path) -> bool:
-    """Train, from the start or from the last checkpoint where there is one; returns False where Ctrl-C ended it.
+@contextmanager
+def ctrl_c_comes_through() -> Iterator[None]:
+    """Ends with KeyboardInterrupt after Ctrl-C, where Lightning, once it has shut down, exits as after a failure."""
+    try:
+        yield
+    except SystemExit as ending:
+        if isinstance(ending.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+
+
+def train(task: Task, module: pl.LightningModule, splits: Splits, settings: Settings, run_dir: Path) -> None:
+    """Train, from the start or from the last checkpoint where there is one.
 
     Each attempt logs to a folder of its own, `logs/csv/version_<n>` and `logs/tensorboard/version_<n>`; look at the
     latter with `tensorboard --logdir <run folder>/logs`. Other loggers of Lightning's (Weights & Biases, MLflow) are a
@@ -80,7 +92,7 @@ def train(task: Task, module: pl.LightningModule, splits: Splits, settings: Sett
     )
     # What Lightning warns of is what `--resume` is for, and run_folder.py has seen to the rest.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    try:
+    with ctrl_c_comes_through():
         trainer.fit(
             module,
             train_dataloaders=make_training_loader(task, splits.train, settings),
@@ -88,14 +100,6 @@ def train(task: Task, module: pl.LightningModule, splits: Splits, settings: Sett
             ckpt_path=last if last.exists() else None,
             weights_only=True,  # a checkpoint is data: one that would run code is refused
         )
-    except SystemExit:  # how Lightning ends after Ctrl-C
-        if not trainer.interrupted:
-            raise
-    except RuntimeError as error:
-        # How torch ends after Ctrl-C while it writes a checkpoint. The file is the one before then, which is whole.
-        if not isinstance(error.__context__, KeyboardInterrupt):
-            raise
-    return not trainer.interrupted
 
 
 class CheckpointAtStart(Callback):
@@ -122,5 +126,6 @@ def predict(
     loader = make_evaluation_loader(task, "test", splits.test, settings)
     # For sets too large for memory: fuse_lightning.PredictionsToFile as a callback of the trainer, which writes each
     # batch when it is predicted, and return_predictions=False here.
-    batches = trainer.predict(module, loader, ckpt_path=run_dir / MODEL_DIR / BEST_CHECKPOINT, weights_only=True)
+    with ctrl_c_comes_through():
+        batches = trainer.predict(module, loader, ckpt_path=run_dir / MODEL_DIR / BEST_CHECKPOINT, weights_only=True)
     return cast(Sequence[Mapping[str, Any]], batches)

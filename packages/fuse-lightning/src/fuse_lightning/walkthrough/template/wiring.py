@@ -1,15 +1,13 @@
 """The check, before the first step, that every key that is read is there; and `wiring.md`, which shows who reads it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import pytorch_lightning as pl
 
 from fuse_core import Wiring
 from fuse_lightning import check_step_wiring
-
-from .task import Task
 
 WIRING_FILE = "wiring.md"
 HEADER = ("key", "written by", "read by")
@@ -19,13 +17,16 @@ ABOUT = (
 )
 
 
-def write_wiring(task: Task, model: nn.Module, batch_dict: Mapping[str, Any], run_dir: Path) -> None:
-    """Follow the keys from the batch through model, losses and metrics, and write `wiring.md`.
+def write_wiring(
+    module: pl.LightningModule, prediction_keys: Sequence[str], batch_dict: Mapping[str, Any], run_dir: Path
+) -> None:
+    """Follow the keys from the batch through the module's model, losses and metrics, and write `wiring.md`.
 
     Raises:
         WiringError: a key is misspelled or missing: says which component wants it, and the nearest keys there are.
     """
-    wiring = check_step_wiring(batch_dict, model, task.make_losses(), task.make_metrics(), task.PREDICTION_KEYS)
+    parts: Any = module  # those of a LightningModule of your own have the same names
+    wiring = check_step_wiring(batch_dict, parts.model, parts.losses, parts.train_metrics, prediction_keys)
     drawing = wiring.to_mermaid()
     lines = [f"| {' | '.join(row)} |" for row in (HEADER, ("---",) * 3, *wiring_rows(wiring))]
     notes = [f"\n{note}" for note in wiring.notes]

@@ -1,0 +1,56 @@
+"""Who writes and who reads which key in the steps of a LightningModule."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+
+from fuse_core import Wiring
+
+from .loader_components import LoaderComponents, of_loader
+from .step_wiring import check_step_wiring
+
+
+def module_wiring(
+    module: pl.LightningModule, batch_dict: Mapping[str, Any], mode: str = "train", loader: str | None = None
+) -> Wiring:
+    """Follow the keys of a module's step.
+
+    Args:
+        module: has a `model`, and may have `losses`, `validation_losses`, `test_losses`, `train_metrics`,
+            `validation_metrics`, `test_metrics` and `prediction_keys`, as LightningModuleDefault has them.
+        batch_dict: a batch as the loader gives it.
+        mode: `"train"`, `"validation"`, `"test"` or `"predict"`.
+        loader: the name of one of several loaders, where losses or metrics tell them apart.
+
+    Raises:
+        ValueError: an unknown `mode`, or a `loader` that losses or metrics do not name.
+        WiringError: something is read that nothing provides.
+    """
+    parts: Any = module
+    if mode == "predict":
+        keys = getattr(parts, "prediction_keys", None) or ()
+        return check_step_wiring(batch_dict, parts.model, prediction_keys=keys)
+    if mode not in ("train", "validation", "test"):
+        raise ValueError(f"wiring(mode=) is 'train', 'validation', 'test' or 'predict', got {mode!r}.")
+    losses, metrics = (
+        _of_loader(components, mode, loader)
+        for components in (mode_losses(module, mode), getattr(parts, f"{mode}_metrics", None))
+    )
+    return check_step_wiring(batch_dict, parts.model, losses, metrics)
+
+
+def mode_losses(module: pl.LightningModule, mode: str) -> Any:
+    """The losses that a module uses in a mode: its own, or those of the mode that it follows; None for none."""
+    own = {"validation": ["validation_losses"], "test": ["test_losses", "validation_losses"]}.get(mode, [])
+    groups = [getattr(module, name, None) for name in (*own, "losses")]
+    return next((losses for losses in groups if losses is not None), None)
+
+
+def _of_loader(components: Any, mode: str, loader: str | None) -> Any:
+    if isinstance(components, LoaderComponents) and (loader is None or loader not in components):
+        names = ", ".join(map(repr, components))
+        raise ValueError(
+            f"The {mode} of this module tells loaders apart: wiring(loader=) is one of {names}, got {loader!r}."
+        )
+    return components if components is None else of_loader(components, loader)
