@@ -1,4 +1,7 @@
-"""A small regression for tests that train."""
+"""A small regression for tests that train, and a disk that is full."""
+
+import resource
+import signal
 
 import pytest
 import pytorch_lightning as pl
@@ -71,3 +74,14 @@ def make_trainer(tmp_path):
         return pl.Trainer(**defaults | options)
 
     return make
+
+
+@pytest.fixture
+def small_files():
+    """A limit to the size of files, which looks to the writer like a disk that is full."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, handler)

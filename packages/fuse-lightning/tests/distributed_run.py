@@ -53,7 +53,11 @@ class BadOnOneProcess(Loss):
 def loader(count, batch_size=4, collate_fn=collate):
     generator = torch.Generator().manual_seed(count)
     inputs = torch.randn(count, 3, generator=generator)
-    samples = [NDict({"data": {"sample_id": i, "x": x, "y": x.sum(0, keepdim=True)}}) for i, x in enumerate(inputs)]
+    samples = [
+        # Of the two processes, the first sees whole numbers in the lists, the second fractions.
+        NDict({"data": {"sample_id": i, "x": x, "y": x.sum(0, keepdim=True), "list": [i / 2] if i % 2 else [i // 2]}})
+        for i, x in enumerate(inputs)
+    ]
     return torch.utils.data.DataLoader(samples, batch_size=batch_size, collate_fn=collate_fn)
 
 
@@ -97,9 +101,9 @@ def measure(folder, processes):
     trainer = make_trainer(folder, processes)
     trainer.fit(make_module(folder, norm=False), loader(10))
     results["train"] = {key: value.item() for key, value in trainer.callback_metrics.items()}
-    writer = PredictionsToFile(folder / f"predictions_{processes}.csv")
-    trainer = make_trainer(folder, processes, callbacks=[writer])
-    trainer.predict(make_module(folder, prediction_keys=["model.y"]), loader(11), return_predictions=False)
+    writers = [PredictionsToFile(folder / f"predictions_{processes}.{suffix}") for suffix in ("csv", "parquet")]
+    trainer = make_trainer(folder, processes, callbacks=writers)
+    trainer.predict(make_module(folder, prediction_keys=["model.y", "data.list"]), loader(11), return_predictions=False)
     return results
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -39,8 +40,13 @@ def two(folder):
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory):
-    return load_script().measure(tmp_path_factory.mktemp("single"), 1)
+def single(tmp_path_factory):
+    return tmp_path_factory.mktemp("single")
+
+
+@pytest.fixture(scope="module")
+def one(single):
+    return load_script().measure(single, 1)
 
 
 @pytest.mark.parametrize("mode", ["validate", "test"])
@@ -62,9 +68,19 @@ def test_training_losses_are_means_over_the_samples_of_both_processes(one, two):
 def test_predictions_are_in_order_and_none_is_repeated(folder, one, two):
     with (folder / "predictions_2.csv").open() as file:
         header, *rows = csv.reader(file)
-    assert header == ["data.sample_id", "model.y.0"]
+    assert header == ["data.sample_id", "model.y.0", "data.list"]
     assert [int(row[0]) for row in rows] == list(range(11))
     assert not list(folder.glob(".predictions*"))
+
+
+def test_predictions_have_the_types_that_hold_those_of_both_processes(folder, single, one):
+    table = pq.read_table(folder / "predictions_2.parquet")
+    assert [str(field.type) for field in table.schema] == ["int64", "float", "list<element: double>"]
+    alone = pq.read_table(single / "predictions_1.parquet")
+    assert table.schema == alone.schema
+    for name in ("data.sample_id", "data.list"):
+        assert table[name].to_pylist() == alone[name].to_pylist()
+    assert table["model.y.0"].to_pylist() == pytest.approx(alone["model.y.0"].to_pylist(), rel=1e-6)
 
 
 def test_a_batch_that_one_process_skips_leaves_all_with_the_same_weights(two):

@@ -1,5 +1,6 @@
 import builtins
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,6 +37,36 @@ def test_no_predictions_are_an_error():
 def test_half_precision_is_widened():
     table = convert_predictions_to_dataframe([{"x": torch.tensor([0.5], dtype=torch.bfloat16)}])
     assert table["x"].tolist() == [0.5]
+
+
+def test_arrays_are_taken_as_tensors_are_and_nested_mappings_as_their_keys():
+    half = np.array([[0.5, 0.25]], np.float16)
+    table = convert_predictions_to_dataframe([{"model": {"y": half, "n": np.array([3])}, "id": np.array(["a"])}])
+    assert table.to_dict("list") == {"model.y.0": [0.5], "model.y.1": [0.25], "model.n": [3], "id": ["a"]}
+    assert table["model.y.0"].dtype == np.float32
+
+
+def test_of_a_list_of_tensors_the_rows_hold_numbers_or_arrays():
+    boxes = [torch.zeros(2, 4, dtype=torch.bfloat16, requires_grad=True), torch.zeros(0, 4)]
+    batch = {"data.sample_id": [torch.tensor(7), torch.tensor(8)], "boxes": boxes}
+    table = convert_predictions_to_dataframe([batch])
+    assert table["data.sample_id"].tolist() == [7, 8]
+    assert [(type(box), box.dtype, box.shape) for box in table["boxes"]] == [
+        (np.ndarray, np.float32, (2, 4)),
+        (np.ndarray, np.float32, (0, 4)),
+    ]
+
+
+def test_batches_may_lack_columns_and_values():
+    table = convert_predictions_to_dataframe([{"x": torch.tensor([1]), "y": [2]}, {"x": [None]}])
+    assert table["x"].isna().tolist() == [False, True]
+    assert table["y"].isna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize(("value", "kind"), [("text", "str"), (0.5, "float"), (None, "NoneType")])
+def test_one_value_for_a_whole_batch_is_rejected(value, kind):
+    with pytest.raises(TypeError, match=rf"with an entry per sample; 'x' is a {kind}\. Leave it out, or repeat it"):
+        convert_predictions_to_dataframe([{"x": value}])
 
 
 def test_maps_are_rejected():

@@ -1,5 +1,9 @@
 import csv
+import errno
+import json
+from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -79,6 +83,88 @@ def test_an_earlier_file_stays_until_the_new_one_is_whole(predict, make_loader, 
     assert {path.name for path in tmp_path.iterdir()} == {"predictions.csv"}
 
 
+@pytest.fixture
+def predict_batches(make_module, make_trainer, make_loader, tmp_path):
+    """Predicts what it is given for each batch of four samples."""
+
+    def run(*batches, name="predictions.csv", **options):
+        module = make_module(prediction_keys=[])
+        module.predict_step = lambda batch, batch_idx, dataloader_idx=0: batches[batch_idx]
+        trainer = make_trainer(callbacks=[PredictionsToFile(tmp_path / name)], **options)
+        return trainer.predict(module, make_loader(4 * len(batches)))
+
+    return run
+
+
+def test_types_that_change_after_the_first_batch_lose_nothing(predict_batches, tmp_path):
+    boxes = [torch.arange(2 * count).view(count, 2) for count in (2, 0, 1, 3)]
+    first = {"score": torch.tensor([1, 2, 3, 4]), "label": [0, 1, 0, 1], "boxes": boxes}
+    second = {"score": torch.full((4,), 0.5), "label": [None, 1, "?", 0], "boxes": [None, *boxes[:3]]}
+    predict_batches(first, second, name="predictions.parquet")
+    table = pq.read_table(tmp_path / "predictions.parquet")
+    assert table["score"].to_pylist() == [1, 2, 3, 4, 0.5, 0.5, 0.5, 0.5]
+    assert table["label"].to_pylist() == ["0", "1", "0", "1", None, "1", "?", "0"]
+    lists = [box.tolist() for box in boxes]
+    assert table["boxes"].to_pylist() == [*lists, None, *lists[:3]]
+
+
+def test_a_file_that_cannot_be_written_leaves_the_earlier_one_and_the_predictions(
+    predict_batches, tmp_path, monkeypatch
+):
+    path = tmp_path / "predictions.csv"
+    path.write_text("earlier")
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fuse_lightning.predictions_to_file._write_csv", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        predict_batches({"x": [4, 5, 6, 7]})
+    assert path.read_text() == "earlier"
+    (kept,) = (other for other in tmp_path.iterdir() if other != path)
+    assert f"predictions.csv was not written. The predictions are kept in {kept}, until" in error.value.__notes__[-1]
+    assert [json.loads(line) for line in kept.read_text().splitlines()] == [[0, i, 4 + i] for i in range(4)]
+    monkeypatch.undo()
+    predict_batches({"x": [4, 5, 6, 7]})
+    assert [other.name for other in tmp_path.iterdir()] == ["predictions.csv"]
+
+
+def test_a_disk_that_fills_up_while_predicting_leaves_the_earlier_file_alone(predict_batches, tmp_path, small_files):
+    path = tmp_path / "predictions.csv"
+    path.write_text("earlier")
+    with pytest.raises(OSError, match="File too large"):
+        predict_batches({"x": ["a"] * 4}, {"x": ["b" * 100_000] * 4})
+    assert path.read_text() == "earlier"
+    assert [other.name for other in tmp_path.iterdir()] == ["predictions.csv"]
+
+
+def test_only_the_batches_that_are_predicted_are_written(predict_batches, tmp_path):
+    predict_batches({"x": [0, 1, 2, 3]}, {"x": [4, 5, 6, 7]}, limit_predict_batches=1)
+    assert read(tmp_path / "predictions.csv") == [["x"], ["0"], ["1"], ["2"], ["3"]]
+
+
+def test_a_trial_run_leaves_the_earlier_file_alone(predict_batches, tmp_path):
+    path = tmp_path / "predictions.csv"
+    path.write_text("earlier")
+    predict_batches({"x": [0, 1, 2, 3]}, fast_dev_run=True)
+    assert path.read_text() == "earlier"
+    assert [other.name for other in tmp_path.iterdir()] == ["predictions.csv"]
+
+
+def test_a_folder_in_the_file_s_place_is_told_before_predicting(predict_batches, tmp_path):
+    (tmp_path / "predictions.csv").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"is the file to write, but .+predictions\.csv is a folder"):
+        predict_batches({"x": [0, 1, 2, 3]})
+
+
+def test_a_key_called_loader_does_not_go_with_several_loaders(make_module, make_trainer, make_loader, tmp_path):
+    module = make_module(prediction_keys=[])
+    module.predict_step = lambda batch, batch_idx, dataloader_idx=0: {"loader": batch["data.sample_id"]}
+    trainer = make_trainer(callbacks=[PredictionsToFile(tmp_path / "p.csv")])
+    with pytest.raises(ValueError, match="tells them in a column 'loader', but predict_step returns that key too"):
+        trainer.predict(module, [make_loader(2), make_loader(2)])
+
+
 def test_what_was_written_stays_out_of_memory(make_module, make_trainer, make_loader, tmp_path, monkeypatch):
     lengths = []
     write = RowFile.write
@@ -95,42 +181,124 @@ def test_what_was_written_stays_out_of_memory(make_module, make_trainer, make_lo
     assert 0 < lengths[0] < lengths[1] < lengths[2]
 
 
+def collected(path, *batches, first=0, step=1):
+    """The rows that batches of columns make on one process, whose samples are every `step`-th."""
+    rows = RowFile(path)
+    for columns in batches:
+        count = max(map(len, columns.values()))
+        rows.write(0, range(first, first + count * step, step), columns)
+        first += count * step
+    return rows.close()
+
+
 def test_rows_of_processes_are_merged_and_repeated_ones_dropped(tmp_path):
-    paths = []
+    parts = []
     for rank, positions in enumerate(([0, 2, 4], [1, 3, 0])):  # the last one is padding
         rows = RowFile(tmp_path / f"rank{rank}")
         rows.write(0, positions[:2], {"id": positions[:2], "text": ["a", "b"]})
         rows.write(0, positions[2:], {"id": positions[2:], "text": ["c"]})
-        rows.close()
-        paths.append(rows.path)
-    columns, merged = merge_rows(paths, drop_repeated=True)
-    assert columns == {"id": "int64", "text": "str"}
+        parts.append(rows.close())
+    columns, merged = merge_rows(parts, drop_repeated=True)
+    assert columns == {"id": "int64", "text": "text"}
     assert [row[1:] for row in merged] == [[0, 0, "a"], [1, 1, "a"], [2, 2, "b"], [3, 3, "b"], [4, 4, "c"]]
+
+
+def write_and_read(folder, *processes):
+    """A table of what each process has collected, by way of a Parquet file."""
+    parts = [
+        collected(folder / f"rank{rank}", *batches, first=rank, step=len(processes))
+        for rank, batches in enumerate(processes)
+    ]
+    writer = PredictionsToFile(folder / "p.parquet")
+    writer._write(*merge_rows(parts, drop_repeated=len(parts) > 1), [])
+    return pq.read_table(writer.path)
+
+
+BIG = 2**60 + 1  # which no float64 is
+
+
+@pytest.mark.parametrize(
+    ("early", "late", "kind", "values"),
+    [
+        ([1, 2], [0.5], "double", [1.0, 2.0, 0.5]),
+        ([1, 2], [None], "int64", [1, 2, None]),
+        ([None], [0.5], "double", [None, 0.5]),
+        ([None], [None], "null", [None, None]),
+        ([True], [2], "int64", [1, 2]),
+        ([True], [None, False], "bool", [True, None, False]),
+        (["a"], ["long" * 10_000], "string", ["a", "long" * 10_000]),
+        ([1], ["one"], "string", ["1", "one"]),
+        ([0.5, None], ["half"], "string", ["0.5", None, "half"]),
+        ([BIG], [None], "int64", [BIG, None]),
+        ([BIG], [0.5], "string", [str(BIG), "0.5"]),
+        ([1], [2**70], "string", ["1", str(2**70)]),
+        ([[]], [[1], [0.5, None]], "list<element: double>", [[], [1.0], [0.5, None]]),
+        ([[1, 2], None], [[3]], "list<element: int64>", [[1, 2], None, [3]]),
+        ([["a"]], [[1]], "list<element: string>", [["a"], ["1"]]),
+        ([[[1]], []], [[[], [0.5]]], "list<element: list<element: double>>", [[[1.0]], [], [[], [0.5]]]),
+        ([[1]], [2], "string", ["[1]", "2"]),
+        ([("test", 1)], [("test", 2)], "string", ["('test', 1)", "('test', 2)"]),
+        ([Path("a.png")], [b"b"], "string", ["a.png", "b'b'"]),
+        ([1j], [{"a": 1}], "string", ["1j", "{'a': 1}"]),
+        (["caf\udce9"], ["b"], "string", ["caf\\udce9", "b"]),  # a file name that is no UTF-8
+        ([np.int32(1)], [np.float64(0.5)], "double", [1.0, 0.5]),
+        ([np.str_("a")], [None], "string", ["a", None]),
+        (np.array([1, 2]), [None], "int64", [1, 2, None]),
+        (np.array([1, 2], np.int32), np.array([0.5], np.float32), "double", [1.0, 2.0, 0.5]),
+        (np.array([0.5], np.float32), [None], "float", [0.5, None]),
+        (np.array([True]), np.array([2], np.uint8), "uint8", [1, 2]),
+        (np.array([BIG]), np.array([0.5]), "string", [str(BIG), "0.5"]),
+        (np.array([2**63], np.uint64), np.array([1]), "string", [str(2**63), "1"]),
+        ([np.array([1, 2], np.float32)], [np.zeros(0, np.float32)], "list<element: float>", [[1.0, 2.0], []]),
+        ([np.zeros((2, 1))], [np.zeros((0, 1))], "list<element: list<element: double>>", [[[0.0], [0.0]], []]),
+    ],
+)
+def test_a_column_has_the_smallest_type_that_holds_all_batches(tmp_path, early, late, kind, values):
+    table = write_and_read(tmp_path, [{"x": early}, {"x": late}])
+    assert str(table.schema.field("x").type) == kind
+    assert table["x"].to_pylist() == values
+
+
+def test_types_of_columns_hold_the_values_of_all_processes(tmp_path):
+    batches = [{"x": [1], "y": ["a"]}], [{"y": [None], "x": [0.5], "z": [[]]}]
+    table = write_and_read(tmp_path, *batches)
+    assert [f"{field.name} {field.type}" for field in table.schema] == [
+        "x double",
+        "y string",
+        "z list<element: null>",
+    ]
+    assert table.to_pylist() == [{"x": 1.0, "y": "a", "z": None}, {"x": 0.5, "y": None, "z": []}]
+
+
+def test_columns_that_a_batch_lacks_are_empty_there(tmp_path):
+    batches = [{"a": [1], "b": [2]}, {"c": ["x"], "a": [3]}, {"b": [4]}]
+    assert write_and_read(tmp_path, batches).to_pylist() == [
+        {"a": 1, "b": 2, "c": None},
+        {"a": 3, "b": None, "c": "x"},
+        {"a": None, "b": 4, "c": None},
+    ]
 
 
 def test_numbers_keep_their_value_and_text_its_line_breaks(tmp_path):
     values = {
-        "tenth": torch.tensor([0.1, torch.nan]).numpy(),
-        "exact": torch.tensor([0.1, torch.inf], dtype=torch.float64).numpy(),
-        "text": ["a\nb", ("test", 1)],
+        "tenth": torch.tensor([0.1, torch.nan, 0.2]).numpy(),
+        "exact": torch.tensor([0.1, torch.inf, 0.2], dtype=torch.float64).numpy(),
+        "text": ["a\nb", ("test", 1), None],
     }
     writer = PredictionsToFile(tmp_path / "t.csv")
-    rows = RowFile(tmp_path / "rows")
-    rows.write(0, [0, 1], values)
-    rows.close()
-    writer._write(*merge_rows([rows.path], drop_repeated=False), [])
+    part = collected(tmp_path / "rows", values, {"tenth": [None], "exact": [1], "text": [[1, "a"]]})
+    writer._write(*merge_rows([part], drop_repeated=False), [])
     assert read(tmp_path / "t.csv") == [
         ["tenth", "exact", "text"],
         ["0.1", "0.1", "a\nb"],
         ["nan", "inf", "('test', 1)"],
+        ["0.2", "0.2", ""],
+        ["", "1", "[1, 'a']"],
     ]
 
 
-def test_batches_must_agree_in_columns_and_samples(tmp_path):
+def test_batches_must_have_a_value_a_sample(tmp_path):
     rows = RowFile(tmp_path / "rows")
-    rows.write(0, [0], {"a": [1]})
-    with pytest.raises(ValueError, match="different columns: a; then b"):
-        rows.write(0, [1], {"b": [1]})
     with pytest.raises(ValueError, match="A batch of 2 samples gives 1 values of 'a'"):
         rows.write(0, [1, 2], {"a": [1]})
     rows.remove()
@@ -138,10 +306,8 @@ def test_batches_must_agree_in_columns_and_samples(tmp_path):
 
 
 def test_nothing_to_write_is_an_error(tmp_path):
-    rows = RowFile(tmp_path / "rows")
-    rows.close()
     with pytest.raises(ValueError, match=r"no predictions to write\. Was the loader empty"):
-        merge_rows([rows.path], drop_repeated=False)
+        merge_rows([RowFile(tmp_path / "rows").close()], drop_repeated=False)
 
 
 def test_predictions_must_be_a_mapping(make_module, make_trainer, make_loader, tmp_path):

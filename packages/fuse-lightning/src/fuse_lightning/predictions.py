@@ -1,10 +1,12 @@
 """Predictions as a table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 from torch import Tensor
+
+from fuse_core import NDict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,7 +16,9 @@ def convert_predictions_to_dataframe(predictions: Sequence[Mapping[str, Any]]) -
     """The predictions of `Trainer.predict`, a row per sample.
 
     A value that is one number, or not a tensor, becomes the column `<key>`; a vector becomes the columns `<key>.0`,
-    `<key>.1` and so on.
+    `<key>.1` and so on. Of a list of tensors, such as the boxes found in each image, the column holds arrays. NumPy
+    arrays are taken as tensors are, and nested mappings as their keys with dots. Where a batch lacks a column of
+    others, its rows have none there.
 
     Args:
         predictions: for each batch, a mapping of keys to tensors `[B]` or `[B, N]`, or lists with an entry per sample;
@@ -22,9 +26,11 @@ def convert_predictions_to_dataframe(predictions: Sequence[Mapping[str, Any]]) -
 
     Raises:
         ImportError: pandas is not installed.
+        TypeError: a value is no tensor, array or list.
         ValueError: a tensor has another rank, or there are no predictions.
 
     Example:
+        >>> import torch
         >>> batches = [{"data.sample_id": ["a", "b"], "model.output.cls": torch.tensor([[0.25, 0.75], [0.5, 0.5]])}]
         >>> print(convert_predictions_to_dataframe(batches).to_csv(index=False))
         data.sample_id,model.output.cls.0,model.output.cls.1
@@ -46,14 +52,18 @@ def convert_predictions_to_dataframe(predictions: Sequence[Mapping[str, Any]]) -
 
 
 def prediction_columns(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns that the predictions of one batch make: arrays of one axis, and lists."""
+    """The columns that the predictions of one batch make: arrays of one axis, and lists with a value per sample."""
     columns: dict[str, Any] = {}
-    for key, value in batch.items():
-        if not isinstance(value, Tensor):
-            columns[key] = list(value)
+    for key, value in NDict(batch).items():
+        if not isinstance(value, Tensor | np.ndarray):
+            if isinstance(value, str | bytes) or not isinstance(value, Collection):
+                raise TypeError(
+                    f"Predictions are tensors, arrays or lists, with an entry per sample; {key!r} is a "
+                    f"{type(value).__name__}. Leave it out, or repeat it for each sample."
+                )
+            columns[key] = [_array(one) if isinstance(one, Tensor | np.ndarray) else one for one in value]
             continue
-        half = value.is_floating_point() and value.itemsize < 4  # which numpy or pandas may not know
-        array = value.detach().to("cpu", torch.float32 if half else value.dtype).numpy()
+        array = _array(value)
         if array.ndim == 1:
             columns[key] = array
         elif array.ndim == 2:
@@ -64,3 +74,13 @@ def prediction_columns(batch: Mapping[str, Any]) -> dict[str, Any]:
                 f"{array.shape}. Leave it out of prediction_keys, or save it in on_predict_batch_end."
             )
     return columns
+
+
+def _array(value: Tensor | np.ndarray[Any, Any]) -> Any:
+    """On the CPU; of a single value, the value."""
+    if isinstance(value, Tensor):
+        half = value.is_floating_point() and value.itemsize < 4  # which numpy or pandas may not know
+        value = (value.float() if half else value).numpy(force=True)
+    elif value.dtype == np.float16:
+        value = value.astype(np.float32)
+    return value[()]

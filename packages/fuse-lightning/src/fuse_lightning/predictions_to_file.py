@@ -13,7 +13,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BasePredictionWriter
 
 from .atomic_file import replace_file
-from .prediction_rows import Row, RowFile, gather_files, merge_rows
+from .prediction_kinds import LONG, NOTHING, TEXT, Kind, is_float
+from .prediction_rows import Columns, Row, RowFile, gather_rows, merge_rows
 from .predictions import prediction_columns
 
 ROWS_AT_ONCE = 8192
@@ -25,13 +26,19 @@ class PredictionsToFile(BasePredictionWriter):
     The columns are those of `convert_predictions_to_dataframe`; with several loaders `loader` comes first, its name or
     position. Each batch goes to disk when it is predicted, so that memory stays bounded, with
     `Trainer.predict(return_predictions=False)`. At the end the rows of all processes are brought together, and samples
-    that a distributed sampler repeats are dropped. The file appears when it is whole.
+    that a distributed sampler repeats are dropped. The file appears when it is whole; a trial run, with
+    `Trainer(fast_dev_run=True)`, writes none.
+
+    In Parquet a column has the smallest type that holds the values of all batches: whole numbers become float64 where
+    another batch has fractions, None is null, lists are lists. A column of numbers and text, or of anything else that
+    has no type in common, is text, as it is in CSV.
 
     Args:
         path: the file to write; `.csv` or `.parquet`. Parquet needs pyarrow: `pip install "fuse-lightning[parquet]"`.
 
     Raises:
         ValueError: another suffix.
+        IsADirectoryError: when predicting starts, `path` is a folder.
         ImportError: Parquet without pyarrow.
 
     Example:
@@ -49,12 +56,16 @@ class PredictionsToFile(BasePredictionWriter):
                 'Parquet files need pyarrow: pip install "fuse-lightning[parquet]", or write a .csv file.'
             )
         self._rows: RowFile | None = None
+        self._files: list[Path] = []  # to be removed in the end
         self._samples: dict[int, int] = {}
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open this process's file."""
+        if self.path.is_dir():
+            raise IsADirectoryError(f"PredictionsToFile(path=) is the file to write, but {self.path} is a folder.")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._rows = RowFile(self.path.with_name(f".{self.path.name}.rank{trainer.global_rank}"))
+        self._files = [self._rows.path]
         self._samples = {}
 
     def write_on_batch_end(
@@ -74,6 +85,11 @@ class PredictionsToFile(BasePredictionWriter):
                 f"step_extract_predictions gives; got a {type(prediction).__name__}."
             )
         columns = prediction_columns(prediction)
+        if "loader" in columns and len(_loader_names(trainer.predict_dataloaders)) > 1:
+            raise ValueError(
+                "With several loaders, PredictionsToFile tells them in a column 'loader', but predict_step returns "
+                "that key too. Return it under another name."
+            )
         samples = max(map(len, columns.values()), default=0)
         seen = self._samples.get(dataloader_idx, 0)
         self._samples[dataloader_idx] = seen + samples
@@ -84,18 +100,21 @@ class PredictionsToFile(BasePredictionWriter):
         self._opened().write(dataloader_idx, batch_indices or (), columns)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Bring the rows of all processes together and write the file."""
+        """Bring the rows of all processes together and write the file. If that fails, the rows stay on disk."""
         rows = self._opened()
-        rows.close()
-        distributed = trainer.world_size > 1
-        paths = gather_files(rows.path, trainer.global_rank, trainer.world_size) if distributed else [rows.path]
         try:
-            if trainer.is_global_zero:
-                columns, merged = merge_rows(paths, drop_repeated=distributed)
-                names = _loader_names(trainer.predict_dataloaders)
-                self._write(columns, merged, names if len(names) > 1 else [])
-        finally:
-            self._remove(*paths)
+            self._bring_together(rows, trainer)
+        except Exception as error:
+            kept = [path for path in self._files if path.exists() and path.stat().st_size]
+            if kept:
+                self._rows, self._files = None, []  # so that they are not removed
+                error.add_note(
+                    f"{self.path} was not written. The predictions are kept in {', '.join(map(str, kept))}, until "
+                    f"predicting starts again: a JSON list for each sample, of the loader's position, the sample's "
+                    f"position, then {', '.join(rows.columns)}."
+                )
+            raise
+        self._remove()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Leave no file of a run that failed."""
@@ -110,22 +129,34 @@ class PredictionsToFile(BasePredictionWriter):
             raise RuntimeError("PredictionsToFile has no file open: on_predict_start was not called.")
         return self._rows
 
-    def _remove(self, *paths: Path) -> None:
+    def _remove(self) -> None:
         if self._rows is not None:
             self._rows.remove()
             self._rows = None
-        for path in paths:
+        for path in self._files:
             path.unlink(missing_ok=True)
+        self._files = []
 
-    def _write(self, columns: Mapping[str, str], rows: Iterator[Row], loaders: Sequence[Any]) -> None:
+    def _bring_together(self, rows: RowFile, trainer: pl.Trainer) -> None:
+        parts = [rows.close()]
+        distributed = trainer.world_size > 1
+        if distributed:
+            parts = gather_rows(parts[0], trainer.global_rank, trainer.world_size)
+            rows.remove()
+            self._files = [part.path for part in parts]
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            columns, merged = merge_rows(parts, drop_repeated=distributed)
+            names = _loader_names(trainer.predict_dataloaders)
+            self._write(columns, merged, names if len(names) > 1 else [])
+
+    def _write(self, columns: Columns, rows: Iterator[Row], loaders: Sequence[Any]) -> None:
         """Write the table; `loaders` are the names to show, none for a single one."""
-        kinds = dict(columns)
         if loaders:
-            kinds = {"loader": "int64" if isinstance(loaders[0], int) else "str", **kinds}
+            columns = {"loader": "int64" if isinstance(loaders[0], int) else TEXT, **columns}
         table = ([loaders[loader], *values] if loaders else values for loader, _, *values in rows)
         write = _write_csv if self.path.suffix == ".csv" else _write_parquet
         with replace_file(self.path) as file:
-            write(file, kinds, table)
+            write(file, columns, table)
 
 
 def _loader_names(loaders: Any) -> list[Any]:
@@ -141,26 +172,47 @@ def _has_positions(loaders: Any, loader_idx: int) -> bool:
     return hasattr(getattr(loader, "batch_sampler", None), "seen_batch_indices")
 
 
-def _write_csv(file: BinaryIO, kinds: Mapping[str, str], table: Iterator[Row]) -> None:
+def _write_csv(file: BinaryIO, columns: Columns, table: Iterator[Row]) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(kinds)
+    writer.writerow(columns)
     # A float32 is written with the digits that it has, 0.1, not those of its value as a float64.
-    narrow = [np.dtype(kind).type if kind == "float32" else None for kind in kinds.values()]
+    narrow = [kind == "float32" for kind in columns.values()]
     for row in table:
-        writer.writerow([value if dtype is None else dtype(value) for value, dtype in zip(row, narrow, strict=True)])
+        pairs = zip(row, narrow, strict=True)
+        writer.writerow([np.float32(value) if short and value is not None else value for value, short in pairs])
     text.detach()
 
 
-def _write_parquet(file: BinaryIO, kinds: Mapping[str, str], table: Iterator[Row]) -> None:
+def _write_parquet(file: BinaryIO, columns: Columns, table: Iterator[Row]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema(
-        [(name, pa.string() if kind == "str" else pa.from_numpy_dtype(np.dtype(kind))) for name, kind in kinds.items()]
-    )
+    schema = pa.schema([(name, _arrow_type(kind)) for name, kind in columns.items()])
     with pq.ParquetWriter(file, schema) as writer:
         while rows := list(islice(table, ROWS_AT_ONCE)):
-            columns = zip(*rows, strict=True)
-            arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
+            arrays = [
+                pa.array([_as_kind(value, kind) for value in values], field.type)
+                for values, kind, field in zip(zip(*rows, strict=True), columns.values(), schema, strict=True)
+            ]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def _arrow_type(kind: Kind) -> Any:
+    import pyarrow as pa
+
+    if isinstance(kind, tuple):
+        return pa.list_(_arrow_type(kind[0]))
+    named = {NOTHING: pa.null(), TEXT: pa.string(), LONG: pa.int64()}
+    return named[kind] if kind in named else pa.from_numpy_dtype(np.dtype(kind))
+
+
+def _as_kind(value: Any, kind: Kind) -> Any:
+    """A value of a column as its Parquet type takes it."""
+    if value is None:
+        return None
+    if isinstance(kind, tuple):
+        return [_as_kind(one, kind[0]) for one in value]
+    if kind == TEXT:
+        return str(value)
+    return value if kind == "bool" or is_float(kind) else int(value)  # which may be a bool
