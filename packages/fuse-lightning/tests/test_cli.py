@@ -236,6 +236,16 @@ def test_evaluation_takes_the_best_checkpoint_unless_told_otherwise(trained, cap
     assert "Tip" not in caplog.text
 
 
+def test_settings_come_from_the_configuration_and_not_from_a_checkpoint(edited, project):
+    parts = ["model", "losses", "validation_metrics", "test_metrics", "optimizers_and_lr_schs"]
+    edited("model.init_args.save_hyperparameters_kwargs", {"ignore": parts})
+    assert fuse_lightning("fit", "--trainer.max_epochs", "1") == 0
+    assert torch.load("run/last.ckpt", weights_only=True)["hyper_parameters"]["tensorboard_sep"] == "."
+    slash = ("--model.init_args.tensorboard_sep", "/")
+    assert fuse_lightning("test", "--ckpt_path", "run/last.ckpt", *slash) == 0
+    assert "test/losses/side" in read_csv("run/logs/version_1/metrics.csv")[0]
+
+
 def test_a_run_is_not_overwritten_unasked(trained, capsys):
     written = Path("run/last.ckpt").read_bytes()
     assert fuse_lightning("fit") == 1

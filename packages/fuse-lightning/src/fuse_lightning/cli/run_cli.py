@@ -53,6 +53,8 @@ class RunCLI(LightningCLI):
 
     def __init__(self, arguments: list[str]) -> None:
         self.arguments = arguments
+        self.command_parsers: list[LightningArgumentParser] = []
+        self.ckpt_path: Any = None
         super().__init__(
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -64,7 +66,8 @@ class RunCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The run folder, and what is told by it."""
+        """The run folder, and what is told by it. Lightning asks for each command in turn."""
+        self.command_parsers.append(parser)
         parser.add_argument("--run_dir", type=str, default="runs/default", help="Where everything of the run is.")
         parser.add_argument("--overwrite", action="store_true", help="Replace what is there.")
         parser.link_arguments("run_dir", "trainer.default_root_dir")
@@ -78,12 +81,13 @@ class RunCLI(LightningCLI):
             self.config = parser.parse_args(self.arguments)
         except argparse.ArgumentError as error:
             refusal = error
-        problems = configuration_problems(self._parser(command), options, refusal)
+        parsers = dict(zip(self.subcommands(), self.command_parsers, strict=True))
+        problems = configuration_problems(parsers[command], options, refusal)
         if problems:
             raise ConfigurationError(problems) from refusal
-
-    def _parse_ckpt_path(self) -> None:
-        """Nothing: settings come from the configuration, and from a checkpoint only its state."""
+        # Lightning would take settings from a checkpoint that it finds here. They come from the configuration, and from
+        # the checkpoint only its state.
+        self.ckpt_path, self.config[command].ckpt_path = self.config[command].ckpt_path, None
 
     def before_instantiate_classes(self) -> None:
         """Find what can be found wrong before anything costly is made."""
@@ -96,7 +100,7 @@ class RunCLI(LightningCLI):
     def prepare_run(self, config: Namespace) -> None:
         """Find the checkpoint and see whether there is an earlier run."""
         run_dir = Path(config.run_dir)
-        config.ckpt_path = self._checkpoint(run_dir, config.ckpt_path)
+        config.ckpt_path = self._checkpoint(run_dir, self.ckpt_path)
         if config.weights_only is None:
             config.weights_only = True  # a checkpoint's pickled objects could run any code
         if self._starts_anew(config):
