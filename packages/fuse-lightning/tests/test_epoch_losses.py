@@ -30,7 +30,7 @@ def test_processes_are_reduced_by_samples_not_by_means():
     ranks = [EpochLosses(), EpochLosses()]
     ranks[0].update(batch(3, a=1.0))
     ranks[1].update(batch(1, a=5.0))
-    other = torch.tensor([5.0, 1.0], dtype=torch.float64)  # what rank 1 contributes: its sum and its samples
+    other = torch.tensor([[5.0], [1.0]], dtype=torch.float64)  # what rank 1 contributes: its sum and its samples
     assert ranks[0].means(lambda tensor: tensor + other)["a"].item() == 2.0
 
 
@@ -46,3 +46,16 @@ def test_updates_keep_no_graph():
     epoch_losses = EpochLosses()
     epoch_losses.update(NDict({"x": torch.zeros(1), "losses.a": value}))
     assert not epoch_losses.means()["a"].requires_grad
+
+
+def test_a_loss_that_some_batches_lack_is_a_mean_over_those_that_have_it():
+    epoch_losses = EpochLosses()
+    epoch_losses.update(batch(2, a=1.0, b=7.0))
+    epoch_losses.update(batch(6, a=5.0))
+    assert {name: mean.item() for name, mean in epoch_losses.means().items()} == {"a": 4.0, "b": 7.0}
+
+
+@pytest.mark.parametrize(("value", "found"), [(torch.zeros(3), r"a tensor of shape \(3,\)"), (1.5, "1.5")])
+def test_what_is_no_scalar_tensor_is_refused_by_name(value, found):
+    with pytest.raises(ValueError, match=rf"'losses\.kl' is {found}"):
+        EpochLosses().update({"losses.kl": value})

@@ -3,8 +3,8 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from fuse_core import NDict
 from fuse_lightning import NonFiniteLossError
+from fuse_lightning.batch_losses import BatchLosses
 from fuse_lightning.nonfinite_losses import SLOTS, NonFiniteLosses
 from fuse_losses import LossDefault
 from fuse_models import ModelWrapSeqToDict
@@ -115,8 +115,21 @@ def test_hooks_go_when_training_ends(make_module, make_trainer, make_loader):
     assert not any(parameter._backward_hooks for parameter in module.parameters())
 
 
+def test_a_run_that_was_interrupted_leaves_later_gradients_alone(make_module, make_trainer, make_loader):
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, *_):
+            raise RuntimeError("stop")
+
+    module = make_module(losses={"odd": NaNFor(0)}, on_nonfinite="skip")
+    with pytest.raises(RuntimeError, match="stop"), pytest.warns(UserWarning, match="not finite"):
+        make_trainer(callbacks=[Stop()]).fit(module, make_loader(8))
+    module.zero_grad()
+    module(next(iter(make_loader(8))))["model.y"].sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in module.model.parameters())
+
+
 def losses(value, dtype=torch.float32):
-    return NDict({"losses.a": torch.tensor(value, dtype=dtype), "losses.total_loss": torch.tensor(value, dtype=dtype)})
+    return BatchLosses(("a", "total_loss"), torch.full((2,), value, dtype=dtype))
 
 
 class Later:
@@ -136,10 +149,8 @@ def arriving_later(watch, monkeypatch):
     """Have copies of the watch look as if they were on their way, as on a GPU."""
     copy = NonFiniteLosses._copy_to_host
 
-    def copy_without_event(self, batch_dict, step):
-        copy(self, batch_dict, step)
-        pending = self._pending.pop()
-        self._pending.append(type(pending)(pending.slot, pending.names, step, pending.sample_ids, Later()))
+    def copy_without_event(self, *arguments):
+        return copy(self, *arguments)._replace(arrived=Later())
 
     monkeypatch.setattr(NonFiniteLosses, "_copy_to_host", copy_without_event)
     return watch

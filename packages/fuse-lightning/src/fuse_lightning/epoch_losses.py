@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fuse_core import LOSSES, number_of_samples
+from fuse_core import number_of_samples
+
+from .batch_losses import BatchLosses, batch_losses
 
 
 class EpochLosses:
@@ -26,34 +28,31 @@ class EpochLosses:
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._samples: dict[str, int] = {}
-        self._left_out: dict[str, Tensor] = {}
+        self._sums: dict[tuple[str, ...], _Sums] = {}  # by names: a batch may lack a loss that others have
 
-    def update(self, batch_dict: Mapping[str, Any], samples: int | None = None, counts: Tensor | None = None) -> None:
+    def update(
+        self,
+        batch_dict: Mapping[str, Any],
+        samples: int | None = None,
+        counts: Tensor | None = None,
+        losses: BatchLosses | None = None,
+    ) -> None:
         """Add the losses of one batch, those that `step_losses` wrote to `losses.*`.
 
         Args:
             batch_dict: the batch.
             samples: how many samples the losses are means over; None is all of the batch, 0 adds nothing.
             counts: a boolean scalar on the losses' device that tells whether the batch is counted; None is yes.
+            losses: what `batch_losses` gives for the batch, where it is known already.
         """
         if samples is None:
             samples = number_of_samples(batch_dict) or 1
-        for name, value in batch_dict[LOSSES].items():
-            if name not in self._sums:
-                dtype = torch.float32 if value.device.type == "mps" else torch.float64  # mps has no float64
-                self._sums[name] = torch.zeros((), dtype=dtype, device=value.device)
-                self._samples[name] = 0
-            if samples == 0:
-                continue
-            value = value.detach()
-            if counts is not None:
-                value = torch.where(counts, value, 0)
-                left_out = torch.where(counts, 0, samples)
-                self._left_out[name] = self._left_out[name] + left_out if name in self._left_out else left_out
-            self._sums[name].add_(value, alpha=samples)
-            self._samples[name] += samples
+        names, values = batch_losses(batch_dict) if losses is None else losses
+        sums = self._sums.get(names)
+        if sums is None:  # of a batch that adds nothing too, so that all processes have the same names to reduce
+            sums = self._sums[names] = _Sums(values)
+        if samples:
+            sums.add(values, samples, counts)
 
     def means(self, reduce_sum: Callable[[Tensor], Tensor] | None = None) -> dict[str, Tensor]:
         """The mean of each loss over all samples since the last `reset`.
@@ -61,17 +60,44 @@ class EpochLosses:
         Args:
             reduce_sum: sums a tensor over processes. All processes must have seen the same losses.
         """
-        means = {}
-        for name, total in self._sums.items():
-            samples = torch.full_like(total, self._samples[name]) - self._left_out.get(name, 0)
-            sum_and_samples = torch.stack((total, samples))
-            if reduce_sum is not None:
-                sum_and_samples = reduce_sum(sum_and_samples)
-            means[name] = sum_and_samples[0] / sum_and_samples[1]
-        return means
+        totals: dict[str, Tensor] = {}  # the sum and the number of samples of each loss
+        for names, sums in self._sums.items():
+            for name, total in zip(names, sums.sum_and_samples().unbind(1), strict=True):
+                totals[name] = totals[name] + total if name in totals else total
+        if not totals:
+            return {}
+        names = tuple(sorted(totals))  # in the same order on all processes
+        stacked = torch.stack([totals[name] for name in names], dim=1)
+        if reduce_sum is not None:
+            stacked = reduce_sum(stacked)
+        return dict(zip(names, (stacked[0] / stacked[1]).unbind(), strict=True))
 
     def reset(self) -> None:
         """Forget everything, for the next epoch."""
         self._sums.clear()
-        self._samples.clear()
-        self._left_out.clear()
+
+
+class _Sums:
+    """The sums of losses that batches have together."""
+
+    def __init__(self, like: Tensor) -> None:
+        dtype = torch.float32 if like.device.type == "mps" else torch.float64  # mps has no float64
+        self._weighted = torch.zeros(like.shape, dtype=dtype, device=like.device)
+        self._samples = 0
+        self._left_out: Tensor | None = None
+
+    def add(self, values: Tensor, samples: int, counts: Tensor | None) -> None:
+        """Add the values of one batch."""
+        if counts is not None:
+            values = torch.where(counts, values, 0)
+            left_out = torch.where(counts, 0, samples)
+            self._left_out = left_out if self._left_out is None else self._left_out + left_out
+        self._weighted.add_(values, alpha=samples)
+        self._samples += samples
+
+    def sum_and_samples(self) -> Tensor:
+        """The weighted sums and the numbers of samples, of shape (2, losses)."""
+        samples = torch.full_like(self._weighted, self._samples)
+        if self._left_out is not None:
+            samples = samples - self._left_out
+        return torch.stack((self._weighted, samples))

@@ -10,8 +10,9 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from fuse_core import GLOBAL_STEP, NDict, Wiring, WiringError
+from fuse_core import GLOBAL_STEP, SAMPLE_ID, NDict, Wiring, WiringError
 
+from .batch_losses import batch_losses
 from .best_epoch_source import BestEpochSource
 from .default_callbacks import callbacks_for_trainer, model_default_callbacks
 from .empty_loaders import check_loaders_have_batches
@@ -147,6 +148,14 @@ class LightningModuleDefault(pl.LightningModule):
         self._closure_callback: Any = None
         self._checked_wiring: set[tuple[str, int]] = set()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the name of every hook here, 50 times a step. nn.Module would look each time whether that is
+        # a parameter or a module, which takes ten times as long.
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     # ------------------------------------------------------------------------------------------------------- the steps
 
     def forward(self, batch_dict: Mapping[str, Any]) -> NDict:
@@ -159,10 +168,15 @@ class LightningModuleDefault(pl.LightningModule):
         """The sum of the losses of one batch."""
         result = self(batch_dict)
         total = step_losses(self.losses, result)
-        counts = self._nonfinite_losses.watch(result, self.global_step)
+        losses = batch_losses(result)
+        counts = self._nonfinite_losses.watch(losses, self.global_step, result.get(SAMPLE_ID))
         if self._is_first_pass(batch_idx):
-            self._train_record.update(result, counts=counts)
+            self._train_record.update(result, counts=counts, losses=losses)
         return total
+
+    def on_after_backward(self) -> None:
+        """See that only this batch's gradients are guarded against its losses."""
+        self._nonfinite_losses.after_backward()
 
     def validation_step(self, batch_dict: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Take in one batch."""

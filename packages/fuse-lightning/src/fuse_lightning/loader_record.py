@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fuse_core import NDict, number_of_samples
 
+from .batch_losses import BatchLosses
 from .distributed_padding import samples_without_padding
 from .epoch_losses import EpochLosses
 from .step_functions import (
@@ -67,9 +68,15 @@ class LoaderRecord:
             warnings.warn(f"Samples that the distributed sampler repeats are counted twice: {error}", stacklevel=2)
             return batch_dict, None
 
-    def update(self, batch_dict: NDict, samples: int | None = None, counts: Tensor | None = None) -> None:
+    def update(
+        self,
+        batch_dict: NDict,
+        samples: int | None = None,
+        counts: Tensor | None = None,
+        losses: BatchLosses | None = None,
+    ) -> None:
         """Take in one batch; see `EpochLosses.update`."""
-        self.epoch_losses.update(batch_dict, samples, counts)
+        self.epoch_losses.update(batch_dict, samples, counts, losses)
         if samples != 0:
             step_metrics(self.metrics, batch_dict)
 

@@ -3,32 +3,33 @@
 import math
 import warnings
 from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from fuse_core import LOSSES, SAMPLE_ID, TOTAL_LOSS
+from fuse_core import LOSSES, TOTAL_LOSS
+
+from .batch_losses import BatchLosses
 
 NonFinitePolicy = Literal["raise", "skip", "ignore"]
 SLOTS = 8
+TOTAL = TOTAL_LOSS.removeprefix(f"{LOSSES}.")
 
 
 class NonFiniteLossError(ValueError):
     """The total loss of a training step is NaN or infinite; the message names the loss, the step and the samples."""
 
 
-@dataclass(frozen=True)
-class _Pending:
-    """A step whose losses are on their way to the host."""
+class _Step(NamedTuple):
+    """A step whose losses are on their way to the host, or there: where there is nothing to wait for."""
 
-    slot: int
+    values: Any  # a NumPy view of host memory: reading it is no call to the device
     names: tuple[str, ...]
-    step: int
+    number: int
     sample_ids: Any
     arrived: torch.cuda.Event | None
 
@@ -52,7 +53,7 @@ class NonFiniteLosses:
         self.policy = policy
         self._hooks: list[RemovableHandle] = []
         self._is_finite: Tensor | None = None
-        self._pending: deque[_Pending] = deque()
+        self._pending: deque[_Step] = deque()
         self._host: Tensor | None = None
         self._values: Any = None
         self._next_slot = 0
@@ -79,11 +80,20 @@ class NonFiniteLosses:
             hook.remove()
         self._hooks = []
 
+    def after_backward(self) -> None:
+        """Leave alone what comes after the batch's own backward pass, such as a user's after an interrupted run."""
+        self._is_finite = None
+
     def _zero_unless_finite(self, gradient: Tensor) -> Tensor:
         return gradient if self._is_finite is None else torch.where(self._is_finite, gradient, 0)
 
-    def watch(self, batch_dict: Mapping[str, Any], step: int) -> Tensor | None:
-        """Look at the losses of one step, those that `step_losses` wrote to `losses.*`, once they are on the host.
+    def watch(self, losses: BatchLosses, step: int, sample_ids: Any = None) -> Tensor | None:
+        """Look at the losses of one step once they are on the host.
+
+        Args:
+            losses: its losses, `total_loss` among them.
+            step: its number, for messages.
+            sample_ids: its samples, for messages.
 
         Returns:
             Whether the batch counts, a boolean scalar on the device; None if it does in any case.
@@ -93,28 +103,30 @@ class NonFiniteLosses:
         """
         if self.policy == "ignore":
             return None
-        self._copy_to_host(batch_dict, step)
-        self.check()
+        on_host = self._copy_to_host(losses, step, sample_ids)
+        if on_host.arrived is None:
+            self._examine(on_host)
+        else:
+            self._pending.append(on_host)
+            self.check()
         if self.policy == "skip":
-            self._is_finite = torch.isfinite(batch_dict[TOTAL_LOSS])
+            self._is_finite = torch.isfinite(losses.values[losses.names.index(TOTAL)])
         return self._is_finite
 
-    def _copy_to_host(self, batch_dict: Mapping[str, Any], step: int) -> None:
-        losses = dict(batch_dict[LOSSES])
-        device = batch_dict[TOTAL_LOSS].device
-        asynchronous = device.type == "cuda"
-        stacked = torch.stack([value.to(device) for value in losses.values()])
-        host = self._buffer(len(losses), asynchronous)
+    def _copy_to_host(self, losses: BatchLosses, step: int, sample_ids: Any) -> _Step:
+        names, values = losses
+        asynchronous = values.device.type == "cuda"
+        host = self._buffer(len(names), asynchronous)
         if len(self._pending) == SLOTS:
-            self._examine(self._pending.popleft(), wait=True)
-        host[self._next_slot].copy_(stacked, non_blocking=asynchronous)
+            self._examine(self._pending.popleft())
+        slot = self._next_slot
+        self._next_slot = (slot + 1) % SLOTS
+        host[slot].copy_(values, non_blocking=asynchronous)
         arrived = None
         if asynchronous:
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            arrived.record(torch.cuda.current_stream(device))
-        sample_ids = batch_dict.get(SAMPLE_ID)
-        self._pending.append(_Pending(self._next_slot, tuple(losses), step, sample_ids, arrived))
-        self._next_slot = (self._next_slot + 1) % SLOTS
+            arrived.record(torch.cuda.current_stream(values.device))
+        return _Step(self._values[slot], names, step, sample_ids, arrived)
 
     def check(self, wait: bool = False) -> None:
         """Look at the steps that have arrived, or at all.
@@ -123,37 +135,33 @@ class NonFiniteLosses:
             NonFiniteLossError: the total loss of one is not finite, and the policy is `"raise"`.
         """
         while self._pending:
-            if not wait and not _has_arrived(self._pending[0]):
+            if not wait and not self._pending[0].arrived.query():  # type: ignore[union-attr]
                 return
-            self._examine(self._pending.popleft(), wait)
+            self._examine(self._pending.popleft())
 
     def _buffer(self, width: int, pinned: bool) -> Tensor:
         if self._host is None or self._host.shape[1] != width:
             self.check(wait=True)  # nothing is on its way to the old one then
             self._host = torch.empty(SLOTS, width, dtype=torch.float64, pin_memory=pinned)
-            self._values = self._host.numpy()  # the same memory: reading it is no call to the device
+            self._values = self._host.numpy()
         return self._host
 
-    def _examine(self, pending: _Pending, wait: bool) -> None:
-        if wait and pending.arrived is not None:
-            pending.arrived.synchronize()
-        values = dict(zip(pending.names, map(float, self._values[pending.slot]), strict=True))
-        total = values.pop(TOTAL_LOSS.removeprefix(f"{LOSSES}."))
-        if math.isfinite(total):
+    def _examine(self, step: _Step) -> None:
+        if step.arrived is not None:
+            step.arrived.synchronize()
+        if math.isfinite(step.values[step.names.index(TOTAL)]):
             return
+        values = dict(zip(step.names, map(float, step.values), strict=True))
+        total = values.pop(TOTAL)
         named = {name: value for name, value in values.items() if not math.isfinite(value)} or {"their sum": total}
         what = ", ".join(f"{name!r} is {value}" for name, value in named.items())
-        message = f"The training loss of step {pending.step} is not finite: {what}. {_samples(pending.sample_ids)}"
+        message = f"The training loss of step {step.number} is not finite: {what}. {_samples(step.sample_ids)}"
         if self.policy == "raise":
             raise NonFiniteLossError(
                 f"{message} Look at these samples, the learning rate and the precision. on_nonfinite='skip' leaves out "
                 f"such batches, 'ignore' goes on."
             )
         warnings.warn(f"{message} The batch adds nothing to the gradient.", stacklevel=2)
-
-
-def _has_arrived(pending: _Pending) -> bool:
-    return pending.arrived is None or bool(pending.arrived.query())  # type: ignore[no-untyped-call]
 
 
 def _samples(sample_ids: Any) -> str:
