@@ -1,7 +1,14 @@
+import errno
+import math
+
 import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.loggers import CSVLogger
 
 from fuse_lightning import ModelEpochSummary
+from fuse_lightning.model_epoch_summary import learning_rates
 
 
 def test_the_table_shows_best_and_current_epoch_sorted():
@@ -9,12 +16,35 @@ def test_the_table_shows_best_and_current_epoch_sorted():
     summary.best_epoch, summary.best_values = 3, {"b": 0.9, "a": 1.0}
     assert summary.table(5, {"b": 0.5, "c": 2.0}).splitlines() == [
         "|     | best epoch (3) | current epoch (5) |",
-        "|-----|----------------|-------------------|",
-        "| a   |        1.00000 |                 - |",
-        "| b * |        0.90000 |           0.50000 |",
-        "| c   |              - |           2.00000 |",
-        "* the best epoch is the one with the largest",
+        "|:----|---------------:|------------------:|",
+        "| a   |          1.000 |                 - |",
+        "| b * |         0.9000 |            0.5000 |",
+        "| c   |              - |             2.000 |",
+        "",
+        "* the best epoch has the largest b",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("loss", 0.123456, "0.1235"),
+        ("loss", 12345.6, "1.235e+04"),
+        ("loss", 1234.56, "1235"),
+        ("loss", 0.0000123456, "1.235e-05"),
+        ("loss", -0.5, "-0.5000"),
+        ("loss", 0.0, "0.000"),
+        ("loss", math.nan, "nan"),
+        ("loss", -math.inf, "-inf"),
+        ("lr-Adam/pg1", 0.001, "0.001"),
+        ("lr-Adam", 3e-5, "3e-05"),
+        ("epoch seconds", 12.3456, "12.3"),
+        ("epoch seconds", 3601.2, "3601"),
+    ],
+)
+def test_numbers_have_no_more_digits_than_they_need(name, value, shown):
+    row = ModelEpochSummary(None, monitor="x").table(0, {name: value}).splitlines()[2]
+    assert row.split() == ["|", *name.split(), "|", "-", "|", shown, "|"]
 
 
 def test_before_any_best_epoch_there_is_none():
@@ -48,8 +78,14 @@ def test_values_of_an_earlier_validation_are_not_shown_as_current(capsys):
     run_epochs(summary, {"validation.x": 2.0, "train.x": 1.0})
     capsys.readouterr()
     summary.on_train_epoch_end(FakeTrainer(1, **{"validation.x": 2.0, "train.x": 0.5}), None)
-    assert "| validation.x * |        2.00000 |                 - |" in capsys.readouterr().out
+    assert "| validation.x * |          2.000 |                 - |" in capsys.readouterr().out
     assert summary.best_epoch == 0
+
+
+@pytest.mark.parametrize("name", ["val_loss", "val/loss", "val.near.loss", "valid_loss", "validation.losses.mse"])
+def test_values_of_validation_are_known_by_the_usual_names(name):
+    trainer = FakeTrainer(1, **{name: 1.0, "value_loss": 2.0})  # no validation in this epoch
+    assert ModelEpochSummary(None, monitor="x")._consider(trainer, epoch_ended=True) == {"value_loss": 2.0}
 
 
 def test_a_monitor_with_a_slash_still_names_a_file(tmp_path):
@@ -75,11 +111,76 @@ def test_learning_rates_of_the_epoch_and_its_duration_are_shown(make_module, mak
     module = make_module(optimizers_and_lr_schs=optimizer, best_epoch_source={"monitor": "train.losses.mse"})
     make_trainer(max_epochs=2).fit(module, make_loader(8))
     lines = (tmp_path / "epoch_summary_train.losses.mse.txt").read_text().splitlines()
-    cells = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:4]] for line in lines[2:-1]}
+    cells = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:4]] for line in lines[2:-2]}
     assert list(cells) == sorted(cells)
-    assert cells["learning rate 0"] == ["0.05000", "0.05000"]  # what the epoch trained with, not what comes next
-    assert cells["learning rate 1"] == ["5.000e-06", "5.000e-06"]
+    assert cells["lr-SGD/pg1"] == ["0.05", "0.05"]  # what the epoch trained with, not what comes next
+    assert cells["lr-SGD/pg2"] == ["5e-06", "5e-06"]
     assert 0 < float(cells["epoch seconds"][1]) < 60
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("logged_name", [None, "rate"])
+def test_a_learning_rate_that_is_logged_is_shown_once(
+    make_module, make_trainer, make_loader, tmp_path, groups, logged_name
+):
+    def optimizer(module):
+        weight, bias = module.parameters()
+        parameters = [weight, bias] if groups == 1 else [{"params": [weight]}, {"params": [bias], "name": "bias"}]
+        optimizer = torch.optim.SGD(parameters, lr=0.1)
+        schedule = {"scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 1), "name": logged_name}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    source = {"monitor": "train.losses.mse"}
+    module = make_module(model_dir=tmp_path / "model", optimizers_and_lr_schs=optimizer, best_epoch_source=source)
+    make_trainer(logger=CSVLogger(tmp_path)).fit(module, make_loader(8))
+    lines = (tmp_path / "model" / "epoch_summary_train.losses.mse.txt").read_text().splitlines()[2:-2]
+    names = [line.split("|")[1].strip() for line in lines]
+    name = logged_name or "lr-SGD"
+    rates = [name] if groups == 1 else [f"{name}/bias", f"{name}/pg1"]
+    assert names == sorted(["epoch seconds", *rates, "train.losses.mse *", "train.losses.total_loss"])
+
+
+def test_learning_rates_are_called_as_the_log_calls_them(make_trainer, tmp_path):
+    class TwoOptimizers(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+            self.linear = torch.nn.Linear(2, 2)
+
+        def training_step(self, batch, batch_idx):
+            pass
+
+        def configure_optimizers(self):
+            weight, bias = self.linear.parameters()
+            groups = [{"params": [weight], "lr": 0.1}, {"params": [bias], "name": "bias"}]
+            return [torch.optim.SGD(groups, lr=0.2), torch.optim.SGD([weight], lr=0.3), torch.optim.Adam([bias])]
+
+    monitor = LearningRateMonitor(logging_interval="epoch")
+    trainer = make_trainer(callbacks=[monitor], logger=CSVLogger(tmp_path))
+    trainer.fit(TwoOptimizers(), torch.utils.data.DataLoader(range(2)))
+    logged = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    assert learning_rates(trainer.optimizers) == pytest.approx(logged)
+    assert sorted(logged) == ["lr-Adam", "lr-SGD-1", "lr-SGD/bias", "lr-SGD/pg1"]
+
+
+def test_values_that_say_nothing_new_are_not_shown():
+    summary = ModelEpochSummary(None, monitor="x")
+    metrics = {"x": 1.0, "x_step": 2.0, "x_epoch": 1.0, "y_step": 3.0, "step": 0.0}
+    assert summary._consider(FakeTrainer(0, **metrics), epoch_ended=True) == {"x": 1.0, "y_step": 3.0}
+
+
+def test_a_summary_that_cannot_be_written_leaves_that_of_the_epoch_before(tmp_path, monkeypatch):
+    summary = ModelEpochSummary(tmp_path, monitor="x")
+    run_epochs(summary, {"x": 1.0})
+    before = (tmp_path / "epoch_summary_x.txt").read_text()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        run_epochs(summary, {"x": 0.5})
+    assert (tmp_path / "epoch_summary_x.txt").read_text() == before
 
 
 def test_a_monitor_that_is_not_logged_is_an_error():

@@ -1,18 +1,26 @@
 """A table of the best and the current epoch, after every epoch."""
 
 import math
+import re
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor
+from torch.optim import Optimizer
+
+from .atomic_file import replace_file
+
+EPOCH_SECONDS = "epoch seconds"
 
 
 class ModelEpochSummary(Checkpoint):
     """Prints the logged values of the best and the current epoch, and writes them to `epoch_summary_<monitor>.txt`.
 
-    Beside them stand the epoch's learning rates, one for each parameter group, and its duration in seconds.
+    Beside them stand the epoch's duration and its learning rates, one for each parameter group, under the names that
+    Lightning's `LearningRateMonitor` logs: `lr-<optimizer>`, of several groups followed by `/pg1`, `/pg2`.
 
     Of several validations in an epoch, the best one tells. The best epoch survives resuming. Only the first process
     prints and writes. Validation values are shown for epochs that validated. It is a `Checkpoint` in Lightning's sense,
@@ -64,9 +72,9 @@ class ModelEpochSummary(Checkpoint):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the time and the learning rates, which schedulers change before the epoch ends."""
         self._epoch_began = time.monotonic()
-        rates = [float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        names = ["learning rate"] if len(rates) == 1 else [f"learning rate {i}" for i in range(len(rates))]
-        self._learning_rates = dict(zip(names, rates, strict=True))
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by one of its connectors
+        logged = any(isinstance(callback, LearningRateMonitor) for callback in callbacks)
+        self._learning_rates = {} if logged else learning_rates(trainer.optimizers)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare the epoch with the best one, and print and write both.
@@ -86,9 +94,9 @@ class ModelEpochSummary(Checkpoint):
         if trainer.is_global_zero:
             print(f"\n{table}", flush=True)  # noqa: T201
             if self.model_dir is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                self.model_dir.mkdir(parents=True, exist_ok=True)
                 name = self.monitor.replace("/", "_")
-                (self.model_dir / f"epoch_summary_{name}.txt").write_text(f"{table}\n")
+                with replace_file(self.model_dir / f"epoch_summary_{name}.txt") as file:
+                    file.write(f"{table}\n".encode())
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare the validation with the best one; there may be several in an epoch."""
@@ -98,15 +106,17 @@ class ModelEpochSummary(Checkpoint):
 
     def _consider(self, trainer: pl.Trainer, epoch_ended: bool = False) -> dict[str, float]:
         """The values of the current epoch, which become the best ones if they are, or belong to the best epoch."""
-        from_earlier_epochs = (*(() if self._validated else ("validation",)), *(() if epoch_ended else ("train",)))
+        logged = trainer.callback_metrics
         values = {
             name: float(value)
-            for name, value in sorted(trainer.callback_metrics.items())
-            if not name.startswith(from_earlier_epochs)
+            for name, value in logged.items()
+            if (self._validated or not _is_of_validation(name))
+            and (epoch_ended or not name.startswith("train"))
+            and not _is_repeated(name, logged)
         }
         values.update(self._learning_rates)
         if self._epoch_began is not None:
-            values["epoch seconds"] = time.monotonic() - self._epoch_began
+            values[EPOCH_SECONDS] = time.monotonic() - self._epoch_began
         value = values.get(self.monitor)
         if value is not None and self._is_best(value):
             self.best_epoch = trainer.current_epoch
@@ -130,15 +140,53 @@ class ModelEpochSummary(Checkpoint):
         rows = [("", best_title, f"current epoch ({epoch})")]
         for name in sorted({*values, *self.best_values}):
             mark = " *" if name == self.monitor else ""
-            rows.append((name + mark, _number(self.best_values.get(name)), _number(values.get(name))))
+            cells = [_cell(name, of_epoch.get(name)) for of_epoch in (self.best_values, values)]
+            rows.append((name + mark, *cells))
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = [f"| {row[0]:<{widths[0]}} | {row[1]:>{widths[1]}} | {row[2]:>{widths[2]}} |" for row in rows]
-        rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-        footer = f"* the best epoch is the one with the {'smallest' if self.mode == 'min' else 'largest'}"
-        return "\n".join([lines[0], rule, *lines[1:], footer])
+        rule = f"|:{'-' * widths[0]}-|-{'-' * widths[1]}:|-{'-' * widths[2]}:|"
+        footer = f"* the best epoch has the {'smallest' if self.mode == 'min' else 'largest'} {self.monitor}"
+        return "\n".join([lines[0], rule, *lines[1:], "", footer])
 
 
-def _number(value: float | None) -> str:
+def learning_rates(optimizers: Iterable[Optimizer]) -> dict[str, float]:
+    """The learning rate of each parameter group, under the names that Lightning's `LearningRateMonitor` logs.
+
+    Example:
+        >>> import torch
+        >>> weight, bias = torch.nn.Linear(2, 2).parameters()
+        >>> groups = [{"params": [weight], "lr": 0.1}, {"params": [bias], "name": "bias"}]
+        >>> learning_rates([torch.optim.SGD(groups, lr=0.2), torch.optim.SGD([weight], lr=0.3)])
+        {'lr-SGD/pg1': 0.1, 'lr-SGD/bias': 0.2, 'lr-SGD-1': 0.3}
+    """
+    rates: dict[str, float] = {}
+    types: list[type] = []
+    for optimizer in optimizers:
+        earlier = types.count(type(optimizer))
+        types.append(type(optimizer))
+        name = f"lr-{type(optimizer).__name__}" + (f"-{earlier}" if earlier else "")
+        for position, group in enumerate(optimizer.param_groups, start=1):
+            group_name = group.get("name") or (f"pg{position}" if len(optimizer.param_groups) > 1 else "")
+            rates[f"{name}/{group_name}".rstrip("/")] = float(group["lr"])
+    return rates
+
+
+def _is_of_validation(name: str) -> bool:
+    return re.match(r"val(id(ation)?)?(?![a-z])", name) is not None
+
+
+def _is_repeated(name: str, logged: Mapping[str, Any]) -> bool:
+    """Whether it says nothing new, as in `x_step` and `x_epoch`, which Lightning logs beside `x`, or loggers' axis."""
+    stem = re.sub("_(step|epoch)$", "", name)
+    return name == "step" or (stem != name and stem in logged)
+
+
+def _cell(name: str, value: float | None) -> str:
+    """A value as the table shows it, with four significant digits unless fewer tell it."""
     if value is None:
         return "-"
-    return f"{value:.5f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.3e}"
+    if name == EPOCH_SECONDS:
+        return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    if name.startswith("lr-"):
+        return f"{value:.4g}"  # 0.001, not 0.001000
+    return f"{value:#.4g}".rstrip(".")
