@@ -140,8 +140,7 @@ class ModelEpochSummary(Checkpoint):
         rows = [("", best_title, f"current epoch ({epoch})")]
         for name in sorted({*values, *self.best_values}):
             mark = " *" if name == self.monitor else ""
-            cells = [_cell(name, of_epoch.get(name)) for of_epoch in (self.best_values, values)]
-            rows.append((name + mark, *cells))
+            rows.append((name + mark, _cell(name, self.best_values.get(name)), _cell(name, values.get(name))))
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = [f"| {row[0]:<{widths[0]}} | {row[1]:>{widths[1]}} | {row[2]:>{widths[2]}} |" for row in rows]
         rule = f"|:{'-' * widths[0]}-|-{'-' * widths[1]}:|-{'-' * widths[2]}:|"
