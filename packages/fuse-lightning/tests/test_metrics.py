@@ -1,7 +1,7 @@
 import pytest
 import torch
 from torch import nn
-from torchmetrics import MeanSquaredError, Metric, MetricCollection
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection
 from torchmetrics.classification import BinaryAccuracy
 from torchmetrics.retrieval import RetrievalMRR
 
@@ -185,3 +185,49 @@ def test_a_metric_that_is_named_for_two_loaders_counts_for_each(make_module, mak
     for loader in loaders:
         metric, loss = (logged[f"validation.{loader}.{kind}.mse"].item() for kind in ("metrics", "losses"))
         assert metric == pytest.approx(loss)
+
+
+def test_a_metric_under_two_names_counts_for_each(make_module, make_trainer, make_loader):
+    shared = MeanSquaredError()
+    metrics = {
+        "zero": MetricDefault(pred="data.y", target="data.y", metric=shared),
+        "mse": MetricDefault(pred="model.y", target="data.y", metric=shared),
+    }
+    (logged,) = make_trainer().validate(make_module(validation_metrics=metrics), make_loader(10), verbose=False)
+    assert logged["validation.metrics.zero"] == 0
+    assert logged["validation.metrics.mse"] == pytest.approx(logged["validation.losses.mse"])
+
+
+def test_a_network_that_metrics_share_is_not_copied(make_module):
+    class Features(Metric):
+        def __init__(self, network):
+            super().__init__()
+            self.network = network
+
+        def update(self, pred, target):
+            pass
+
+        def compute(self):
+            return torch.zeros(())
+
+    network = nn.Linear(3, 3)
+    metrics = {name: MetricDefault(pred="x", target="y", metric=Features(network)) for name in "ab"}
+    module = make_module(train_metrics=metrics)
+    assert all(module.train_metrics[name].metric.network is network for name in "ab")
+
+
+@pytest.mark.parametrize("options", [{"prefix": "v_"}, {"postfix": "_v"}, {"prefix": "v_", "compute_groups": False}])
+def test_a_collection_for_several_loaders_and_training_counts_for_each(make_module, make_trainer, make_loader, options):
+    collection = MetricCollection([MeanSquaredError(), MeanAbsoluteError()], **options)
+    metrics = {"all": MetricDefault(pred="model.y", target="data.y", metric=collection)}
+    module = make_module(
+        train_metrics=metrics,
+        validation_metrics={"near": metrics, "far": metrics},
+        optimizers_and_lr_schs=lambda module: torch.optim.SGD(module.parameters(), lr=0.0),
+    )
+    trainer = make_trainer(max_epochs=2)
+    trainer.fit(module, make_loader(10), {"near": make_loader(7), "far": make_loader(6, offset=5.0)})
+    prefix, postfix = options.get("prefix", ""), options.get("postfix", "")
+    for part in ("train", "validation.near", "validation.far"):
+        metric = trainer.callback_metrics[f"{part}.metrics.all.{prefix}MeanSquaredError{postfix}"]
+        assert metric.item() == pytest.approx(trainer.callback_metrics[f"{part}.losses.mse"].item())

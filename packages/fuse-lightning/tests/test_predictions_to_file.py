@@ -15,7 +15,7 @@ from fuse_lightning.prediction_rows import RowFile, merge_rows
 
 
 def read(path):
-    with path.open() as file:
+    with path.open(newline="") as file:
         return list(csv.reader(file))
 
 
@@ -284,16 +284,17 @@ def test_numbers_keep_their_value_and_text_its_line_breaks(tmp_path):
         "tenth": torch.tensor([0.1, torch.nan, 0.2]).numpy(),
         "exact": torch.tensor([0.1, torch.inf, 0.2], dtype=torch.float64).numpy(),
         "text": ["a\nb", ("test", 1), None],
+        "more": ["a\rb", "c\r\nd", "\r"],
     }
     writer = PredictionsToFile(tmp_path / "t.csv")
-    part = collected(tmp_path / "rows", values, {"tenth": [None], "exact": [1], "text": [[1, "a"]]})
+    part = collected(tmp_path / "rows", values, {"tenth": [None], "exact": [1], "text": [[1, "a"]], "more": [""]})
     writer._write(*merge_rows([part], drop_repeated=False), [])
     assert read(tmp_path / "t.csv") == [
-        ["tenth", "exact", "text"],
-        ["0.1", "0.1", "a\nb"],
-        ["nan", "inf", "('test', 1)"],
-        ["0.2", "0.2", ""],
-        ["", "1", "[1, 'a']"],
+        ["tenth", "exact", "text", "more"],
+        ["0.1", "0.1", "a\nb", "a\rb"],
+        ["nan", "inf", "('test', 1)", "c\r\nd"],
+        ["0.2", "0.2", "", "\r"],
+        ["", "1", "[1, 'a']", ""],
     ]
 
 

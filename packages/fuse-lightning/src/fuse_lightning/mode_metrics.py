@@ -4,16 +4,18 @@ import copy
 from collections.abc import Iterable
 
 from torch import nn
+from torchmetrics import Metric
 
 from .loader_components import LoaderComponents, PerLoader, of_loader, register_components
-from .metric_collected import registered
+from .metric_collected import MetricCollected, registered
 
 
 def register_metrics(argument: str, metrics: PerLoader | None, in_use: Iterable[nn.Module] = ()) -> nn.ModuleDict:
     """The metrics as modules; see `register_components`.
 
-    A metric adds up the batches of one loader. One that was given for another loader too, or is in use already, is
-    copied: validation runs within a training epoch, and would clear what training has added up.
+    A metric adds up what it is given. One that was given under another name or for another loader too, or is in use
+    already, is copied: with each other's values both would be wrong, and validation, which runs within a training
+    epoch, would clear what training has added up.
 
     Args:
         argument: the name of LightningModuleDefault's argument, for messages.
@@ -21,19 +23,17 @@ def register_metrics(argument: str, metrics: PerLoader | None, in_use: Iterable[
         in_use: metrics that add up other batches at the same time.
     """
     modules = register_components(argument, metrics, registered)
-    if isinstance(modules, LoaderComponents):
-        earlier: list[nn.Module] = []
-        for name in modules:
-            modules[name] = _unshared(of_loader(modules, name), earlier)
-            earlier.append(modules[name])
-    return _unshared(modules, in_use)
+    taken = {identity for group in in_use for metric in group.children() for identity in _accumulating(metric)}
+    groups = [of_loader(modules, name) for name in modules] if isinstance(modules, LoaderComponents) else [modules]
+    for group in groups:
+        for name, metric in group.items():
+            if not taken.isdisjoint(_accumulating(metric)):
+                group[name] = copy.deepcopy(metric)
+            taken.update(_accumulating(group[name]))
+    return modules
 
 
-def _unshared(modules: nn.ModuleDict, others: Iterable[nn.Module]) -> nn.ModuleDict:
-    taken = {_identity(module) for other in others for module in other.modules()}
-    shared = any(_identity(module) in taken for module in modules.modules())
-    return copy.deepcopy(modules) if shared else modules
-
-
-def _identity(module: nn.Module) -> int:
-    return id(getattr(module, "metric", module))  # what it wraps, which may be no module
+def _accumulating(metric: nn.Module) -> set[int]:
+    """The identities of what adds up: the metrics in a module, not networks that several of them may use."""
+    parts = {id(one) for one in metric.modules() if isinstance(one, Metric)}
+    return {id(metric.metric if isinstance(metric, MetricCollected) else metric), *parts}

@@ -30,9 +30,10 @@ def save_model_files(model_dir: str | Path, model: nn.Module, state_dict: Mappin
         source: where they come from, a sentence.
 
     Raises:
-        ValueError: the state dict holds something else than tensors.
+        ValueError: the state dict holds something else than dense tensors of safetensors' dtypes.
     """
     check_only_tensors(state_dict)
+    model = getattr(model, "_orig_mod", model)  # of a compiled one, the model itself
     tensors = {key: _own_copy(tensor) for key, tensor in state_dict.items()}
     metadata = {"format": "pt", "model": type(model).__qualname__, "source": source}
     folder = Path(model_dir)
@@ -44,12 +45,28 @@ def save_model_files(model_dir: str | Path, model: nn.Module, state_dict: Mappin
 
 def check_only_tensors(state_dict: Mapping[str, Any]) -> None:
     """Raise ValueError if a state dict holds what safetensors cannot."""
-    others = [key for key, value in state_dict.items() if not isinstance(value, Tensor)]
+    others = [f"{key!r} ({_kind(value)})" for key, value in state_dict.items() if not _is_writable(value)]
     if others:
         raise ValueError(
-            f"save_model writes tensors only, but the model's state_dict holds something else under "
-            f"{', '.join(map(repr, others))}. Keep it in a buffer, or save the model yourself."
+            f"save_model writes tensors only, dense ones of safetensors' dtypes, but the model's state_dict holds "
+            f"something else under {', '.join(others)}. Keep it in such a buffer, or save the model yourself."
         )
+
+
+def _is_writable(value: Any) -> bool:
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
+        return False
+    try:
+        save({"tensor": torch.empty(0, dtype=value.dtype)})
+    except KeyError:  # in the table of dtypes
+        return False
+    return True
+
+
+def _kind(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{value.layout}, {value.dtype}".replace("torch.", "")
 
 
 def describe_model(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> str:
@@ -86,15 +103,16 @@ def save_best_or_last_model(trainer: pl.Trainer, model_dir: Path, model: nn.Modu
     To be called on every process, at the end of training; the first one writes.
     """
     best = next((one for one in trainer.checkpoint_callbacks if getattr(one, "monitor", None)), None)
-    path = getattr(best, "best_model_path", "")
-    if path:
-        source = f"They are of the best epoch: {best.monitor} was {float(best.best_model_score):.6g}."  # type: ignore[union-attr]
+    # A path without a score is that of another folder, from which this run was resumed.
+    score = getattr(best, "best_model_score", None)
+    if score is not None:
+        source = f"They are of the best epoch: {best.monitor} was {float(score):.6g}."  # type: ignore[union-attr]
     else:
         source = f"They are of the last epoch, {trainer.current_epoch - 1}."
         state_dict = trainer.strategy.lightning_module_state_dict()  # all processes take part where they share it out
     if trainer.is_global_zero:
-        if path:
-            state_dict = _read_state_dict(Path(path))
+        if score is not None:
+            state_dict = _read_state_dict(Path(best.best_model_path))  # type: ignore[union-attr]
         save_model_files(model_dir, model, _bare(state_dict), source)
 
 

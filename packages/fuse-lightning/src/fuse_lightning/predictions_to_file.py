@@ -175,12 +175,16 @@ def _has_positions(loaders: Any, loader_idx: int) -> bool:
 def _write_csv(file: BinaryIO, columns: Columns, table: Iterator[Row]) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text, lineterminator="\n")
+    # Of the characters that end a line for who reads the file, `writer` quotes those of its own line ends alone.
+    quoting_writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(columns)
     # A float32 is written with the digits that it has, 0.1, not those of its value as a float64.
     narrow = [kind == "float32" for kind in columns.values()]
     for row in table:
         pairs = zip(row, narrow, strict=True)
-        writer.writerow([np.float32(value) if short and value is not None else value for value, short in pairs])
+        cells = [np.float32(value) if short and value is not None else value for value, short in pairs]
+        has_returns = any("\r" in cell for cell in cells if isinstance(cell, str))
+        (quoting_writer if has_returns else writer).writerow(cells)
     text.detach()
 
 

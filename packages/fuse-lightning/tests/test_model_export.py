@@ -1,0 +1,84 @@
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from fuse_core import NDict
+from fuse_lightning.model_export import save_model_files
+from fuse_models import ModelEnsemble, ModelWrapSeqToDict
+
+
+def make_model():
+    return ModelWrapSeqToDict(model=nn.Linear(3, 1), model_inputs=["data.x"], model_outputs=["model.y"])
+
+
+def test_a_compiled_model_is_described_as_what_it_is(make_module, make_trainer, make_loader, tmp_path):
+    module = make_module(model=torch.compile(make_model(), backend="eager"), save_model=True)
+    make_trainer().fit(module, make_loader(8))
+    text = (tmp_path / "model.md").read_text()
+    assert text.startswith("# ModelWrapSeqToDict\n")
+    assert "- Class: `fuse_models.model_wrap_seq_to_dict.ModelWrapSeqToDict`" in text
+    assert "OptimizedModule" not in text
+    assert set(load_file(tmp_path / "model.safetensors")) == {"model.weight", "model.bias"}
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "best_epoch.ckpt"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_an_ensemble_reads_the_folder(make_module, make_trainer, make_loader, tmp_path, weights, compiled):
+    model = torch.compile(make_model(), backend="eager") if compiled else make_model()
+    module = make_module(model=model, save_model=True, best_epoch_source={"monitor": "train.losses.mse"})
+    make_trainer(precision="bf16-true").fit(module, make_loader(8))
+    assert load_file(tmp_path / "model.safetensors")["model.weight"].dtype == torch.bfloat16
+    ensemble = ModelEnsemble.from_directories([tmp_path], make_model, weights, prediction_keys={"model.y": "values"})
+    inputs = torch.ones(2, 3)
+    expected = make_model()
+    expected.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    read = ensemble(NDict({"data.x": inputs}))
+    assert torch.equal(read["model.y_ensemble_average"], expected(NDict({"data.x": inputs}))["model.y"])
+
+
+class WithBuffer(nn.Linear):
+    def __init__(self, buffer):
+        super().__init__(3, 1)
+        self.register_buffer("kept", buffer)
+
+
+@pytest.mark.parametrize(
+    ("buffer", "kind"),
+    [
+        (torch.zeros(2, dtype=torch.complex128), "strided, complex128"),
+        (torch.eye(2).to_sparse(), "sparse_coo, float32"),
+    ],
+)
+def test_tensors_that_cannot_be_written_are_refused_before_training(make_module, buffer, kind):
+    message = rf"tensors only, dense ones of safetensors' dtypes.*under 'kept' \({kind}\)\. Keep it in such a buffer"
+    with pytest.raises(ValueError, match=message):
+        make_module(model=WithBuffer(buffer), save_model=True)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, torch.float16, torch.bool, torch.int64, torch.uint8, torch.complex64]
+)
+def test_tensors_keep_their_dtype_and_values(tmp_path, dtype):
+    model = WithBuffer(torch.tensor([[0, 1, 2], [3, 4, 5]]).to(dtype).t())  # not contiguous
+    save_model_files(tmp_path, model, model.state_dict(), "They are of a test.")
+    saved = load_file(tmp_path / "model.safetensors")["kept"]
+    assert saved.dtype == dtype
+    assert torch.equal(saved, model.kept)
+
+
+def test_a_run_resumed_in_another_folder_without_a_new_best_saves_the_last_epoch(
+    make_module, make_trainer, make_loader, tmp_path
+):
+    source = {"monitor": "validation.losses.mse"}
+    first = make_module(model_dir=tmp_path / "first", best_epoch_source=source)
+    make_trainer(max_epochs=1).fit(first, make_loader(8), make_loader(8))
+    shutil.copy(tmp_path / "first" / "last.ckpt", tmp_path / "last.ckpt")
+    shutil.rmtree(tmp_path / "first")
+    second = make_module(model_dir=tmp_path / "second", best_epoch_source=source, save_model=True)
+    trainer = make_trainer(max_epochs=2, check_val_every_n_epoch=5)
+    with pytest.warns(UserWarning, match="dirpath has changed"):
+        trainer.fit(second, make_loader(8), make_loader(8), ckpt_path=tmp_path / "last.ckpt")
+    assert "They are of the last epoch, 1." in (tmp_path / "second" / "model.md").read_text()
