@@ -271,6 +271,15 @@ def test_a_checkpoint_with_pickled_objects_is_refused(make_module, make_trainer,
     assert trusted.global_step == 2
 
 
+def test_what_is_no_whole_checkpoint_is_told(tmp_path):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(1000)}, path)
+    for content in (path.read_bytes()[:2000], b"", b"hello\n"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"last\.ckpt cannot be read: it is cut off, damaged, or no checkpoint"):
+            AtomicCheckpointIO().load_checkpoint(path)
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")

@@ -273,6 +273,35 @@ def test_a_folder_of_other_files_is_never_overwritten(project, capsys, mine):
     assert Path("run", mine).read_text() == "mine"
 
 
+def test_a_checkpoint_of_another_run_starts_a_run_of_its_own(trained, capsys):
+    shutil.copytree("run", "other")
+    written = Path("run/last.ckpt").read_bytes()
+    arguments = ("--ckpt_path", "other/last.ckpt", "--trainer.max_epochs", "3")
+    assert fuse_lightning("fit", *arguments) == 1
+    assert "the run folder run holds an earlier run" in capsys.readouterr().err
+    assert Path("run/last.ckpt").read_bytes() == written
+    assert fuse_lightning("fit", *arguments, "--run_dir", "third run") == 0
+    assert torch.load("third run/last.ckpt", weights_only=True)["epoch"] == 2
+    assert Path("other/last.ckpt").read_bytes() == written
+
+
+def test_a_checkpoint_that_does_not_fit_or_is_cut_off_is_told(trained, capsys):
+    layer = "model.init_args.model.init_args.model.init_args.out_features"
+    assert fuse_lightning("test", f"--{layer}", "3") == 1
+    assert "error: the checkpoint is not of the model that the configuration describes. " in capsys.readouterr().err
+    Path("cut.ckpt").write_bytes(Path("run/last.ckpt").read_bytes()[:2000])
+    assert fuse_lightning("test", "--ckpt_path", "cut.ckpt") == 1
+    assert "error: The checkpoint cut.ckpt cannot be read" in capsys.readouterr().err
+    assert fuse_lightning("fit", "--ckpt_path", "cut.ckpt", "--run_dir", "new") == 1
+    assert list(Path("new").iterdir()) == []
+
+
+def test_a_run_folder_that_cannot_be_made_is_told(project, capsys):
+    assert fuse_lightning("fit", "--run_dir", "run.yaml/run") == 1
+    message = "error: nothing can be written to the run folder run.yaml/run: [Errno 20] Not a directory"
+    assert message in capsys.readouterr().err
+
+
 def test_overwriting_waits_until_nothing_is_wrong(trained, edited, capsys):
     edited(f"{LOSS}.init_args.weight", float("inf"))
     assert fuse_lightning("fit", "--overwrite") == 1
@@ -298,11 +327,11 @@ def test_ctrl_c_leaves_a_checkpoint_and_tells_how_to_go_on(edited, project, caps
     edited("trainer.callbacks", [{"class_path": "points.StopAfterFirstEpoch"}])
     previous = signal.getsignal(signal.SIGINT)
     try:
-        assert fuse_lightning("fit") == 130
+        assert fuse_lightning("fit", "--run_dir", "my run") == 130
     finally:
         signal.signal(signal.SIGINT, previous)
-    assert "fuse-lightning fit --config run/config.yaml --ckpt_path last" in capsys.readouterr().out
-    assert torch.load("run/last.ckpt", weights_only=True)["epoch"] == 0
+    assert "fuse-lightning fit --config 'my run/config.yaml' --ckpt_path last" in capsys.readouterr().out
+    assert torch.load("my run/last.ckpt", weights_only=True)["epoch"] == 0
 
 
 def test_a_checkpoint_of_pickled_objects_is_refused(project, capsys):
@@ -619,6 +648,10 @@ def test_wrong_usage_exits_with_2(capsys):
     assert "there is no command 'fitt'. Did you mean 'fit'?" in capsys.readouterr().err
     assert main(["fit"]) == 2
     assert "needs a configuration" in capsys.readouterr().err
+    assert main(["fit", "my run.yaml"]) == 2
+    assert "fuse-lightning fit --config 'my run.yaml'. To start" in capsys.readouterr().err
+    assert main(["fit", "--trainer.max_epochs", "1", "--config"]) == 2
+    assert "--config needs the configuration's path" in capsys.readouterr().err
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch, capsys):

@@ -11,11 +11,11 @@ from fuse_lightning.cli.main import main
 
 @pytest.mark.parametrize("style", ["ready-made", "custom"])
 def test_the_template_is_written_and_what_to_run_next_is_told(tmp_path, capsys, style):
-    assert main(["template", str(tmp_path / "mine"), "--style", style]) == 0
+    assert main(["template", str(tmp_path / "my digits"), "--style", style]) == 0
     printed = capsys.readouterr().out
     assert "python run.py" in printed
-    assert f"cd {tmp_path / 'mine'}" in printed
-    names = {path.name for path in (tmp_path / "mine").iterdir()}
+    assert f"cd '{tmp_path / 'my digits'}'" in printed
+    names = {path.name for path in (tmp_path / "my digits").iterdir()}
     assert {"run.py", f"module_{style.replace('-', '_')}.py"} <= names
 
 

@@ -63,7 +63,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             weights_only: None and True refuse pickled objects, which could run code; False trusts the file.
 
         Raises:
-            ValueError: the file holds pickled objects.
+            ValueError: the file holds pickled objects, or is no whole checkpoint.
         """
         try:
             return super().load_checkpoint(path, map_location, weights_only is not False)
@@ -74,6 +74,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"The checkpoint {path} holds pickled Python objects{what}, which could run code "
                 f"when read, and was refused. If you trust where it comes from, pass weights_only=False to "
                 f"Trainer.fit, validate, test or predict."
+            ) from error
+        except (EOFError, LookupError, RuntimeError) as error:
+            raise ValueError(
+                f"The checkpoint {path} cannot be read: it is cut off, damaged, or no checkpoint. Take another one "
+                f"({type(error).__name__}: {error})."
             ) from error
 
 

@@ -101,6 +101,8 @@ def short_message(error: Exception) -> str | None:
             "the checkpoint holds pickled objects, and loading them could run any code, so it was not loaded. If you "
             "trust whoever made it, add --weights_only false."
         )
+    if isinstance(error, RuntimeError) and str(error).startswith("Error(s) in loading state_dict"):
+        return f"the checkpoint is not of the model that the configuration describes. {error}"
     if isinstance(error, MisconfigurationException) or _raised_by(error) in SPEAKING_PACKAGES:
         return f"{_own_words(error)}\n(--traceback shows where it was raised)"
     return None

@@ -55,7 +55,8 @@ COMMAND_HELP = {
     "fit": "usage: fuse-lightning fit --config FILE [options]\n\nTrain.\n\n"
     + _CONFIGURATION.format(starting_point=";\n                        without --config, a commented one to start from")
     + """\
-  --ckpt_path WHICH     continue from a checkpoint: its path, or last for that of the run folder
+  --ckpt_path WHICH     continue from a checkpoint: its path, or last for that of the run folder; one of another folder
+                        starts a new run
   --overwrite           replace what an earlier run wrote to the run folder
 """,
     "validate": _EVALUATE.format("validate", "Compute the losses and metrics of the validation data."),

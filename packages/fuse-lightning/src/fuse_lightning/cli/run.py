@@ -1,6 +1,7 @@
 """`fuse-lightning fit`, `validate`, `test`, `predict` and `wiring`."""
 
 import logging
+import shlex
 import warnings
 from importlib.resources import files
 
@@ -22,10 +23,14 @@ def run_command(command: str, arguments: list[str]) -> None:
         if "--print_config" in arguments:
             print(files(__package__).joinpath(STARTING_POINT).read_text(encoding="utf-8"), end="")  # noqa: T201
             return
+        files_there = [argument for argument in arguments if argument.endswith((".yaml", ".yml", ".json"))]
         raise UsageError(
-            f"fuse-lightning {command} needs a configuration: fuse-lightning {command} --config run.yaml. To start "
-            f"from one that runs: fuse-lightning fit --print_config > run.yaml"
+            f"fuse-lightning {command} needs a configuration: fuse-lightning {command} --config "
+            f"{shlex.quote((files_there or ['run.yaml'])[0])}. To start from one that runs: fuse-lightning fit "
+            f"--print_config > run.yaml"
         )
+    if arguments[-1] in ("-c", "--config"):
+        raise UsageError(f"{arguments[-1]} needs the configuration's path: fuse-lightning {command} --config run.yaml")
     with warnings.catch_warnings():
         # The run folder was looked at before, and holds config.yaml by now.
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")

@@ -120,9 +120,10 @@ class RunCLI(LightningCLI):
         return str(which)
 
     def _starts_anew(self, config: Namespace) -> bool:
-        """Whether this process is the one that sees to the folder of a new run."""
-        is_new = self.subcommand == "fit" and config.ckpt_path is None
-        return is_new and getattr(rank_zero_only, "rank", 0) == 0
+        """Whether this process is the one that sees to the folder of a new run; another's checkpoint may start it."""
+        run_dir = Path(config.run_dir).resolve()
+        goes_on = config.ckpt_path is not None and Path(config.ckpt_path).parent.resolve().is_relative_to(run_dir)
+        return self.subcommand == "fit" and not goes_on and getattr(rank_zero_only, "rank", 0) == 0
 
     def before_fit(self) -> None:
         """Start the run folder, now that nothing of the configuration is wrong."""

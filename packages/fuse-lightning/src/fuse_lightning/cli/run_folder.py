@@ -1,6 +1,7 @@
 """The run folder: what a run writes there, where a checkpoint is found, and what is never overwritten unasked."""
 
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from .errors import RunError
 
@@ -49,9 +50,20 @@ def check_run_folder(run_dir: Path, overwrite: bool) -> None:
 
 
 def start_run_folder(run_dir: Path) -> None:
-    """Make the folder of a new run, without the files that an earlier run wrote; others stay."""
-    remove_run_files(run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
+    """Make the folder of a new run, without the files that an earlier run wrote; others stay.
+
+    Raises:
+        RunError: nothing can be written there.
+    """
+    try:
+        remove_run_files(run_dir)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=run_dir):
+            pass
+    except OSError as error:
+        raise RunError(
+            f"nothing can be written to the run folder {run_dir}: {error}. Choose another --run_dir."
+        ) from error
 
 
 def remove_run_files(run_dir: Path) -> None:

@@ -1,5 +1,6 @@
 """Keeps the configuration of a run with its results."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -43,5 +44,5 @@ class SaveRunConfig(SaveConfigCallback):
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and any(run_dir.rglob("last*.ckpt")):
             print(  # noqa: T201
                 f"\nInterrupted. To continue from the last checkpoint:\n"
-                f"  fuse-lightning fit --config {run_dir / CONFIG_FILE} --ckpt_path last"
+                f"  fuse-lightning fit --config {shlex.quote(str(run_dir / CONFIG_FILE))} --ckpt_path last"
             )

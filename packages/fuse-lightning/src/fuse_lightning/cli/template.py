@@ -1,6 +1,7 @@
 """`fuse-lightning template`: the walkthrough as a project of the user's own."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from fuse_lightning.walkthrough.files import STYLES, template_files
@@ -30,6 +31,5 @@ def write_template(arguments: list[str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     print(f"Wrote {len(texts)} files to {folder}: {', '.join(sorted(texts))}.\n")  # noqa: T201
-    print(  # noqa: T201
-        f'Next:\n  pip install "fuse-lightning[walkthrough]"\n  cd {folder}\n  python run.py --help\n  python run.py'
-    )
+    print('Next:\n  pip install "fuse-lightning[walkthrough]"')  # noqa: T201
+    print(f"  cd {shlex.quote(str(folder))}\n  python run.py --help\n  python run.py")  # noqa: T201
