@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 from fuse_core import Collate, DatasetWrapSeqToDict
-from fuse_lightning import DataModuleDefault
+from fuse_lightning import DataModuleDefault, PredictionsToFile
 
 
 def dataset(count=8):
@@ -69,13 +69,40 @@ def test_without_validation_there_is_no_loader():
         ({}, r"DataModuleDefault needs a dataset: give train="),
         ({"train": dataset(0)}, r"DataModuleDefault\(train=\) needs samples"),
         ({"test": {"inside": dataset(0)}}, r"DataModuleDefault\(test=\) needs samples"),
-        ({"train": dataset(), "batch_size": 0}, r"DataModuleDefault\(batch_size=\) is at least 1, got 0"),
+        (
+            {"train": dataset(), "batch_size": 0},
+            r"DataModuleDefault\(batch_size=\) is a whole number of at least 1, got 0",
+        ),
+        ({"train": dataset(), "batch_size": 2.5}, r"batch_size=\) is a whole number of at least 1, got 2\.5"),
+        ({"train": dataset(), "num_workers": -1}, r"num_workers=\) is a whole number of at least 0, got -1"),
+        ({"train": dataset(), "test": []}, r"DataModuleDefault\(test=\) got no dataset\. Give one, or None"),
+        ({"train": dataset(), "validation": {}}, r"DataModuleDefault\(validation=\) got no dataset"),
         ({"train": dataset(2), "drop_last": True}, r"drop_last=True\) leaves no batch: train has 2 samples"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         DataModuleDefault(**arguments)
+
+
+def test_samples_in_place_of_datasets_are_refused():
+    samples = [{"data.x": i} for i in range(3)]
+    message = r"DataModuleDefault\(test=\) takes a dataset, or a list or dict of datasets; got a dict in place of one"
+    with pytest.raises(TypeError, match=message):
+        DataModuleDefault(test=samples)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_one_data_module_serves_training_and_prediction(make_module, make_trainer, make_loader, tmp_path):
+    samples = make_loader(10).dataset
+    data = DataModuleDefault(samples, (samples[:3], samples[3:]), predict={"a": samples, "b": samples}, batch_size=4)
+    module = make_module(prediction_keys=["model.y"])
+    trainer = make_trainer(callbacks=[PredictionsToFile(tmp_path / "p.csv")])
+    for _ in range(2):  # again with the same trainer
+        trainer.fit(module, datamodule=data)
+        trainer.predict(module, datamodule=data)
+        rows = (tmp_path / "p.csv").read_text().splitlines()[1:]
+        assert [row.split(",")[:2] for row in rows] == [[name, str(i)] for name in "ab" for i in range(10)]
 
 
 def test_a_dataset_that_is_asked_for_and_was_not_given_is_named():

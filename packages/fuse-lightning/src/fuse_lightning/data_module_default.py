@@ -1,6 +1,6 @@
 """A LightningDataModule of datasets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytorch_lightning as pl
@@ -38,8 +38,9 @@ class DataModuleDefault(pl.LightningDataModule):
         pin_memory: put batches where a GPU can copy them from faster.
 
     Raises:
-        ValueError: no dataset, one without samples, `batch_size` below 1, or fewer training samples than `batch_size`
-            with `drop_last`.
+        TypeError: a sample in place of a dataset.
+        ValueError: no dataset, one without samples, `batch_size` below 1, `num_workers` below 0, or fewer training
+            samples than `batch_size` with `drop_last`.
 
     Example:
         >>> from fuse_core import DatasetWrapSeqToDict
@@ -63,13 +64,21 @@ class DataModuleDefault(pl.LightningDataModule):
         pin_memory: bool = False,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"DataModuleDefault(batch_size=) is at least 1, got {batch_size}.")
+        for name, number, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+            if not isinstance(number, int) or number < least:
+                raise ValueError(f"DataModuleDefault({name}=) is a whole number of at least {least}, got {number!r}.")
         given = {"train": train, "validation": validation, "test": test, "predict": predict}
         if all(datasets is None for datasets in given.values()):
             raise ValueError("DataModuleDefault needs a dataset: give train=, validation=, test= or predict=.")
         for name, datasets in given.items():
-            for dataset in _each(datasets):
+            if name != "train" and isinstance(datasets, list | tuple | dict) and not datasets:
+                raise ValueError(f"DataModuleDefault({name}=) got no dataset. Give one, or None.")
+            for dataset in [train] if name == "train" else _each(datasets):
+                if isinstance(dataset, Mapping):
+                    raise TypeError(
+                        f"DataModuleDefault({name}=) takes a dataset, or a list or dict of datasets; got a "
+                        f"{type(dataset).__name__} in place of one. Wrap samples in DatasetWrapSeqToDict."
+                    )
                 if _size(dataset) == 0:
                     raise ValueError(f"DataModuleDefault({name}=) needs samples, but {dataset!r} has none.")
         size = _size(train)
@@ -131,7 +140,7 @@ class DataModuleDefault(pl.LightningDataModule):
 def _each(datasets: AnyDatasets | None) -> list[AnyDataset | None]:
     if isinstance(datasets, dict):
         return list(datasets.values())
-    return [*datasets] if isinstance(datasets, list) else [datasets]
+    return [*datasets] if isinstance(datasets, list | tuple) else [datasets]
 
 
 def _size(dataset: Any) -> int | None:
