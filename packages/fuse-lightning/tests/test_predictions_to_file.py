@@ -57,6 +57,14 @@ def test_rows_of_several_loaders_say_which(predict, make_loader, tmp_path, named
     assert [row[0] for row in rows] == (list("aabbb") if named else list("00111"))
 
 
+def test_loaders_within_a_name_are_counted(make_module, make_trainer, make_loader, tmp_path):
+    module = make_module(prediction_keys=[])
+    module.predict_step = lambda batch, batch_idx, dataloader_idx=0: {"x": batch["data.sample_id"]}
+    trainer = make_trainer(callbacks=[PredictionsToFile(tmp_path / "p.csv")])
+    trainer.predict(module, {"a": [make_loader(1), make_loader(2, shuffle=True)], "b": make_loader(1)})
+    assert read(tmp_path / "p.csv")[1:] == [["0", "0"], ["1", "0"], ["1", "1"], ["2", "0"]]
+
+
 def test_a_dataset_without_positions_keeps_its_order(predict, make_loader, tmp_path):
     class Stream(IterableDataset):
         def __iter__(self):

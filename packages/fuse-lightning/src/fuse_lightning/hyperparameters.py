@@ -5,6 +5,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 _PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.device)
@@ -13,7 +14,7 @@ _PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.device)
 def keep_plain_values(hyperparameters: MutableMapping[str, Any]) -> None:
     """Take out, with a warning, what is no plain value: a checkpoint that holds other objects is refused when read.
 
-    Paths become strings.
+    Paths become strings, and NumPy's numbers Python's.
 
     Example:
         >>> import warnings
@@ -23,7 +24,7 @@ def keep_plain_values(hyperparameters: MutableMapping[str, Any]) -> None:
         >>> hyperparameters
         {'width': 64}
     """
-    hyperparameters.update({name: str(value) for name, value in hyperparameters.items() if isinstance(value, Path)})
+    hyperparameters.update({name: _as_plain(value) for name, value in hyperparameters.items()})
     others = [name for name, value in hyperparameters.items() if not _is_plain(value)]
     for name in others:
         del hyperparameters[name]
@@ -33,6 +34,16 @@ def keep_plain_values(hyperparameters: MutableMapping[str, Any]) -> None:
             f"out. Name them in save_hyperparameters_kwargs={{'ignore': [...]}}.",
             stacklevel=2,
         )
+
+
+def _as_plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in (list, tuple):
+        return type(value)(map(_as_plain, value))
+    return {key: _as_plain(one) for key, one in value.items()} if type(value) is dict else value
 
 
 def _is_plain(value: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BasePredictionWriter
+from pytorch_lightning.utilities import CombinedLoader
 
 from .atomic_file import replace_file
 from .prediction_kinds import LONG, NOTHING, TEXT, Kind, is_float
@@ -57,6 +58,7 @@ class PredictionsToFile(BasePredictionWriter):
             )
         self._rows: RowFile | None = None
         self._files: list[Path] = []  # to be removed in the end
+        self._loaders: list[tuple[Any, Any]] = []
         self._samples: dict[int, int] = {}
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -66,6 +68,7 @@ class PredictionsToFile(BasePredictionWriter):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._rows = RowFile(self.path.with_name(f".{self.path.name}.rank{trainer.global_rank}"))
         self._files = [self._rows.path]
+        self._loaders = _loaders_by_name(trainer.predict_dataloaders)
         self._samples = {}
 
     def write_on_batch_end(
@@ -85,7 +88,7 @@ class PredictionsToFile(BasePredictionWriter):
                 f"step_extract_predictions gives; got a {type(prediction).__name__}."
             )
         columns = prediction_columns(prediction)
-        if "loader" in columns and len(_loader_names(trainer.predict_dataloaders)) > 1:
+        if "loader" in columns and len(self._loaders) > 1:
             raise ValueError(
                 "With several loaders, PredictionsToFile tells them in a column 'loader', but predict_step returns "
                 "that key too. Return it under another name."
@@ -93,8 +96,9 @@ class PredictionsToFile(BasePredictionWriter):
         samples = max(map(len, columns.values()), default=0)
         seen = self._samples.get(dataloader_idx, 0)
         self._samples[dataloader_idx] = seen + samples
-        if not _has_positions(trainer.predict_dataloaders, dataloader_idx):
-            # As if the processes took samples in turn.
+        _, loader = self._loaders[dataloader_idx]
+        if not hasattr(getattr(loader, "batch_sampler", None), "seen_batch_indices"):
+            # Lightning does not know which samples of the dataset these are: as if the processes took them in turn.
             first = seen * trainer.world_size + trainer.global_rank
             batch_indices = range(first, first + samples * trainer.world_size, trainer.world_size)
         self._opened().write(dataloader_idx, batch_indices or (), columns)
@@ -135,7 +139,7 @@ class PredictionsToFile(BasePredictionWriter):
             self._rows = None
         for path in self._files:
             path.unlink(missing_ok=True)
-        self._files = []
+        self._files, self._loaders = [], []
 
     def _bring_together(self, rows: RowFile, trainer: pl.Trainer) -> None:
         parts = [rows.close()]
@@ -146,8 +150,7 @@ class PredictionsToFile(BasePredictionWriter):
             self._files = [part.path for part in parts]
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             columns, merged = merge_rows(parts, drop_repeated=distributed)
-            names = _loader_names(trainer.predict_dataloaders)
-            self._write(columns, merged, names if len(names) > 1 else [])
+            self._write(columns, merged, [name for name, _ in self._loaders] if len(self._loaders) > 1 else [])
 
     def _write(self, columns: Columns, rows: Iterator[Row], loaders: Sequence[Any]) -> None:
         """Write the table; `loaders` are the names to show, none for a single one."""
@@ -159,17 +162,11 @@ class PredictionsToFile(BasePredictionWriter):
             write(file, columns, table)
 
 
-def _loader_names(loaders: Any) -> list[Any]:
-    if isinstance(loaders, Mapping):
-        return list(loaders)
-    return list(range(len(loaders))) if isinstance(loaders, list | tuple) else [0]
-
-
-def _has_positions(loaders: Any, loader_idx: int) -> bool:
-    """Whether Lightning knows which samples of its dataset a loader's batch holds."""
-    several = list(loaders.values()) if isinstance(loaders, Mapping) else loaders
-    loader = several[loader_idx] if isinstance(several, list | tuple) else several
-    return hasattr(getattr(loader, "batch_sampler", None), "seen_batch_indices")
+def _loaders_by_name(loaders: Any) -> list[tuple[Any, Any]]:
+    """Each loader with its name or position, in the order in which Lightning counts them."""
+    flattened = CombinedLoader(loaders, "sequential").flattened
+    named = isinstance(loaders, Mapping) and len(loaders) == len(flattened)  # no loaders within one of the names
+    return list(zip(loaders if named else range(len(flattened)), flattened, strict=True))
 
 
 def _write_csv(file: BinaryIO, columns: Columns, table: Iterator[Row]) -> None:

@@ -1,0 +1,34 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fuse_lightning.hyperparameters import keep_plain_values
+
+
+def test_what_is_kept_is_read_back_without_unpickling_objects():
+    given = {
+        "rate": np.float64(0.1),
+        "folder": Path("a"),
+        "nested": {"sizes": [np.int64(3), (Path("b"), None)]},
+        "dtype": torch.float32,
+        "weights": torch.ones(2),
+    }
+    kept = dict(given)
+    keep_plain_values(kept)
+    file = io.BytesIO()
+    torch.save(kept, file)
+    read = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+    assert read["weights"].tolist() == [1.0, 1.0]
+    expected = {"rate": 0.1, "folder": "a", "nested": {"sizes": [3, ("b", None)]}, "dtype": torch.float32}
+    assert {name: value for name, value in read.items() if name != "weights"} == expected
+    assert given["nested"] == {"sizes": [np.int64(3), (Path("b"), None)]}
+
+
+def test_objects_are_left_out_with_a_warning():
+    values = {"width": 64, "model": torch.nn.Linear(2, 1), "names": ["a", object()]}
+    with pytest.warns(UserWarning, match="hyperparameters 'model', 'names' are none and were left out"):
+        keep_plain_values(values)
+    assert values == {"width": 64}
