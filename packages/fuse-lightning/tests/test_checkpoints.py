@@ -3,7 +3,6 @@
 import errno
 import io
 import os
-import resource
 import signal
 from pathlib import Path
 
@@ -167,17 +166,6 @@ def test_what_safetensors_cannot_hold_is_refused_at_construction(make_module):
 
 
 # --------------------------------------------------------------------------------------------------- safe reads, writes
-
-
-@pytest.fixture
-def small_files():
-    """A limit to the size of files, which looks to the writer like a disk that is full."""
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint_and_says_so(tmp_path, small_files):
