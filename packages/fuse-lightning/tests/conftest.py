@@ -1,6 +1,5 @@
 """A small regression for tests that train, and a disk that is full."""
 
-import resource
 import signal
 
 import pytest
@@ -79,6 +78,7 @@ def make_trainer(tmp_path):
 @pytest.fixture
 def small_files():
     """A limit to the size of files, which looks to the writer like a disk that is full."""
+    resource = pytest.importorskip("resource", reason="only POSIX systems limit the size of files")
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
