@@ -1,5 +1,6 @@
 """A LightningModule that trains a model over batch_dicts as it is."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -389,6 +390,12 @@ class LightningModuleDefault(pl.LightningModule):
             self.trainer, self.model_dir, self._best_epoch_source, self._callbacks
         )
         return self._attached_callbacks
+
+
+# Lightning asks for it with every batch. Worked out once, it is there at once.
+LightningModuleDefault.training_step.__signature__ = inspect.signature(  # type: ignore[attr-defined]
+    LightningModuleDefault.training_step
+)
 
 
 def _as_ndict(batch_dict: Mapping[str, Any]) -> NDict:
