@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -93,6 +95,25 @@ def test_skipping_keeps_the_other_batches_that_accumulate(make_module, make_trai
         torch.testing.assert_close(one, start - 0.05 * parameter.grad)
 
 
+def test_skipping_leaves_a_bad_batch_out_of_running_means(make_module, make_trainer, make_loader):
+    def train(bad):
+        norm = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1))
+        norm.register_buffer("expanded", torch.zeros(1).expand(2))
+        model = ModelWrapSeqToDict(model=norm, model_inputs=["data.x"], model_outputs=["model.y"])
+        loader = make_loader(12)
+        for sample in bad:
+            loader.dataset[sample]["data.x"].fill_(torch.nan)
+        batches = [[0, 1, 2, 3], *([4, 5, 6, 7] for _ in bad), [8, 9, 10, 11]]
+        loader = torch.utils.data.DataLoader(loader.dataset, batch_sampler=batches, collate_fn=loader.collate_fn)
+        make_trainer(enable_checkpointing=False).fit(make_module(model=model, on_nonfinite="skip"), loader)
+        return dict(norm[0].named_buffers())
+
+    with pytest.warns(UserWarning, match="step 1 is not finite"):
+        skipped = train(bad=[5])
+    torch.testing.assert_close(skipped, train(bad=[]), rtol=0, atol=0)
+    assert skipped["num_batches_tracked"] == 2
+
+
 def test_skipping_needs_the_whole_gradient_on_a_process(make_module, make_trainer):
     watch = NonFiniteLosses("skip")
     with pytest.raises(ValueError, match=r"on_nonfinite='skip' works on a single device and with DDP, not with FSDP"):
@@ -126,6 +147,15 @@ def test_a_run_that_was_interrupted_leaves_later_gradients_alone(make_module, ma
     module.zero_grad()
     module(next(iter(make_loader(8))))["model.y"].sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in module.model.parameters())
+
+
+def test_a_copy_of_a_trained_module_notices_too(make_module, make_trainer, make_loader):
+    module = make_module(losses={"odd": NaNFor()})
+    make_trainer(enable_checkpointing=False).fit(module, make_loader(4))
+    copied = copy.deepcopy(module)
+    copied.losses["odd"].samples = (0,)
+    with pytest.raises(NonFiniteLossError, match="'odd' is nan"):
+        make_trainer(enable_checkpointing=False).fit(copied, make_loader(4))
 
 
 def losses(value, dtype=torch.float32):

@@ -73,8 +73,9 @@ class LightningModuleDefault(pl.LightningModule):
             `model.safetensors`, and what it is to `model.md`.
         on_nonfinite: what to do when a step's total loss is NaN or infinite. `"raise"` stops, naming losses, step and
             samples; on a GPU a few steps later, because nothing waits for the device, but before the checkpoint is
-            written. `"skip"` warns, and the process's batch adds nothing to the gradient and to the logged losses; an
-            optimizer with momentum or weight decay still moves on those. `"ignore"` does not look.
+            written. `"skip"` warns, and the process's batch adds nothing to the gradient, to the model's buffers and to
+            the logged losses; training metrics do take it in, and an optimizer with momentum or weight decay still
+            moves on those. `"ignore"` does not look.
         tensorboard_sep: the separator in logged names; `"/"` groups them in TensorBoard.
         log_unit: what loggers draw values over: None or `"optimizer_step"` for steps, or `"epoch"`.
         test_losses: losses for test; None takes `validation_losses`.
@@ -167,6 +168,7 @@ class LightningModuleDefault(pl.LightningModule):
 
     def training_step(self, batch_dict: Mapping[str, Any], batch_idx: int) -> Tensor:
         """The sum of the losses of one batch."""
+        self._nonfinite_losses.before_forward(self.model.buffers())
         result = self(batch_dict)
         total = step_losses(self.losses, result)
         losses = batch_losses(result)
@@ -176,7 +178,7 @@ class LightningModuleDefault(pl.LightningModule):
         return total
 
     def on_after_backward(self) -> None:
-        """See that only this batch's gradients are guarded against its losses."""
+        """See that only this batch's gradients and buffers are guarded against its losses."""
         self._nonfinite_losses.after_backward()
 
     def validation_step(self, batch_dict: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -43,7 +43,8 @@ class NonFiniteLosses:
     To skip, nothing needs to be known on the host. Each parameter's gradient of a batch becomes zero on the device if
     the batch's total loss is not finite, before it is added to other batches' and averaged over processes. All
     processes then take the same step, with what the other batches gave. (A product of the loss and zero would not do:
-    zero times a gradient that is not finite is not finite.)
+    zero times a gradient that is not finite is not finite.) Buffers, such as the running means of batch normalization,
+    become again what they were before the batch.
 
     Args:
         policy: `"raise"` stops with an error, `"skip"` warns and leaves the batch out, `"ignore"` does nothing.
@@ -53,6 +54,7 @@ class NonFiniteLosses:
         self.policy = policy
         self._hooks: list[RemovableHandle] = []
         self._is_finite: Tensor | None = None
+        self._buffers: list[tuple[Tensor, Tensor]] = []  # and what they were before the batch
         self._pending: deque[_Step] = deque()
         self._host: Tensor | None = None
         self._values: Any = None
@@ -74,14 +76,30 @@ class NonFiniteLosses:
             self._hooks = [one.register_hook(self._zero_unless_finite) for one in trained]  # type: ignore[no-untyped-call]
 
     def stop(self) -> None:
-        """Leave the gradients alone again."""
+        """Leave the gradients alone again, and keep nothing of the run."""
         self._pending.clear()
+        # A copy of the module would have the memory and its view apart; the next run may be on another device.
+        self._host = self._values = self._is_finite = None
+        self._buffers = []
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
 
+    def before_forward(self, buffers: Iterable[Tensor]) -> None:
+        """Keep what the model's buffers hold, in case the batch is to be skipped."""
+        if self.policy == "skip":
+            # Nothing writes to expanded tensors, in which several elements share their memory.
+            self._buffers = [(one, one.clone()) for one in buffers if 0 not in one.stride()]
+
     def after_backward(self) -> None:
-        """Leave alone what comes after the batch's own backward pass, such as a user's after an interrupted run."""
+        """Put the buffers back if the batch is skipped, and guard nothing that comes after its own backward pass.
+
+        The buffers wait until now because the backward pass may need them as the forward pass has left them.
+        """
+        if self._is_finite is not None:
+            for buffer, before in self._buffers:
+                buffer.copy_(torch.where(self._is_finite, buffer, before))
+        self._buffers = []
         self._is_finite = None
 
     def _zero_unless_finite(self, gradient: Tensor) -> Tensor:
