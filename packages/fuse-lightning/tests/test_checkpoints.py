@@ -7,13 +7,14 @@ import signal
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from safetensors.torch import load_file
 from torch import nn
 
-from fuse_lightning import AtomicCheckpointIO, model_default_callbacks
+from fuse_lightning import AtomicCheckpointIO, ModelEpochSummary, model_default_callbacks
 from fuse_lightning.atomic_file import replace_file
 from fuse_models import ModelEnsemble, ModelWrapSeqToDict
 
@@ -93,6 +94,51 @@ def test_another_module_brings_callbacks_of_its_own(make_module, make_trainer, m
     trainer.validate(make_module(model_dir=tmp_path / "second"), make_loader(8), verbose=False)
     folders = {Path(one.dirpath).name for one in callbacks_of(trainer, ModelCheckpoint)}
     assert folders == {"second", "mine"}
+
+
+def test_a_summary_of_another_module_is_no_reason_to_write_checkpoints(
+    make_module, make_trainer, make_loader, tmp_path
+):
+    trainer = make_trainer(enable_checkpointing=False)
+    for _ in range(2):
+        trainer.validate(make_module(best_epoch_source=MONITOR), make_loader(8), verbose=False)
+    assert not callbacks_of(trainer, ModelCheckpoint)
+
+
+def test_callbacks_of_the_trainer_stay_beside_those_of_the_module_that_do_something_else(
+    make_module, make_trainer, make_loader
+):
+    early = EarlyStopping("train.losses.mse")
+    summary = ModelEpochSummary(None, monitor="train.losses.mse")
+    same = EarlyStopping("train.losses.total_loss")
+    trainer = make_trainer(callbacks=[early, summary, same])
+    of_module = EarlyStopping("train.losses.total_loss")
+    trainer.fit(make_module(best_epoch_source=MONITOR, callbacks=[of_module]), make_loader(8), make_loader(8))
+    assert set(callbacks_of(trainer, EarlyStopping)) == {early, of_module}
+    assert [one.monitor for one in callbacks_of(trainer, ModelEpochSummary)] == [MONITOR["monitor"], summary.monitor]
+
+
+def test_a_module_after_another_has_no_summary_of_that(make_module, make_trainer, make_loader, mse_loss):
+    trainer = make_trainer()
+    trainer.fit(make_module(best_epoch_source=MONITOR), make_loader(8), make_loader(8))
+    trainer.fit_loop.max_epochs = 2
+    with pytest.warns(UserWarning, match="exists and is not empty"):
+        trainer.fit(make_module(losses={"other": mse_loss}), make_loader(8), make_loader(8))
+    assert not callbacks_of(trainer, ModelEpochSummary)
+
+
+@pytest.mark.filterwarnings("ignore:.*barebones")
+def test_a_trainer_without_logging_has_no_summary(make_module, make_trainer, make_loader):
+    trainer = make_trainer(barebones=True)
+    trainer.fit(make_module(best_epoch_source=MONITOR), make_loader(8), make_loader(8))
+    assert not callbacks_of(trainer, ModelEpochSummary)
+
+
+def test_a_copy_of_a_trained_module_holds_no_trainer(make_module, make_trainer, make_loader):
+    module = make_module(best_epoch_source=MONITOR)
+    make_trainer().fit(module, make_loader(8), make_loader(8))
+    held = [value for one in module._attached_callbacks for value in vars(one).values()]
+    assert not [one for one in held if isinstance(one, pl.Trainer)]
 
 
 def test_the_learning_rate_is_monitored_once(make_module, make_trainer, make_loader, tmp_path):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from .atomic_checkpoint_io import AtomicCheckpointIO
@@ -24,6 +24,13 @@ class DefaultModelCheckpoint(ModelCheckpoint):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         super().setup(trainer, pl_module, stage)
+
+
+class DefaultModelEpochSummary(ModelEpochSummary):
+    """A ModelEpochSummary whose type tells it from those that users give to the Trainer, which stay as they are."""
+
+
+OF_THE_MODULE = (DefaultModelCheckpoint, DefaultModelEpochSummary, RandomState)
 
 
 def model_default_callbacks(
@@ -58,7 +65,8 @@ def model_default_callbacks(
         callbacks.append(DefaultModelCheckpoint(**{**defaults, **source}))
     # First the summaries, so that `last.ckpt` holds those of its own epoch.
     for source in sources:
-        callbacks.append(ModelEpochSummary(model_dir, monitor=source["monitor"], mode=source.get("mode", "min")))
+        mode = source.get("mode", "min")
+        callbacks.append(DefaultModelEpochSummary(model_dir, monitor=source["monitor"], mode=mode))
     last = DefaultModelCheckpoint(  # without a monitor: after every epoch
         dirpath=model_dir, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
     )
@@ -77,9 +85,11 @@ def callbacks_for_trainer(
 ) -> list[Callback]:
     """What `LightningModule.configure_callbacks` returns, so that nothing is lost that the user gave to the Trainer.
 
-    Of callbacks of one type, Lightning keeps the module's and drops the Trainer's. A ModelCheckpoint that the user gave
-    is returned with the module's for that reason; only the one that Lightning adds by itself gives way. A Trainer that
-    was told to write no checkpoints writes none.
+    Of callbacks of one type, Lightning keeps the module's and drops the Trainer's. Those that the user gave, such as a
+    ModelCheckpoint or an EarlyStopping, are returned with the module's for that reason, unless one of those has the
+    same `state_key`, under which a checkpoint holds the state of one. The ModelCheckpoint that Lightning adds by itself
+    gives way, and so do the default callbacks of a module that was trained before. A Trainer that was told to write no
+    checkpoints writes none, and one that runs with `barebones=True`, and so logs nothing, has no summary.
 
     Args:
         trainer: the trainer that the callbacks are for.
@@ -88,22 +98,32 @@ def callbacks_for_trainer(
         callbacks: more callbacks of the module's.
     """
     present: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by one of its connectors
-    given = [one for one in present if type(one) is ModelCheckpoint and not _is_automatic(one, trainer)]
+    # Trainer(enable_checkpointing=False) has none, but for the summaries of a module that was trained before.
+    writes_checkpoints = any(type(one) is not DefaultModelEpochSummary for one in trainer.checkpoint_callbacks)
+    automatic = next((one for one in trainer.checkpoint_callbacks if _is_automatic(one, trainer)), None)
+    present[:] = [one for one in present if type(one) not in OF_THE_MODULE]
     logs_lr = any(isinstance(one, LearningRateMonitor) for one in (*present, *callbacks))
     defaults = model_default_callbacks(model_dir, best_epoch_source, log_lr=bool(trainer.loggers) and not logs_lr)
-    writes_checkpoints = bool(trainer.checkpoint_callbacks)  # Trainer(enable_checkpointing=False) has none
-    # Taken out here, those of a module that was trained before included, Lightning has none to drop, or to overlook.
-    present[:] = [one for one in present if type(one) not in (ModelCheckpoint, DefaultModelCheckpoint)]
     if not writes_checkpoints:
         defaults = [one for one in defaults if not isinstance(one, ModelCheckpoint)]
-    return [*defaults, *callbacks, *given]
+    if trainer.barebones:
+        defaults = [one for one in defaults if not isinstance(one, ModelEpochSummary)]
+    of_module = [*defaults, *callbacks]
+    types = {base for one in of_module for base in type(one).__mro__}  # Lightning drops those of a base class too
+    dropped = [one for one in present if type(one) in types and type(one) is not Callback]
+    keys = {one.state_key for one in of_module}
+    given = [one for one in dropped if one.state_key not in keys and one is not automatic]
+    # Taken out here, Lightning has none to drop, or to overlook.
+    present[:] = [one for one in present if one not in dropped and one is not automatic]
+    return [*of_module, *given]
 
 
-def _is_automatic(callback: ModelCheckpoint, trainer: pl.Trainer) -> bool:
+def _is_automatic(callback: Checkpoint, trainer: pl.Trainer) -> bool:
     """Whether Lightning has added it, which it does where the user gave none: it is the only one, and plain."""
     plain = ModelCheckpoint()
     return (
-        len(trainer.checkpoint_callbacks) == 1
+        type(callback) is ModelCheckpoint
+        and len(trainer.checkpoint_callbacks) == 1
         and callback.state_key == plain.state_key
         and all(
             getattr(callback, name) == getattr(plain, name)

@@ -58,6 +58,10 @@ class ModelEpochSummary(Checkpoint):
         """Keep the trainer, to look at its metrics when a checkpoint is saved."""
         self._trainer = trainer
 
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Let go of the trainer, so that a copy of the module, which knows its callbacks, does not copy that too."""
+        self._trainer = None
+
     def state_dict(self) -> dict[str, Any]:
         """The best epoch so far, that of the validation that has just ended included."""
         if self._trainer is not None and self._validated:  # checkpoints are saved before the epoch ends

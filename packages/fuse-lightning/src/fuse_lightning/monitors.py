@@ -8,8 +8,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from fuse_core import LOSSES, TOTAL_LOSS, log_name, nearest_keys
 
-from .default_callbacks import DefaultModelCheckpoint
-from .model_epoch_summary import ModelEpochSummary
+from .default_callbacks import DefaultModelCheckpoint, DefaultModelEpochSummary
 
 SILENT_PACKAGES = ("fuse_lightning", "fuse_optim", "pytorch_lightning")
 """Packages of callbacks that log nothing, but for the learning rate."""
@@ -67,7 +66,7 @@ def _monitors(trainer: pl.Trainer, callbacks: Iterable[Callback]) -> dict[str, s
         monitor = getattr(callback, "monitor", None)
         is_counter = isinstance(callback, ModelCheckpoint) and monitor in ("epoch", "step")  # which Lightning adds
         if isinstance(monitor, str) and getattr(callback, "strict", True) and not is_counter:
-            is_default = isinstance(callback, DefaultModelCheckpoint | ModelEpochSummary)
+            is_default = isinstance(callback, DefaultModelCheckpoint | DefaultModelEpochSummary)
             monitors.setdefault(monitor, "best_epoch_source" if is_default else type(callback).__name__)
     for config in trainer.lr_scheduler_configs:
         if config.reduce_on_plateau and config.strict and config.monitor is not None:
