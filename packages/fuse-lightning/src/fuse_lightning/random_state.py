@@ -8,6 +8,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.trainer.states import TrainerFn
 
 State = dict[str, Any]
 
@@ -16,7 +17,8 @@ class RandomState(Callback):
     """Saves the state of PyTorch's, NumPy's and Python's random generators, of every process, and restores it.
 
     Shuffling, dropout and augmentation of a run that is resumed at the end of an epoch then equal those of a run that
-    was never interrupted. With another number of processes there is no such thing, and the states are left alone.
+    was never interrupted. With another number of processes there is no such thing, and the states are left alone; so
+    they are where a checkpoint is validated, tested or predicted with, which goes on with no run.
     """
 
     def on_save_checkpoint(
@@ -32,7 +34,9 @@ class RandomState(Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Mapping[str, Any]
     ) -> None:
-        """Restore this process's state."""
+        """Restore this process's state, where a training goes on; Lightning calls this for evaluations too."""
+        if trainer.state.fn is not TrainerFn.FITTING:
+            return
         states = checkpoint.get("random_states", ())
         if len(states) == trainer.world_size:
             _restore(states[trainer.global_rank])
