@@ -198,6 +198,38 @@ def test_what_a_callback_logs_may_be_monitored(make_module, make_trainer, make_l
     assert trainer.checkpoint_callback.best_model_score == 1
 
 
+class Regularized(nn.Module):
+    """Writes a loss of its own."""
+
+    def __init__(self, writes):
+        super().__init__()
+        self.linear = nn.Linear(3, 1)
+        if writes:
+            self.reads, self.writes = ("data.x",), ("model.y", "losses.sparsity_of_all")
+
+    def forward(self, batch_dict):
+        batch_dict["model.y"] = self.linear(batch_dict["data.x"])
+        batch_dict["losses.sparsity_of_all"] = self.linear.weight.detach().abs().sum()
+        return batch_dict
+
+
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("mode", ["train", "validation"])
+def test_a_loss_that_the_model_writes_may_be_monitored(
+    make_module, make_trainer, make_loader, tmp_path, declared, mode
+):
+    module = make_module(model=Regularized(declared), best_epoch_source={"monitor": f"{mode}.losses.sparsity_of_all"})
+    make_trainer().fit(module, make_loader(4), make_loader(4))
+    assert (tmp_path / "best_epoch.ckpt").exists()
+
+
+@pytest.mark.parametrize(("declared", "monitor"), [(True, "train.losses.sparsety"), (False, "train.loss.sparsity")])
+def test_a_model_that_writes_losses_logs_nothing_else(make_module, make_trainer, make_loader, declared, monitor):
+    module = make_module(model=Regularized(declared), best_epoch_source={"monitor": monitor})
+    with pytest.raises(ValueError, match=rf"monitors '{monitor}', which is never logged"):
+        make_trainer().fit(module, make_loader(4))
+
+
 @pytest.mark.filterwarnings("ignore:.*could not find the monitored key")
 def test_a_monitor_that_only_a_subclass_may_log_stops_after_an_epoch_at_the_latest(
     make_module, make_trainer, make_loader

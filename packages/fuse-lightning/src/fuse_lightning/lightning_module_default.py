@@ -24,7 +24,7 @@ from .loader_records import LoaderRecords
 from .mode_metrics import register_metrics
 from .model_export import check_only_tensors, save_best_or_last_model
 from .module_wiring import mode_losses, module_wiring
-from .monitors import check_monitors, names_to_log
+from .monitors import check_monitors, losses_in_batch, names_to_log
 from .nonfinite_losses import NonFiniteLosses, NonFinitePolicy
 from .step_functions import step_extract_predictions, step_losses
 
@@ -362,11 +362,12 @@ class LightningModuleDefault(pl.LightningModule):
             self.log("step", float(self.current_epoch), on_step=False, on_epoch=True, batch_size=1)
 
     def _check_monitors(self) -> None:
-        names = names_to_log("train", self.losses, self.train_metrics, self._sep)
+        names = names_to_log("train", losses_in_batch(self.model, self.losses), self.train_metrics, self._sep)
         if self.trainer.enable_validation:
             self._start_evaluation("validation", self.trainer.val_dataloaders)
             for record in self._evaluation_records["validation"]:
-                names += names_to_log(record.log_prefix, record.losses, record.metrics, self._sep)
+                losses = losses_in_batch(self.model, record.losses)
+                names += names_to_log(record.log_prefix, losses, record.metrics, self._sep)
         if self._log_unit == "epoch":
             names.append("step")
         check_monitors(self, LightningModuleDefault, names, self._sep)

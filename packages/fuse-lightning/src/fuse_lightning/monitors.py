@@ -1,10 +1,12 @@
 """Whether what checkpoints, other callbacks and schedules watch is going to be logged."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, LambdaCallback, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_warn
+from torch import nn
 
 from fuse_core import LOSSES, TOTAL_LOSS, log_name, nearest_keys
 
@@ -26,11 +28,26 @@ def names_to_log(prefix: str, losses: Iterable[str], metrics: Iterable[str], sep
     return [log_name(prefix, *part, sep=sep) for part in parts]
 
 
+def losses_in_batch(model: nn.Module, losses: Mapping[str, Any] | nn.ModuleDict) -> list[str]:
+    """The names of the losses in a batch after its step: `losses`, and those that components declare to write.
+
+    Example:
+        >>> class Autoencoder(nn.Module):
+        ...     reads, writes = ("data.image",), ("model.output", "losses.sparsity")
+        >>> losses_in_batch(Autoencoder(), {"reconstruction": nn.Module()})
+        ['sparsity', 'reconstruction']
+    """
+    prefix = f"{LOSSES}."
+    written = [key for one in (model, *losses.values()) for key in getattr(one, "writes", None) or ()]
+    return list(dict.fromkeys([*(key.removeprefix(prefix) for key in written if key.startswith(prefix)), *losses]))
+
+
 def check_monitors(module: pl.LightningModule, ready_made: type, logged: Sequence[str], sep: str = ".") -> None:
     """Refuse a monitor that is never logged.
 
-    Where a subclass or a callback of the user's may log it, that cannot be known: there is a warning if the monitor is
-    nearly the name of a loss or metric, and else nothing.
+    Where a subclass or a callback of the user's may log it, or a model that does not declare its keys write it as a
+    loss, that cannot be known: there is a warning if the monitor is nearly the name of a loss or metric, and else
+    nothing.
 
     Args:
         module: the module, whose training is about to start.
@@ -44,10 +61,13 @@ def check_monitors(module: pl.LightningModule, ready_made: type, logged: Sequenc
     callbacks: list[Callback] = module.trainer.callbacks  # type: ignore[attr-defined]  # set by one of its connectors
     rates = [name for callback in callbacks if isinstance(callback, LearningRateMonitor) for name in callback.lrs]
     known = [*logged, *rates]
-    may_log = _what_may_log(module, ready_made, callbacks)
+    any_may_log = _what_may_log(module, ready_made, callbacks)
+    model = getattr(module, "model", None)
+    loss_may_log = any_may_log or (type(model).__name__ if getattr(model, "writes", None) is None else None)
     for monitor, watcher in _monitors(module.trainer, callbacks).items():
         if monitor in known or any(monitor.startswith(name + sep) for name in logged if f"{sep}metrics{sep}" in name):
             continue
+        may_log = loss_may_log if f"{sep}{LOSSES}{sep}" in monitor else any_may_log
         cutoff = 0.6 if may_log is None else 0.85
         nearest = [name for name in nearest_keys(monitor, known, cutoff=cutoff) if name in known]
         hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
