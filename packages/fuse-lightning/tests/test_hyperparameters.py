@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning.loggers import CSVLogger
 
 from fuse_lightning.hyperparameters import keep_plain_values
 
@@ -25,6 +26,17 @@ def test_what_is_kept_is_read_back_without_unpickling_objects():
     expected = {"rate": 0.1, "folder": "a", "nested": {"sizes": [3, ("b", None)]}, "dtype": torch.float32}
     assert {name: value for name, value in read.items() if name != "weights"} == expected
     assert given["nested"] == {"sizes": [np.int64(3), (Path("b"), None)]}
+
+
+@pytest.mark.filterwarnings("ignore:Attribute .* is an instance of `nn.Module`")
+def test_loggers_are_given_no_objects_either(make_module, make_trainer, make_loader, tmp_path):
+    with pytest.warns(UserWarning, match="Checkpoints and logs hold plain values"):
+        module = make_module(model_dir=tmp_path / "run", save_hyperparameters_kwargs={})
+    logger = CSVLogger(tmp_path)
+    make_trainer(logger=logger).fit(module, make_loader(8))
+    text = (Path(logger.log_dir) / "hparams.yaml").read_text()
+    assert "on_nonfinite: raise" in text
+    assert "python" not in text  # as in `!!python/object`, a pickle in YAML
 
 
 def test_objects_are_left_out_with_a_warning():

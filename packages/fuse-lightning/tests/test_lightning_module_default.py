@@ -187,6 +187,18 @@ def test_plain_dict_batches_work_too(tmp_path):
     assert type(module(batch)) is NDict
 
 
+class Forgets(nn.Module):
+    """Does not return the batch_dict."""
+
+    def forward(self, batch_dict):
+        batch_dict["model.y"] = batch_dict["data.x"]
+
+
+def test_a_model_that_returns_no_batch_dict_is_named(tmp_path):
+    with pytest.raises(TypeError, match=r"but Forgets returned a NoneType\. Return the batch_dict, or wrap"):
+        make_module(tmp_path, model=Forgets())({"data.x": torch.zeros(2, 3)})
+
+
 def test_a_schedulers_dict_is_passed_on(tmp_path):
     module = make_module(tmp_path)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)

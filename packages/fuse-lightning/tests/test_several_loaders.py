@@ -77,6 +77,17 @@ def test_the_best_epoch_may_be_that_of_one_loader(make_module, make_trainer, mak
     assert (tmp_path / "best_epoch.ckpt").exists()
 
 
+def test_a_metric_that_was_changed_between_runs_is_changed_for_every_loader(
+    make_module, make_trainer, make_loader, mse_metric
+):
+    module = make_module(test_metrics={"mse": mse_metric()})
+    loaders = [make_loader(4), make_loader(4)]
+    validate(make_trainer(), module, loaders, "test")
+    module.test_metrics["mse"].pred = "data.y"
+    logged = validate(make_trainer(), module, loaders, "test")
+    assert [logged[f"test.loader_{i}.metrics.mse"] for i in range(2)] == [0, 0]
+
+
 def test_predicting_from_several_loaders_gives_a_list_for_each(make_module, make_trainer, make_loader):
     module = make_module(prediction_keys=["model.y"])
     first, second = make_trainer().predict(module, [make_loader(4), make_loader(8)])

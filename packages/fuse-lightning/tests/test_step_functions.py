@@ -36,6 +36,12 @@ def test_a_loss_must_be_a_scalar(batch):
         step_losses({"unreduced": lambda batch_dict: batch_dict["model.logits.cls"]}, batch)
 
 
+@pytest.mark.parametrize("value", [None, 0.5])
+def test_a_loss_must_be_a_tensor(batch, value):
+    with pytest.raises(TypeError, match=rf"scalar tensors, but 'odd' \(function\) returned {value}\. Return the loss"):
+        step_losses({"odd": lambda batch_dict: value}, batch)
+
+
 def test_there_must_be_a_loss(batch):
     with pytest.raises(ValueError, match="needs at least one loss"):
         step_losses({}, batch)

@@ -30,7 +30,7 @@ def keep_plain_values(hyperparameters: MutableMapping[str, Any]) -> None:
         del hyperparameters[name]
     if others:
         warnings.warn(
-            f"Checkpoints hold plain values; the hyperparameters {', '.join(map(repr, others))} are none and were left "
+            f"Checkpoints and logs hold plain values; the hyperparameters {', '.join(map(repr, others))} are none and were left "
             f"out. Name them in save_hyperparameters_kwargs={{'ignore': [...]}}.",
             stacklevel=2,
         )

@@ -1,5 +1,6 @@
 """A LightningModule that trains a model over batch_dicts as it is."""
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -68,7 +69,7 @@ class LightningModuleDefault(pl.LightningModule):
         best_epoch_source: see `model_default_callbacks`.
         prediction_keys: the keys that `predict` returns, beside `data.sample_id`; see `set_predictions_keys`.
         save_hyperparameters_kwargs: arguments of `save_hyperparameters`, which is then called; None does not call it.
-            Of the values, checkpoints hold plain ones: numbers, strings, tensors, and collections of them.
+            Of the values, checkpoints and logs hold plain ones: numbers, strings, tensors, and collections of them.
         save_model: when training ends, write the model's weights of the best epoch, or the last if there is no best, to
             `model.safetensors`, and what it is to `model.md`.
         on_nonfinite: what to do when a step's total loss is NaN or infinite. `"raise"` stops, naming losses, step and
@@ -110,6 +111,7 @@ class LightningModuleDefault(pl.LightningModule):
         if save_hyperparameters_kwargs is not None:
             self.save_hyperparameters(**save_hyperparameters_kwargs)
             keep_plain_values(self.hparams)
+            self._hparams_initial = copy.deepcopy(self.hparams)  # what loggers are given; CSVLogger would pickle objects
         if not losses:
             raise ValueError("LightningModuleDefault(losses=) needs at least one loss, got none.")
         _check_option("on_nonfinite", on_nonfinite, get_args(NonFinitePolicy))
@@ -144,7 +146,7 @@ class LightningModuleDefault(pl.LightningModule):
         self._sep = tensorboard_sep
         self._log_unit = log_unit
         self._train_record = LoaderRecord("train", self.losses, self.train_metrics)
-        self._evaluation_records = {mode: LoaderRecords(mode) for mode in ("validation", "test")}
+        self._evaluation_records = _new_records()
         self._nonfinite_losses = NonFiniteLosses(on_nonfinite)
         self._recorded_batch: int | None = None
         self._closure_callback: Any = None
@@ -161,10 +163,21 @@ class LightningModuleDefault(pl.LightningModule):
     # ------------------------------------------------------------------------------------------------------- the steps
 
     def forward(self, batch_dict: Mapping[str, Any]) -> NDict:
-        """The batch_dict with `global_step` and the model's outputs added. Any mapping will do."""
+        """The batch_dict with `global_step` and the model's outputs added. Any mapping will do.
+
+        Raises:
+            TypeError: the model returned no batch_dict.
+        """
         batch_dict = _as_ndict(batch_dict)
         batch_dict[GLOBAL_STEP] = self.global_step
-        return _as_ndict(self.model(batch_dict))
+        result = self.model(batch_dict)
+        if not isinstance(result, Mapping):
+            raise TypeError(
+                f"The model takes a batch_dict and returns it with its outputs added, but {type(self.model).__name__} "
+                f"returned a {type(result).__name__}. Return the batch_dict, or wrap a model of tensors in "
+                f"ModelWrapSeqToDict."
+            )
+        return _as_ndict(result)
 
     def training_step(self, batch_dict: Mapping[str, Any], batch_idx: int) -> Tensor:
         """The sum of the losses of one batch."""
@@ -260,8 +273,9 @@ class LightningModuleDefault(pl.LightningModule):
     # ------------------------------------------------------------------------------------------------------ the epochs
 
     def setup(self, stage: str) -> None:
-        """Have the wiring checked again: the loaders may be others."""
+        """Have the wiring checked again, and metrics copied again for several loaders: they may be others."""
         self._checked_wiring.clear()
+        self._evaluation_records = _new_records()
 
     def on_fit_start(self) -> None:
         """Refuse, before training, what would go wrong later.
@@ -399,6 +413,10 @@ class LightningModuleDefault(pl.LightningModule):
 LightningModuleDefault.training_step.__signature__ = inspect.signature(  # type: ignore[attr-defined]
     LightningModuleDefault.training_step
 )
+
+
+def _new_records() -> dict[str, LoaderRecords]:
+    return {mode: LoaderRecords(mode) for mode in ("validation", "test")}
 
 
 def _as_ndict(batch_dict: Mapping[str, Any]) -> NDict:

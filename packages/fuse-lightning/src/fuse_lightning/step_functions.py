@@ -40,13 +40,19 @@ def step_losses(losses: Components, batch_dict: MutableMapping[str, Any]) -> Ten
         The sum, to call `backward` on.
 
     Raises:
-        ValueError: there is no loss, or one returned anything but a scalar.
+        TypeError: a loss returned no tensor.
+        ValueError: there is no loss, or one returned a tensor that is no scalar.
     """
     if not losses:
         raise ValueError("step_losses needs at least one loss, got none. Give losses={name: loss}.")
     values: list[Tensor] = []
     for name, loss in losses.items():
-        value: Tensor = loss(batch_dict)
+        value = loss(batch_dict)
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"Losses must return scalar tensors, but {name!r} ({type(loss).__name__}) returned {value!r}. Return the "
+                f"loss as a tensor, without .item() or float()."
+            )
         if value.ndim != 0:
             raise ValueError(
                 f"Losses must return scalar tensors, but {name!r} returned shape {tuple(value.shape)}. Reduce it, "
