@@ -42,11 +42,15 @@ class Broken(Dataset):
     def __init__(self):
         raise KeyError("no such file")
 
-class StopAfterFirstEpoch(pl.Callback):
+class Interruption(pl.Callback):
     """Presses Ctrl-C."""
+    def __init__(self, epoch: int = 1):
+        self.epoch = epoch
     def on_train_epoch_start(self, trainer, pl_module):
-        if trainer.current_epoch == 1:
+        if trainer.current_epoch == self.epoch:
             os.kill(os.getpid(), signal.SIGINT)
+    def on_predict_start(self, trainer, pl_module):
+        os.kill(os.getpid(), signal.SIGINT)
 '''
 
 OWN = """
@@ -323,15 +327,57 @@ def test_lbfgs_with_the_closure_callback_comes_from_yaml(edited, project):
     assert fuse_lightning("fit", "--trainer.max_epochs", "1", "--trainer.accumulate_grad_batches", "2") == 0
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_tells_how_to_go_on(edited, project, capsys):
-    edited("trainer.callbacks", [{"class_path": "points.StopAfterFirstEpoch"}])
+@pytest.fixture
+def ctrl_c_handler():
+    """Lightning changes what Ctrl-C does, and does not change it back when it was pressed."""
     previous = signal.getsignal(signal.SIGINT)
-    try:
-        assert fuse_lightning("fit", "--run_dir", "my run") == 130
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("ctrl_c_handler")
+def test_ctrl_c_leaves_a_checkpoint_and_tells_how_to_go_on(edited, project, capsys):
+    edited("trainer.callbacks", [{"class_path": "points.Interruption"}])
+    assert fuse_lightning("fit", "--run_dir", "my run") == 130
     assert "fuse-lightning fit --config 'my run/config.yaml' --ckpt_path last" in capsys.readouterr().out
     assert torch.load("my run/last.ckpt", weights_only=True)["epoch"] == 0
+
+
+@pytest.mark.usefixtures("ctrl_c_handler")
+def test_a_continued_run_goes_on_after_ctrl_c_with_what_it_was_continued_with(edited, trained, capsys):
+    edited("trainer.callbacks", [{"class_path": "points.Interruption", "init_args": {"epoch": 3}}])
+    assert fuse_lightning("fit", "--ckpt_path", "last", "--trainer.max_epochs", "6") == 130
+    assert "fuse-lightning fit --config run/config_2.yaml --ckpt_path last" in capsys.readouterr().out
+    assert yaml.safe_load(Path("run/config_2.yaml").read_text())["trainer"]["max_epochs"] == 6
+
+
+@pytest.mark.usefixtures("ctrl_c_handler")
+def test_ctrl_c_in_a_prediction_does_not_speak_of_training(edited, trained, capsys):
+    edited("trainer.callbacks", [{"class_path": "points.Interruption"}])
+    assert fuse_lightning("predict") == 130
+    assert "Interrupted" not in capsys.readouterr().out
+
+
+def test_a_configuration_that_is_kept_is_never_replaced(trained):
+    shutil.copy("run/config.yaml", "run/config_3.yaml")
+    kept = Path("run/config_3.yaml").read_text()
+    for epochs in ("3", "4"):
+        assert fuse_lightning("fit", "--ckpt_path", "last", "--trainer.max_epochs", epochs) == 0
+    assert sorted(path.name for path in Path("run").glob("config*")) == [
+        "config.yaml",
+        "config_2.yaml",
+        "config_3.yaml",
+        "config_4.yaml",
+    ]
+    assert Path("run/config_3.yaml").read_text() == kept
+
+
+def test_overwriting_leaves_what_a_link_leads_to(trained):
+    shutil.move("run/logs", "elsewhere")
+    Path("run/logs").symlink_to(Path("elsewhere").resolve())
+    assert fuse_lightning("fit", "--overwrite", "--trainer.max_epochs", "1") == 0
+    assert Path("elsewhere/version_0/metrics.csv").is_file()
+    assert torch.load("run/last.ckpt", weights_only=True)["epoch"] == 0
 
 
 def test_a_checkpoint_of_pickled_objects_is_refused(project, capsys):

@@ -67,12 +67,14 @@ def start_run_folder(run_dir: Path) -> None:
 
 
 def remove_run_files(run_dir: Path) -> None:
-    """Remove what a run writes, and nothing else."""
+    """Remove what a run writes, and nothing else. What a link leads to, on another disk for instance, stays."""
+    inside = run_dir.resolve()
     for pattern in WRITTEN:
         for path in [*run_dir.glob(pattern)]:
-            path.unlink()
+            if path.parent.resolve().is_relative_to(inside):
+                path.unlink()
     for folder in sorted(run_dir.glob(f"{LOGS}/**/"), reverse=True):  # those below first
-        if not any(folder.iterdir()):
+        if folder.resolve().is_relative_to(inside) and not folder.is_symlink() and not any(folder.iterdir()):
             folder.rmdir()
 
 

@@ -20,6 +20,7 @@ class SaveRunConfig(SaveConfigCallback):
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace, **arguments: Any) -> None:
         super().__init__(parser, config, save_to_log_dir=False, **arguments)
+        self.path: Path | None = None  # where this training's configuration is
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write it, once for each configuration."""
@@ -33,16 +34,18 @@ class SaveRunConfig(SaveConfigCallback):
             (path for names in CONFIG_FILES for path in run_dir.glob(names)), key=lambda path: path.stat().st_mtime
         )
         if earlier and earlier[-1].read_text(encoding="utf-8") == text:
+            self.path = earlier[-1]
             return
-        name = f"config_{len(earlier) + 1}.yaml" if earlier else CONFIG_FILE
+        names = (CONFIG_FILE, *(f"config_{number}.yaml" for number in range(2, len(earlier) + 2)))
+        self.path = next(run_dir / name for name in names if not (run_dir / name).exists())
         run_dir.mkdir(parents=True, exist_ok=True)
-        run_dir.joinpath(name).write_text(text, encoding="utf-8")
+        self.path.write_text(text, encoding="utf-8")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Tell how to continue after Ctrl-C."""
-        run_dir = Path(trainer.default_root_dir)
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and any(run_dir.rglob("last*.ckpt")):
+        """Tell how to continue a training after Ctrl-C."""
+        interrupted = isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and self.path is not None
+        if interrupted and any(Path(trainer.default_root_dir).rglob("last*.ckpt")):
             print(  # noqa: T201
                 f"\nInterrupted. To continue from the last checkpoint:\n"
-                f"  fuse-lightning fit --config {shlex.quote(str(run_dir / CONFIG_FILE))} --ckpt_path last"
+                f"  fuse-lightning fit --config {shlex.quote(str(self.path))} --ckpt_path last"
             )
