@@ -30,8 +30,8 @@ def keep_plain_values(hyperparameters: MutableMapping[str, Any]) -> None:
         del hyperparameters[name]
     if others:
         warnings.warn(
-            f"Checkpoints and logs hold plain values; the hyperparameters {', '.join(map(repr, others))} are none and were left "
-            f"out. Name them in save_hyperparameters_kwargs={{'ignore': [...]}}.",
+            f"Checkpoints and logs hold plain values; the hyperparameters {', '.join(map(repr, others))} are none and "
+            f"were left out. Name them in save_hyperparameters_kwargs={{'ignore': [...]}}.",
             stacklevel=2,
         )
 

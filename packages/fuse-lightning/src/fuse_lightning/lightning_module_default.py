@@ -111,7 +111,7 @@ class LightningModuleDefault(pl.LightningModule):
         if save_hyperparameters_kwargs is not None:
             self.save_hyperparameters(**save_hyperparameters_kwargs)
             keep_plain_values(self.hparams)
-            self._hparams_initial = copy.deepcopy(self.hparams)  # what loggers are given; CSVLogger would pickle objects
+            self._hparams_initial = copy.deepcopy(self.hparams)  # for loggers, of which CSVLogger pickles objects
         if not losses:
             raise ValueError("LightningModuleDefault(losses=) needs at least one loss, got none.")
         _check_option("on_nonfinite", on_nonfinite, get_args(NonFinitePolicy))

@@ -50,8 +50,8 @@ def step_losses(losses: Components, batch_dict: MutableMapping[str, Any]) -> Ten
         value = loss(batch_dict)
         if not isinstance(value, Tensor):
             raise TypeError(
-                f"Losses must return scalar tensors, but {name!r} ({type(loss).__name__}) returned {value!r}. Return the "
-                f"loss as a tensor, without .item() or float()."
+                f"Losses must return scalar tensors, but {name!r} ({type(loss).__name__}) returned {value!r}. Return "
+                f"the loss as a tensor, without .item() or float()."
             )
         if value.ndim != 0:
             raise ValueError(
