@@ -99,7 +99,7 @@ def measure(folder, processes):
         results[f"validate_{name}"] = {key: value for part in logged for key, value in part.items()}
         (results[f"test_{name}"],) = trainer.test(make_module(folder), loader(count), verbose=False)
     trainer = make_trainer(folder, processes)
-    trainer.fit(make_module(folder, norm=False), loader(10))
+    trainer.fit(make_module(folder, norm=False, log_unit="epoch"), loader(10))
     results["train"] = {key: value.item() for key, value in trainer.callback_metrics.items()}
     writers = [PredictionsToFile(folder / f"predictions_{processes}.{suffix}") for suffix in ("csv", "parquet")]
     trainer = make_trainer(folder, processes, callbacks=writers)

@@ -69,6 +69,11 @@ def test_one_value_for_a_whole_batch_is_rejected(value, kind):
         convert_predictions_to_dataframe([{"x": value}])
 
 
+def test_values_of_different_lengths_are_named():
+    with pytest.raises(ValueError, match=r"an entry for each sample of the batch, but 'x' has 2, 'ids' has 1\."):
+        convert_predictions_to_dataframe([{"x": torch.zeros(2), "ids": ["a"]}])
+
+
 def test_maps_are_rejected():
     with pytest.raises(ValueError, match=r"'map' has shape \(2, 3, 4\)\. Leave it out of prediction_keys"):
         convert_predictions_to_dataframe([{"map": torch.zeros(2, 3, 4)}])

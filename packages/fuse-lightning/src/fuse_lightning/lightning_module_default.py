@@ -27,7 +27,7 @@ from .model_export import check_only_tensors, save_best_or_last_model
 from .module_wiring import mode_losses, module_wiring
 from .monitors import check_monitors, losses_in_batch, names_to_log
 from .nonfinite_losses import NonFiniteLosses, NonFinitePolicy
-from .step_functions import step_extract_predictions, step_losses
+from .step_functions import log_reduced, step_extract_predictions, step_losses
 
 LogUnit = Literal["optimizer_step", "epoch"]
 
@@ -373,7 +373,7 @@ class LightningModuleDefault(pl.LightningModule):
 
     def _log_unit_of_epoch(self) -> None:
         if self._log_unit == "epoch":
-            self.log("step", float(self.current_epoch), on_step=False, on_epoch=True, batch_size=1)
+            log_reduced(self, "step", float(self.current_epoch))
 
     def _check_monitors(self) -> None:
         names = names_to_log("train", losses_in_batch(self.model, self.losses), self.train_metrics, self._sep)

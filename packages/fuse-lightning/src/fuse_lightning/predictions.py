@@ -27,7 +27,7 @@ def convert_predictions_to_dataframe(predictions: Sequence[Mapping[str, Any]]) -
     Raises:
         ImportError: pandas is not installed.
         TypeError: a value is no tensor, array or list.
-        ValueError: a tensor has another rank, or there are no predictions.
+        ValueError: a tensor has another rank, a batch's values have different lengths, or there are no predictions.
 
     Example:
         >>> import torch
@@ -73,6 +73,10 @@ def prediction_columns(batch: Mapping[str, Any]) -> dict[str, Any]:
                 f"A table of predictions takes one number or one vector per sample, but {key!r} has shape "
                 f"{array.shape}. Leave it out of prediction_keys, or save it in on_predict_batch_end."
             )
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
+        raise ValueError(f"Predictions have an entry for each sample of the batch, but {found}.")
     return columns
 
 

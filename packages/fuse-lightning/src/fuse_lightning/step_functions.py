@@ -113,7 +113,7 @@ def epoch_end_compute_and_log_losses(
     strategy = pl_module.trainer.strategy
     means = batch_losses.means(lambda tensor: strategy.reduce(tensor, reduce_op="sum"))
     for name, mean in means.items():
-        _log(pl_module, log_name(mode, LOSSES, name, sep=sep), mean)
+        log_reduced(pl_module, log_name(mode, LOSSES, name, sep=sep), mean)
     batch_losses.reset()
 
 
@@ -149,7 +149,7 @@ def epoch_end_compute_and_log_metrics(
                     f"Metrics are logged as one number, but {full_name!r} gave {found}. Choose an average over "
                     f"classes, or compute it from the predictions."
                 )
-            _log(pl_module, log_name(mode, "metrics", *full_name.split("."), sep=sep), one)
+            log_reduced(pl_module, log_name(mode, "metrics", *full_name.split("."), sep=sep), one)
     reset_metrics(metrics)
 
 
@@ -157,9 +157,9 @@ def _is_number(value: Any) -> bool:
     return value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, int | float | np.number)
 
 
-def _log(pl_module: pl.LightningModule, name: str, value: Any) -> None:
-    # The value is the same on all processes already. Lightning warns of values that are not reduced; of equal ones the
-    # largest is the same bit by bit.
+def log_reduced(pl_module: pl.LightningModule, name: str, value: Any) -> None:
+    """Log a value of the epoch that is the same on all processes already."""
+    # Lightning warns of values that are not reduced; of equal ones the largest is the same bit by bit.
     distributed = pl_module.trainer.world_size > 1
     pl_module.log(
         name,
