@@ -71,8 +71,10 @@ def test_a_loaders_losses_and_metrics_are_part_of_the_module(make_module):
     assert "validation_losses.a.ce.callable.weight" in module.state_dict()
 
 
-def test_the_best_epoch_may_be_that_of_one_loader(make_module, make_trainer, make_loader, tmp_path):
-    module = make_module(best_epoch_source={"monitor": "validation.a.losses.mse"})
+@pytest.mark.parametrize("sep", [".", "/"])
+def test_the_best_epoch_may_be_that_of_one_loader(make_module, make_trainer, make_loader, tmp_path, sep):
+    monitor = sep.join(["validation", "a", "losses", "mse"])
+    module = make_module(best_epoch_source={"monitor": monitor}, tensorboard_sep=sep)
     make_trainer().fit(module, make_loader(8), {"a": make_loader(4), "b": make_loader(4)})
     assert (tmp_path / "best_epoch.ckpt").exists()
 

@@ -89,6 +89,5 @@ class LoaderRecord:
 
     def log(self, pl_module: pl.LightningModule, sep: str) -> None:
         """Log the epoch's losses and metrics."""
-        prefix = self.log_prefix.replace(".", sep)
-        epoch_end_compute_and_log_losses(pl_module, prefix, self.epoch_losses, sep=sep)
-        epoch_end_compute_and_log_metrics(pl_module, prefix, self.metrics, sep=sep)
+        epoch_end_compute_and_log_losses(pl_module, self.log_prefix, self.epoch_losses, sep=sep)
+        epoch_end_compute_and_log_metrics(pl_module, self.log_prefix, self.metrics, sep=sep)

@@ -19,13 +19,19 @@ SILENT_PACKAGES = ("fuse_lightning", "fuse_optim", "pytorch_lightning")
 def names_to_log(prefix: str, losses: Iterable[str], metrics: Iterable[str], sep: str = ".") -> list[str]:
     """What losses and metrics are logged as, in an epoch of one loader.
 
+    Args:
+        prefix: the mode, with several loaders followed by a dot and the loader's name.
+        losses: their names.
+        metrics: their names.
+        sep: the separator in logged names.
+
     Example:
         >>> names_to_log("train", ["cls"], ["auc"])
         ['train.losses.cls', 'train.losses.total_loss', 'train.metrics.auc']
     """
     total = TOTAL_LOSS.removeprefix(f"{LOSSES}.")
     parts = [*((LOSSES, name) for name in (*losses, total)), *(("metrics", name) for name in metrics)]
-    return [log_name(prefix, *part, sep=sep) for part in parts]
+    return [log_name(*prefix.split("."), *part, sep=sep) for part in parts]
 
 
 def losses_in_batch(model: nn.Module, losses: Mapping[str, Any] | nn.ModuleDict) -> list[str]:

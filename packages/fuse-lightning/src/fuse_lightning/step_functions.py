@@ -113,7 +113,7 @@ def epoch_end_compute_and_log_losses(
     strategy = pl_module.trainer.strategy
     means = batch_losses.means(lambda tensor: strategy.reduce(tensor, reduce_op="sum"))
     for name, mean in means.items():
-        log_reduced(pl_module, log_name(mode, LOSSES, name, sep=sep), mean)
+        log_reduced(pl_module, log_name(*mode.split("."), LOSSES, name, sep=sep), mean)
     batch_losses.reset()
 
 
@@ -149,7 +149,7 @@ def epoch_end_compute_and_log_metrics(
                     f"Metrics are logged as one number, but {full_name!r} gave {found}. Choose an average over "
                     f"classes, or compute it from the predictions."
                 )
-            log_reduced(pl_module, log_name(mode, "metrics", *full_name.split("."), sep=sep), one)
+            log_reduced(pl_module, log_name(*mode.split("."), "metrics", *full_name.split("."), sep=sep), one)
     reset_metrics(metrics)
 
 
