@@ -81,6 +81,21 @@ class TwoLoaders(pl.LightningDataModule):
         return {"far": self.train_dataloader(), "near": self.train_dataloader()}
 """
 
+ALONE = """
+from torch.utils.data import DataLoader
+
+class Alone(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+    def train_dataloader(self):
+        return DataLoader(torch.ones(4, 1))
+    def training_step(self, batch, batch_idx):
+        return self.layer(batch).square().mean()
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+"""
+
 CONFIGURATION = """
 run_dir: run
 seed_everything: 0
@@ -602,6 +617,53 @@ def test_prediction_keys_that_are_not_set_are_asked_for(edited, capsys):
         capsys.readouterr().err
     )
     assert not list(Path().rglob("predictions*"))
+
+
+@pytest.fixture
+def component_files(project):
+    """The configuration with module and data in files of their own, in a folder beside it."""
+    configuration = yaml.safe_load(CONFIGURATION)
+    Path("parts").mkdir()
+    for key in ("model", "data"):
+        Path(f"parts/{key}.yaml").write_text(yaml.safe_dump(configuration[key], sort_keys=False))
+        configuration[key] = f"{key}.yaml"
+    Path("parts/run.yaml").write_text(yaml.safe_dump({**configuration, "run_dir": str(project / "run")}))
+    return project / "parts"
+
+
+NAMED_IN_THE_FILE = ["--config", "parts/run.yaml"]
+NAMED_BY_OPTIONS = ["--config", "rest.yaml", "--model", "parts/model.yaml", "--data=parts/data.yaml"]
+
+
+@pytest.mark.parametrize("options", [NAMED_IN_THE_FILE, NAMED_BY_OPTIONS])
+def test_module_and_data_may_be_in_files_of_their_own(component_files, capsys, options):
+    rest = yaml.safe_load(CONFIGURATION)
+    Path("rest.yaml").write_text(yaml.safe_dump({"run_dir": "run", "trainer": rest["trainer"]}))
+    assert main(["fit", *options]) == 0
+    assert main(["test", "--config", "run/config.yaml"]) == 0
+
+    text = Path("parts/model.yaml").read_text()
+    Path("parts/model.yaml").write_text(text.replace("prediction_keys", "predicton_keys"))
+    assert main(["fit", *options, "--run_dir", "other"]) == 2
+    assert re.search(
+        r"^error: parts/model.yaml:\d+: model.init_args.predicton_keys: .* Did you mean 'prediction_keys'\?$",
+        capsys.readouterr().err,
+    )
+    Path("parts/model.yaml").write_text("model.yaml")
+    assert main(["fit", *options, "--run_dir", "other"]) == 2
+    assert "error: parts/model.yaml: model: it needs class_path, such as" in capsys.readouterr().err
+
+
+def test_a_module_with_loaders_of_its_own_goes_on_from_the_configuration_that_was_kept(project, capsys):
+    Path("points.py").write_text(f"{POINTS}\n{ALONE}")
+    trainer = yaml.safe_load(CONFIGURATION)["trainer"]
+    Path("run.yaml").write_text(yaml.safe_dump({"run_dir": "run", "trainer": trainer, "model": "points.Alone"}))
+    assert fuse_lightning("fit") == 0
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["data"] is None
+    assert main(["fit", "--config", "run/config.yaml", "--run_dir", "again"]) == 0
+    Path("run.yaml").write_text(yaml.safe_dump({"trainer": trainer, "model": "points.Alne"}))
+    assert fuse_lightning("fit") == 2
+    assert "run.yaml:1: model: 'points.Alne': points has no 'Alne'. Did you mean 'Alone'?" in capsys.readouterr().err
 
 
 def test_several_mistakes_are_told_at_once(edited, project, capsys):

@@ -22,6 +22,8 @@ from .signatures import (
 
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 CLASSES = {"model": "fuse_lightning.LightningModuleDefault", "data": "fuse_lightning.DataModuleDefault"}
+OPTIONAL = ("data",)  # a module may have loaders of its own
+NULL = "tag:yaml.org,2002:null"
 LINKED = {"model": ("model_dir",)}  # arguments that the run folder tells
 
 
@@ -46,18 +48,35 @@ class FileProblems:
 
     def all(self) -> list[str]:
         """A line for each."""
+        root = self._root()
+        if isinstance(root, yaml.MappingNode):
+            self._check_group(root, "")
+        elif not self.found:
+            self.found.append(f"{self.path} holds no keys; it needs trainer, model and data.")
+        return self.found
+
+    def of_component(self, key: str) -> list[str]:
+        """A line for each, where the file holds the module or the data alone: the value of the key."""
+        root = self._root()
+        if _value(root, "class_path") is not None:
+            self._check_value(root, key, self.types[key])
+        elif not self.found:
+            self.found.append(f"{self.path}: {key}: {_needs_class(key)}")
+        return self.found
+
+    def _root(self) -> yaml.Node | None:
         try:
             self.loader = yaml.SafeLoader(self.path.read_text(encoding="utf-8"))
-            root = self.loader.get_single_node()
+            root: yaml.Node | None = self.loader.get_single_node()
         except (OSError, UnicodeDecodeError) as error:
-            return [f"{self.path} cannot be read: {error}."]
+            self.found.append(f"{self.path} cannot be read: {error}.")
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else "?"
-            return [f"{self.path}:{line}: this is not YAML: {error.problem}. Check the indentation and the colons."]
-        if not isinstance(root, yaml.MappingNode):
-            return [f"{self.path} holds no keys; it needs trainer, model and data."]
-        self._check_group(root, "")
-        return self.found
+            problem = f"this is not YAML: {error.problem}. Check the indentation and the colons."
+            self.found.append(f"{self.path}:{line}: {problem}")
+        else:
+            return root
+        return None
 
     def _add(self, node: yaml.Node, key: str, problem: str) -> None:
         self._met += 1
@@ -82,13 +101,26 @@ class FileProblems:
             key = f"{prefix}{key_node.value}"
             if is_group(key, self.types) and isinstance(value, yaml.MappingNode):
                 self._check_group(value, f"{key}.")
-            elif key in CLASSES and self.whole and not _value(value, "class_path"):
-                self._add(key_node, key, f"it needs class_path, such as {CLASSES[key]}, and its init_args.")
+            elif key in CLASSES:
+                self._check_component(value, key, key_node)
             elif key in self.types:
                 self._check_value(value, key, self.types[key])
             else:
                 names = {dest.removeprefix(prefix).partition(".")[0] for dest in self.types if dest.startswith(prefix)}
                 self._add(key_node, key, f"there is no such key.{nearest(key_node.value, sorted(names))}")
+
+    def _check_component(self, node: yaml.Node, key: str, place: yaml.Node) -> None:
+        """The module or the data: a class and its arguments, a class by its path alone, or a file with either."""
+        is_text = isinstance(node, yaml.ScalarNode) and node.tag != NULL
+        file = self.path.parent / str(node.value) if is_text else None
+        if file is not None and file.is_file():
+            self.found += FileProblems(file, self.types, self.thorough, self.whole).of_component(key)
+        elif is_text and self.thorough and self._find_class(node, key, self.types[key]) is None:
+            return  # told
+        elif is_text or not self.whole or _value(node, "class_path") or (key in OPTIONAL and node.tag == NULL):
+            self._check_value(node, key, self.types[key])
+        else:
+            self._add(place, key, _needs_class(key))
 
     def _check_value(self, node: yaml.Node, key: str, hint: Any) -> None:
         """A value: first its parts, then the whole, so that the innermost mistake is the one that is told."""
@@ -111,13 +143,20 @@ class FileProblems:
             self._add(node, key, unaccepted(node, hint))
         self.thorough = was_thorough
 
+    def _find_class(self, node: yaml.Node, key: str, hint: Any) -> Any:
+        """The class of the path that is written there; None where there is none, which is told."""
+        class_path = str(node.value)
+        try:
+            return find_class(class_path) if "." in class_path else find_subclass(class_path, classes_of(hint))
+        except ClassPathError as error:
+            self._add(node, key, f"{class_path!r}: {error}")
+            return None
+
     def _check_class(self, node: Any, class_node: yaml.ScalarNode, key: str, hint: Any) -> None:
         """The class there is, and its arguments."""
         class_path = str(class_node.value)
-        try:
-            made = find_class(class_path) if "." in class_path else find_subclass(class_path, classes_of(hint))
-        except ClassPathError as error:
-            self._add(class_node, f"{key}.class_path", f"{class_path!r}: {error}")
+        made = self._find_class(class_node, f"{key}.class_path", hint)
+        if made is None:
             return
         names, required, takes_others = arguments_of(made)
         for key_node, _ in self._entries(node, key):
@@ -144,6 +183,10 @@ class FileProblems:
         misspelt = any(key_node.value not in names for key_node, _ in given)
         if self.thorough and missing and not misspelt and _value(node, "dict_kwargs") is None:
             self._add(class_node, key, f"{class_path} needs {', '.join(missing)} in init_args.")
+
+
+def _needs_class(key: str) -> str:
+    return f"it needs class_path, such as {CLASSES[key]}, and its init_args."
 
 
 def _value(node: Any, key: str) -> Any:

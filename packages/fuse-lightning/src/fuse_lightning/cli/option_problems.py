@@ -8,13 +8,16 @@ import yaml
 
 from .class_paths import ClassPathError, find_class
 from .errors import did_you_mean
-from .file_problems import nearest, unaccepted
+from .file_problems import CLASSES, FileProblems, nearest, unaccepted
 from .parser_keys import is_group
 from .signatures import arguments_of, is_accepted, type_hints
 
 
 def option_problems(arguments: list[str], types: Mapping[str, Any], files: list[Path], thorough: bool) -> Iterator[str]:
-    """Options of another name than any key of the configuration; thoroughly, those with a value of another type too."""
+    """Options of another name than any key of the configuration, and the mistakes in a file that an option names.
+
+    Thoroughly, options with a value of another type too.
+    """
     open_ended = [dest for dest in types if not is_group(dest, types)]  # a class's own arguments may follow
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         name, equals, value = argument.partition("=")
@@ -23,8 +26,12 @@ def option_problems(arguments: list[str], types: Mapping[str, Any], files: list[
         key = name.removeprefix("--")
         if key not in types and not any(key.startswith((f"{dest}.", f"{dest}+")) for dest in open_ended):
             yield f"there is no option {name}.{did_you_mean(name, [f'--{dest}' for dest in types])}"
+            continue
+        text = value if equals else following
+        if key in CLASSES and Path(text).is_file():
+            yield from FileProblems(Path(text), types, thorough, whole=True).of_component(key)
         elif thorough:
-            yield from _wrong_value(key, value if equals else following, types, files)
+            yield from _wrong_value(key, text, types, files)
 
 
 def _wrong_value(key: str, value: str, types: Mapping[str, Any], files: list[Path]) -> Iterator[str]:
