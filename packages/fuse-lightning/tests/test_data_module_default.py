@@ -92,6 +92,12 @@ def test_samples_in_place_of_datasets_are_refused():
         DataModuleDefault(test=samples)
 
 
+@pytest.mark.parametrize("value", [5, "digits"])
+def test_what_is_no_dataset_is_refused(value):
+    with pytest.raises(TypeError, match=rf"\(train=\) takes a dataset.*got a {type(value).__name__} in place of one"):
+        DataModuleDefault(train=value)
+
+
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def test_one_data_module_serves_training_and_prediction(make_module, make_trainer, make_loader, tmp_path):
     samples = make_loader(10).dataset

@@ -1,8 +1,8 @@
 import pytest
 import torch
 from torch import nn
-from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection
-from torchmetrics.classification import BinaryAccuracy
+from torchmetrics import ClasswiseWrapper, MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection
+from torchmetrics.classification import BinaryAccuracy, MulticlassAccuracy
 from torchmetrics.retrieval import RetrievalMRR
 
 from fuse_core import NDict
@@ -196,6 +196,44 @@ def test_a_metric_under_two_names_counts_for_each(make_module, make_trainer, mak
     (logged,) = make_trainer().validate(make_module(validation_metrics=metrics), make_loader(10), verbose=False)
     assert logged["validation.metrics.zero"] == 0
     assert logged["validation.metrics.mse"] == pytest.approx(logged["validation.losses.mse"])
+
+
+def test_metrics_may_be_exchanged_after_construction(make_module, make_trainer, make_loader, mse_metric):
+    module = make_module(train_metrics={"old": mse_metric()})
+    module.train_metrics = nn.ModuleDict({"new": mse_metric()})
+    trainer = make_trainer()
+    trainer.fit(module, make_loader(8))
+    assert {name for name in trainer.callback_metrics if "metrics" in name} == {"train.metrics.new"}
+
+
+@pytest.mark.parametrize(
+    ("metric", "arguments", "message"),
+    [
+        (
+            BinaryAccuracy(),
+            {"prds": "p", "target": "t"},
+            r"takes no argument 'prds'\. Did you mean 'preds'\?",
+        ),
+        (BinaryAccuracy(), {"preds": "p"}, r"BinaryAccuracy needs the argument 'target'"),
+        (
+            MetricCollection([BinaryAccuracy()]),
+            {"preds": "p", "target": "t", "x": "x"},
+            r"takes no argument 'x'\. It takes",
+        ),
+    ],
+)
+def test_arguments_that_the_metric_lacks_or_needs_are_told_at_construction(metric, arguments, message):
+    with pytest.raises(TypeError, match=message):
+        MetricWrapToDict(metric=metric, metric_arg_to_batch_key=arguments)
+
+
+def test_metrics_that_pass_their_arguments_on_take_any():
+    metric = MetricWrapToDict(
+        metric=ClasswiseWrapper(MulticlassAccuracy(2, average=None)),
+        metric_arg_to_batch_key={"preds": "p", "target": "t"},
+    )
+    metric.update({"p": torch.tensor([0, 1]), "t": torch.tensor([0, 0])})
+    assert metric.compute()["multiclassaccuracy_0"] == 0.5
 
 
 def test_a_network_that_metrics_share_is_not_copied(make_module):

@@ -7,6 +7,7 @@ from torch import nn
 
 from fuse_core import NDict
 from fuse_lightning.model_export import save_model_files
+from fuse_losses import LossDefault
 from fuse_models import ModelEnsemble, ModelWrapSeqToDict
 
 
@@ -82,3 +83,11 @@ def test_a_run_resumed_in_another_folder_without_a_new_best_saves_the_last_epoch
     with pytest.warns(UserWarning, match="dirpath has changed"):
         trainer.fit(second, make_loader(8), make_loader(8), ckpt_path=tmp_path / "last.ckpt")
     assert "They are of the last epoch, 1." in (tmp_path / "second" / "model.md").read_text()
+
+
+def test_without_a_finite_value_no_epoch_is_the_best(make_module, make_trainer, make_loader, tmp_path):
+    nan = LossDefault(pred="model.y", target="data.y", callable=lambda pred, target: (pred * torch.nan).sum())
+    source = {"monitor": "train.losses.nan"}
+    module = make_module(losses={"nan": nan}, best_epoch_source=source, on_nonfinite="ignore", save_model=True)
+    make_trainer().fit(module, make_loader(8))
+    assert "They are of the last epoch, 0." in (tmp_path / "model.md").read_text()

@@ -38,7 +38,7 @@ class DataModuleDefault(pl.LightningDataModule):
         pin_memory: put batches where a GPU can copy them from faster.
 
     Raises:
-        TypeError: a sample in place of a dataset.
+        TypeError: a sample, or something else, in place of a dataset.
         ValueError: no dataset, one without samples, `batch_size` below 1, `num_workers` below 0, or fewer training
             samples than `batch_size` with `drop_last`.
 
@@ -74,7 +74,7 @@ class DataModuleDefault(pl.LightningDataModule):
             if name != "train" and isinstance(datasets, list | tuple | dict) and not datasets:
                 raise ValueError(f"DataModuleDefault({name}=) got no dataset. Give one, or None.")
             for dataset in [train] if name == "train" else _each(datasets):
-                if isinstance(dataset, Mapping):
+                if dataset is not None and not _may_be_dataset(dataset):
                     raise TypeError(
                         f"DataModuleDefault({name}=) takes a dataset, or a list or dict of datasets; got a "
                         f"{type(dataset).__name__} in place of one. Wrap samples in DatasetWrapSeqToDict."
@@ -141,6 +141,12 @@ def _each(datasets: AnyDatasets | None) -> list[AnyDataset | None]:
     if isinstance(datasets, dict):
         return list(datasets.values())
     return [*datasets] if isinstance(datasets, list | tuple) else [datasets]
+
+
+def _may_be_dataset(dataset: Any) -> bool:
+    """Whether it has samples by position or in a row; mappings and text are samples themselves."""
+    has_samples = hasattr(dataset, "__getitem__") or isinstance(dataset, IterableDataset)
+    return has_samples and not isinstance(dataset, Mapping | str | bytes)
 
 
 def _size(dataset: Any) -> int | None:

@@ -145,8 +145,7 @@ class LightningModuleDefault(pl.LightningModule):
         self._save_model = save_model
         self._sep = tensorboard_sep
         self._log_unit = log_unit
-        self._train_record = LoaderRecord("train", self.losses, self.train_metrics)
-        self._evaluation_records = _new_records()
+        self._make_records()
         self._nonfinite_losses = NonFiniteLosses(on_nonfinite)
         self._recorded_batch: int | None = None
         self._closure_callback: Any = None
@@ -273,9 +272,9 @@ class LightningModuleDefault(pl.LightningModule):
     # ------------------------------------------------------------------------------------------------------ the epochs
 
     def setup(self, stage: str) -> None:
-        """Have the wiring checked again, and metrics copied again for several loaders: they may be others."""
+        """Have the wiring checked again, of the losses, metrics and loaders of this run: they may be others."""
         self._checked_wiring.clear()
-        self._evaluation_records = _new_records()
+        self._make_records()
 
     def on_fit_start(self) -> None:
         """Refuse, before training, what would go wrong later.
@@ -362,6 +361,10 @@ class LightningModuleDefault(pl.LightningModule):
         losses: nn.ModuleDict = mode_losses(self, mode)
         return losses
 
+    def _make_records(self) -> None:
+        self._train_record = LoaderRecord("train", self.losses, self.train_metrics)
+        self._evaluation_records = {mode: LoaderRecords(mode) for mode in ("validation", "test")}
+
     def _start_training_epoch(self) -> None:
         self._train_record.start()
         self._recorded_batch = None
@@ -413,10 +416,6 @@ class LightningModuleDefault(pl.LightningModule):
 LightningModuleDefault.training_step.__signature__ = inspect.signature(  # type: ignore[attr-defined]
     LightningModuleDefault.training_step
 )
-
-
-def _new_records() -> dict[str, LoaderRecords]:
-    return {mode: LoaderRecords(mode) for mode in ("validation", "test")}
 
 
 def _as_ndict(batch_dict: Mapping[str, Any]) -> NDict:

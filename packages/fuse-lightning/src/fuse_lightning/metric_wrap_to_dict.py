@@ -1,12 +1,13 @@
 """Any torchmetrics metric, whatever its arguments are called, over a batch_dict."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 from torchmetrics import Metric, MetricCollection
 
-from fuse_core import NDict, read_key
+from fuse_core import NDict, nearest_keys, read_key
 
 
 class MetricWrapToDict(nn.Module):
@@ -18,7 +19,7 @@ class MetricWrapToDict(nn.Module):
         preprocess_func: is given a shallow copy of the batch_dict and returns the batch_dict that the metric sees.
 
     Raises:
-        TypeError: an argument of the wrong type.
+        TypeError: an argument of the wrong type, or `metric.update` takes other arguments.
         NestedKeyError: the batch_dict lacks a key.
 
     Example:
@@ -53,6 +54,7 @@ class MetricWrapToDict(nn.Module):
                 f"MetricWrapToDict(metric_arg_to_batch_key=) takes a mapping of the metric's argument names to keys, "
                 f"such as {{'preds': 'model.output.cls', 'target': 'data.label'}}; got {metric_arg_to_batch_key!r}."
             )
+        _check_arguments(metric, list(metric_arg_to_batch_key))
         self.metric = metric
         self.metric_arg_to_batch_key = dict(metric_arg_to_batch_key)
         self.preprocess_func = preprocess_func
@@ -85,3 +87,24 @@ def check_metric(owner: str, metric: Any, preprocess_func: Any) -> None:
         )
     if preprocess_func is not None and not callable(preprocess_func):
         raise TypeError(f"{owner}(preprocess_func=) takes a function, got {preprocess_func!r}.")
+
+
+def _check_arguments(metric: Metric | MetricCollection, names: list[str]) -> None:
+    """Raise TypeError unless the metric, or one of a collection, takes each argument, and is given those it needs."""
+    metrics = list(metric.values()) if isinstance(metric, MetricCollection) else [metric]
+    parameters = [one for each in metrics for one in inspect.signature(each.update).parameters.values()]
+    named = [one for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    known = list(dict.fromkeys(one.name for one in named))
+    takes_any = any(one.kind == one.VAR_KEYWORD for one in parameters)
+    owner = type(metric).__name__
+    for name in names:
+        if name not in known and not takes_any:
+            nearest = nearest_keys(name, known)
+            hint = f"Did you mean {nearest[0]!r}?" if nearest else f"It takes: {', '.join(known)}."
+            raise TypeError(f"MetricWrapToDict(metric_arg_to_batch_key=): {owner} takes no argument {name!r}. {hint}")
+    for one in named:
+        if one.default is one.empty and one.name not in names:
+            raise TypeError(
+                f"MetricWrapToDict(metric_arg_to_batch_key=): {owner} needs the argument {one.name!r}; got {names}. "
+                f"Give the key that it is read from."
+            )

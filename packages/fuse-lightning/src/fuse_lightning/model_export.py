@@ -1,5 +1,6 @@
 """The trained model as a file of tensors and a page that describes it."""
 
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -103,15 +104,17 @@ def save_best_or_last_model(trainer: pl.Trainer, model_dir: Path, model: nn.Modu
     To be called on every process, at the end of training; the first one writes.
     """
     best = next((one for one in trainer.checkpoint_callbacks if getattr(one, "monitor", None)), None)
-    # A path without a score is that of another folder, from which this run was resumed.
+    # A path without a score is that of another folder, from which this run was resumed; of epochs that are all NaN,
+    # ModelCheckpoint takes the first, with an infinite score.
     score = getattr(best, "best_model_score", None)
-    if score is not None:
-        source = f"They are of the best epoch: {best.monitor} was {float(score):.6g}."  # type: ignore[union-attr]
+    has_best = score is not None and math.isfinite(score)
+    if has_best:
+        source = f"They are of the best epoch: {best.monitor} was {float(score):.6g}."  # type: ignore[union-attr, arg-type]
     else:
         source = f"They are of the last epoch, {trainer.current_epoch - 1}."
         state_dict = trainer.strategy.lightning_module_state_dict()  # all processes take part where they share it out
     if trainer.is_global_zero:
-        if score is not None:
+        if has_best:
             state_dict = _read_state_dict(Path(best.best_model_path))  # type: ignore[union-attr]
         save_model_files(model_dir, model, _bare(state_dict), source)
 
