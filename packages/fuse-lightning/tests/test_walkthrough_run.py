@@ -3,6 +3,7 @@ import logging
 import os
 import re
 import runpy
+import shutil
 import signal
 import sys
 
@@ -14,6 +15,7 @@ import torch
 import yaml
 from sklearn.datasets import load_digits
 
+from fuse_core import WiringError
 from fuse_lightning import walkthrough
 from fuse_lightning.walkthrough.__main__ import main
 from fuse_lightning.walkthrough.template import classification, module_custom, module_ready_made, segmentation_data
@@ -319,6 +321,18 @@ def test_overwriting_deletes_the_results_of_a_run_and_nothing_else(tmp_path):
     assert (folder / "empty").is_dir()
     assert (folder / "link").is_symlink()
     assert files_of(elsewhere) == {"model.ckpt", "metrics.csv"}
+
+
+def test_a_misspelled_key_stops_before_anything_is_written_or_overwritten(tmp_path, finished_run, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run, folder)
+    monkeypatch.setattr(classification, "PREDICTION_KEYS", ["model.output.digt"])
+    with pytest.raises(WiringError, match=r"reads 'model.output.digt'.* Nearest keys: 'model.output.digit'"):
+        run("--run-dir", folder, "--overwrite", *QUICK)
+    assert files_of(folder) == files_of(finished_run)
+    with pytest.raises(WiringError, match=r"reads 'model.output.digt'"):
+        run("--run-dir", tmp_path / "new", *QUICK)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("config", [None, "settings: {task: classification}\n", "- a list\n", "{\n", b"\xff\xfe"])

@@ -36,7 +36,7 @@ from .run_folder import MODEL_DIR, PREDICTIONS_FILE, newest_run, start_run_folde
 from .settings import BadInputError, Settings, add_settings, make_settings, read_config, write_config
 from .task import Evaluation, Splits, Task
 from .training import BEST_CHECKPOINT, check_accelerator, predict, train
-from .wiring import write_wiring
+from .wiring import check_keys, write_wiring
 
 TASKS: dict[str, Task] = {"classification": classification, "segmentation": segmentation}
 STAGES = ("train", "infer", "eval")
@@ -106,16 +106,16 @@ def run_stages(
     settings, run_dir = prepare(options, given, style)
     task = TASKS[settings.task]
     splits = task.load_splits(settings)  # block 1
-    if "train" in options.stages and not options.resume:
-        start_run_folder(run_dir, options.overwrite)
-        write_config(run_dir, settings)
-
     pl.seed_everything(settings.seed, workers=True)
     model = task.make_model(splits)  # block 2
     module = make_module(task, model, settings, run_dir / MODEL_DIR)  # blocks 3 to 5: it asks the task and optimizer.py
     if "train" in options.stages:
         first_batch = next(iter(make_training_loader(task, splits.train, settings)))
-        write_wiring(module, task.PREDICTION_KEYS, first_batch, run_dir)  # stops here where a key is misspelled
+        wiring = check_keys(module, task.PREDICTION_KEYS, first_batch)  # stops here where a key is misspelled
+        if not options.resume:
+            start_run_folder(run_dir, options.overwrite)
+            write_config(run_dir, settings)
+        write_wiring(wiring, run_dir)
         start = time.perf_counter()
         # Block 6. What is trained is in the module then, and in the run folder, from where the next stages take it.
         try:

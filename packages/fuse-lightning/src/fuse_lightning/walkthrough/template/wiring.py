@@ -17,16 +17,18 @@ ABOUT = (
 )
 
 
-def write_wiring(
-    module: pl.LightningModule, prediction_keys: Sequence[str], batch_dict: Mapping[str, Any], run_dir: Path
-) -> None:
-    """Follow the keys from the batch through the module's model, losses and metrics, and write `wiring.md`.
+def check_keys(module: pl.LightningModule, prediction_keys: Sequence[str], batch_dict: Mapping[str, Any]) -> Wiring:
+    """Follow the keys from the batch through the module's model, losses and metrics.
 
     Raises:
         WiringError: a key is misspelled or missing: says which component wants it, and the nearest keys there are.
     """
     parts: Any = module  # those of a LightningModule of your own have the same names
-    wiring = check_step_wiring(batch_dict, parts.model, parts.losses, parts.train_metrics, prediction_keys)
+    return check_step_wiring(batch_dict, parts.model, parts.losses, parts.train_metrics, prediction_keys)
+
+
+def write_wiring(wiring: Wiring, run_dir: Path) -> None:
+    """Write `wiring.md`, a table and a drawing."""
     drawing = wiring.to_mermaid()
     lines = [f"| {' | '.join(row)} |" for row in (HEADER, ("---",) * 3, *wiring_rows(wiring))]
     notes = [f"\n{note}" for note in wiring.notes]
