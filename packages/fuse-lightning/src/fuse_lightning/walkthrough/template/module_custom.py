@@ -3,7 +3,7 @@
 It trains like `LightningModuleDefault` (the style `ready-made`), number for number, in lines that can be changed:
 another step, a second optimizer, losses that start late, anything that Lightning allows.
 
-Four things that `LightningModuleDefault` does are left out here, to keep it short. Add what you need of them:
+Five things that `LightningModuleDefault` does are left out here, to keep it short. Add what you need of them:
 
 - `on_nonfinite`: a loss that becomes NaN or infinite does not stop the run. `Trainer(detect_anomaly=True)` finds the
   operation that made it, slowly.
@@ -11,6 +11,7 @@ Four things that `LightningModuleDefault` does are left out here, to keep it sho
   their names; `safetensors.torch.save_model(module.model, path)` writes those of a module that was loaded from it.
 - several loaders for validation or test: each would need its own `EpochLosses` and metrics, by `dataloader_idx`.
 - the check of the first batch's keys within training: `wiring.py` makes it before.
+- the checks, before training, that no loader is empty and that what callbacks monitor is logged.
 """
 
 from pathlib import Path
