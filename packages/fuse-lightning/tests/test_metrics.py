@@ -198,6 +198,35 @@ def test_a_metric_under_two_names_counts_for_each(make_module, make_trainer, mak
     assert logged["validation.metrics.mse"] == pytest.approx(logged["validation.losses.mse"])
 
 
+@pytest.mark.parametrize("metric", [MeanSquaredError(), MetricCollection([MeanSquaredError()])])
+def test_a_bare_metric_is_refused_with_what_to_wrap_it_in(make_module, metric):
+    message = r"'\w+', a MeanSquaredError, takes predictions and targets, but is given the batch_dict\. Wrap it: Metric"
+    with pytest.raises(TypeError, match=message):
+        make_module(test_metrics={"mse": metric})
+
+
+def test_a_module_that_is_no_metric_is_refused(make_module):
+    message = r"train_metrics=\): 'head', a Linear, is no metric: it has no update, compute, reset\."
+    with pytest.raises(TypeError, match=message):
+        make_module(train_metrics={"head": nn.Linear(1, 1)})
+
+
+def test_a_metric_of_ones_own_may_take_the_batch_dict(make_module, make_trainer, make_loader):
+    class Samples(Metric):
+        def __init__(self):
+            super().__init__()
+            self.add_state("count", torch.zeros(()), dist_reduce_fx="sum")
+
+        def update(self, batch_dict):
+            self.count += len(batch_dict["data.sample_id"])
+
+        def compute(self):
+            return self.count
+
+    (logged,) = make_trainer().test(make_module(test_metrics={"n": Samples()}), make_loader(6), verbose=False)
+    assert logged["test.metrics.n"] == 6
+
+
 def test_metrics_may_be_exchanged_after_construction(make_module, make_trainer, make_loader, mse_metric):
     module = make_module(train_metrics={"old": mse_metric()})
     module.train_metrics = nn.ModuleDict({"new": mse_metric()})

@@ -1,6 +1,7 @@
 """Metrics of one mode, each loader with values of its own."""
 
 import copy
+import inspect
 from collections.abc import Iterable
 
 from torch import nn
@@ -21,16 +22,36 @@ def register_metrics(argument: str, metrics: PerLoader | None, in_use: Iterable[
         argument: the name of LightningModuleDefault's argument, for messages.
         metrics: what that argument was given; None for none.
         in_use: metrics that add up other batches at the same time.
+
+    Raises:
+        TypeError: one cannot be given a batch_dict, such as a bare metric of predictions and targets; see also
+            `register_components`.
     """
     modules = register_components(argument, metrics, registered)
     taken = {identity for group in in_use for metric in group.children() for identity in _accumulating(metric)}
     groups = [of_loader(modules, name) for name in modules] if isinstance(modules, LoaderComponents) else [modules]
     for group in groups:
         for name, metric in group.items():
+            _check_takes_batch_dict(argument, name, metric)
             if not taken.isdisjoint(_accumulating(metric)):
                 group[name] = copy.deepcopy(metric)
             taken.update(_accumulating(group[name]))
     return modules
+
+
+def _check_takes_batch_dict(argument: str, name: str, metric: nn.Module) -> None:
+    where = f"LightningModuleDefault({argument}=): {name!r}, a {type(metric).__name__},"
+    lacking = [method for method in ("update", "compute", "reset") if not callable(getattr(metric, method, None))]
+    if lacking:
+        raise TypeError(f"{where} is no metric: it has no {', '.join(lacking)}. Wrap a torchmetrics metric.")
+    if isinstance(metric, Metric):
+        try:
+            inspect.signature(metric.update).bind({})
+        except TypeError:
+            raise TypeError(
+                f"{where} takes predictions and targets, but is given the batch_dict. Wrap it: MetricDefault(pred=key, "
+                f"target=key, metric=...), or MetricWrapToDict for other arguments."
+            ) from None
 
 
 def _accumulating(metric: nn.Module) -> set[int]:
