@@ -373,6 +373,31 @@ def test_ctrl_c_in_a_prediction_does_not_speak_of_training(edited, trained, caps
     assert "Interrupted" not in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("ctrl_c_handler")
+def test_ctrl_c_before_the_first_step_leaves_no_run_behind(edited, project):
+    edited("trainer.callbacks", [{"class_path": "points.Interruption", "init_args": {"epoch": 0}}])
+    assert fuse_lightning("fit") == 130
+    assert list(Path("run").iterdir()) == []
+
+
+def test_a_run_without_a_checkpoint_is_not_said_to_go_on(trained, capsys):
+    Path("run/last.ckpt").unlink()
+    assert fuse_lightning("fit") == 1
+    assert "earlier run. Choose another --run_dir, or replace it with --overwrite." in capsys.readouterr().err
+
+
+def test_which_of_several_best_checkpoints_is_asked(edited, project, capsys):
+    monitors = ["validation.losses.total_loss", "validation.metrics.accuracy"]
+    edited("model.init_args.best_epoch_source", [{"monitor": monitor} for monitor in monitors])
+    assert fuse_lightning("fit", "--trainer.max_epochs", "1") == 0
+    assert fuse_lightning("test") == 1
+    printed = capsys.readouterr().err
+    assert "several checkpoints are the best; choose one with --ckpt_path: " in printed
+    for monitor in monitors:
+        assert f"run/best_epoch_{monitor}.ckpt" in printed
+    assert fuse_lightning("test", "--ckpt_path", f"run/best_epoch_{monitors[0]}.ckpt") == 0
+
+
 def test_a_configuration_that_is_kept_is_never_replaced(trained):
     shutil.copy("run/config.yaml", "run/config_3.yaml")
     kept = Path("run/config_3.yaml").read_text()

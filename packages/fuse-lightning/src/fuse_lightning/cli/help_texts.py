@@ -42,7 +42,8 @@ run
 
 _CHECKPOINT = """\
   --ckpt_path WHICH     a checkpoint's path, or best or last of the run folder, or untrained for the weights as
-                        constructed (default: best, and where there is none, last)
+                        constructed (default: best, and where there is none, last). Where several are the best,
+                        give the path
 """
 
 _EVALUATE = (

@@ -132,10 +132,10 @@ class RunCLI(LightningCLI):
             start_run_folder(Path(config.run_dir))
 
     def fit(self, model: pl.LightningModule, **arguments: Any) -> None:
-        """Train. What fails before the first step, as a wrong key does, leaves no run behind to be overwritten."""
+        """Train. What ends before the first step, by a wrong key or Ctrl-C, leaves no run behind to be overwritten."""
         try:
             self.trainer.fit(model, **arguments)
-        except Exception:
+        except BaseException:
             config = self.config[self.subcommand]
             if self._starts_anew(config) and self.trainer.global_step == 0:
                 remove_run_files(Path(config.run_dir))

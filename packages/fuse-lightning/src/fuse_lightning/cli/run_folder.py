@@ -43,9 +43,10 @@ def check_run_folder(run_dir: Path, overwrite: bool) -> None:
             f"Choose another --run_dir."
         )
     if not overwrite:
+        go_on = "continue that run with --ckpt_path last, " if any(run_dir.rglob("last*.ckpt")) else ""
         raise RunError(
-            f"the run folder {run_dir} holds an earlier run. Choose another --run_dir, continue that run with "
-            f"--ckpt_path last, or replace it with --overwrite."
+            f"the run folder {run_dir} holds an earlier run. Choose another --run_dir, {go_on}or replace it with "
+            f"--overwrite."
         )
 
 
@@ -79,13 +80,16 @@ def remove_run_files(run_dir: Path) -> None:
 
 
 def find_checkpoint(run_dir: Path, which: str) -> Path:
-    """The newest checkpoint of the run folder whose name starts with `which`, `"best"` or `"last"`.
+    """The checkpoint of the run folder whose name starts with `which`, `"best"` or `"last"`; of the last, the newest.
 
     Raises:
-        RunError: there is none; lists those there are.
+        RunError: there is none, or there are several that are the best, by several monitors or with `save_top_k`; lists
+            those there are.
     """
     there = sorted(run_dir.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime)
     named = [path for path in there if path.name.startswith(which)]
+    if which == "best" and len(named) > 1:
+        raise RunError(f"several checkpoints are the best; choose one with --ckpt_path: {', '.join(map(str, named))}.")
     if named:
         return named[-1]
     others = f" There are: {', '.join(map(str, there))}." if there else " It holds no checkpoint: has the run started?"
@@ -96,7 +100,7 @@ def best_or_last_checkpoint(run_dir: Path) -> Path:
     """The checkpoint to evaluate where none was named.
 
     Raises:
-        RunError: there is neither.
+        RunError: there is neither, or there are several that are the best.
     """
     for which in ("best", "last"):
         if any(run_dir.rglob(f"{which}*.ckpt")):
