@@ -27,6 +27,7 @@ from .model_export import check_only_tensors, save_best_or_last_model
 from .module_wiring import mode_losses, module_wiring
 from .monitors import check_monitors, losses_in_batch, names_to_log
 from .nonfinite_losses import NonFiniteLosses, NonFinitePolicy
+from .repeated_closures import check_accumulation, closure_callback
 from .step_functions import log_reduced, step_extract_predictions, step_losses
 
 LogUnit = Literal["optimizer_step", "epoch"]
@@ -280,21 +281,10 @@ class LightningModuleDefault(pl.LightningModule):
         """Refuse, before training, what would go wrong later.
 
         Raises:
-            ValueError: an optimizer that evaluates a batch more than once a step accumulates over batches, without a
-                callback that takes care of it, or `on_nonfinite="skip"` does not work with the strategy.
+            ValueError: see `check_accumulation`, or `on_nonfinite="skip"` does not work with the strategy.
         """
-        self._closure_callback = next(
-            (one for one in _callbacks(self.trainer) if getattr(one, "handles_repeated_closures", False)), None
-        )
-        for optimizer in self.trainer.optimizers:
-            repeats = getattr(optimizer, "calls_closure_repeatedly", isinstance(optimizer, torch.optim.LBFGS))
-            if repeats and self.trainer.accumulate_grad_batches > 1 and self._closure_callback is None:
-                raise ValueError(
-                    f"{type(optimizer).__name__} evaluates its batch more than once a step, which does not go with "
-                    f"accumulate_grad_batches={self.trainer.accumulate_grad_batches}: the later passes would see the "
-                    f"last batch alone. Add fuse_optim.lightning.OptimizerClosureCallback() to the Trainer's "
-                    f"callbacks, or use a larger batch instead."
-                )
+        self._closure_callback = closure_callback(self.trainer)
+        check_accumulation(self.trainer)
         self._nonfinite_losses.check_strategy(self.trainer.strategy)
 
     def on_train_start(self) -> None:
@@ -404,7 +394,8 @@ class LightningModuleDefault(pl.LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """The default callbacks and those given, once for each Trainer."""
-        if any(one is other for one in self._attached_callbacks for other in _callbacks(self.trainer)):
+        present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # set by one of its connectors
+        if any(one is other for one in self._attached_callbacks for other in present):
             return []
         self._attached_callbacks = callbacks_for_trainer(
             self.trainer, self.model_dir, self._best_epoch_source, self._callbacks
@@ -421,11 +412,6 @@ LightningModuleDefault.training_step.__signature__ = inspect.signature(  # type:
 def _as_ndict(batch_dict: Mapping[str, Any]) -> NDict:
     # Strategies that cast a batch's tensors, such as FSDP, make a plain dict of it.
     return batch_dict if isinstance(batch_dict, NDict) else NDict(batch_dict)
-
-
-def _callbacks(trainer: pl.Trainer) -> list[Callback]:
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by one of its connectors
-    return callbacks
 
 
 def _check_option(name: str, value: Any, choices: tuple[Any, ...]) -> None:
