@@ -89,7 +89,8 @@ class NonFiniteLosses:
         """Keep what the model's buffers hold, in case the batch is to be skipped."""
         if self.policy == "skip":
             # Nothing writes to expanded tensors, in which several elements share their memory.
-            self._buffers = [(one, one.clone()) for one in buffers if 0 not in one.stride()]
+            own = [one.detach() for one in buffers if 0 not in one.stride()]
+            self._buffers = [(one, one.clone()) for one in own]
 
     def after_backward(self) -> None:
         """Put the buffers back if the batch is skipped, and guard nothing that comes after its own backward pass.
