@@ -368,3 +368,10 @@ def test_an_ensemble_reads_the_folders_of_runs(make_module, make_trainer, make_l
     expected = torch.stack([module.model(batch.copy())["model.y"] for module in modules.values()])
     assert not torch.equal(*expected)
     torch.testing.assert_close(ensemble(batch.copy())["model.y_ensemble_average"], expected.mean(0))
+
+
+@pytest.mark.parametrize("content", [b"<html>not found</html>", bytes(100), b'{"a": 1}', b"some notes"])
+def test_a_file_that_is_no_checkpoint_is_not_advised_to_be_trusted(tmp_path, content):
+    (tmp_path / "last.ckpt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"last.ckpt cannot be read: it is cut off, damaged, or no checkpoint"):
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")

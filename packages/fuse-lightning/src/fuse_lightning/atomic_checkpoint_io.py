@@ -68,6 +68,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             return super().load_checkpoint(path, map_location, weights_only is not False)
         except pickle.UnpicklingError as error:
+            if not _looks_like_a_checkpoint(path):  # the page of a failed download for instance
+                raise _unreadable(path, error) from error
             found = re.search(r"GLOBAL (\S+)", str(error))
             what = f" ({found[1]})" if found else ""
             raise ValueError(
@@ -76,10 +78,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"Trainer.fit, validate, test or predict."
             ) from error
         except (EOFError, LookupError, RuntimeError) as error:
-            raise ValueError(
-                f"The checkpoint {path} cannot be read: it is cut off, damaged, or no checkpoint. Take another one "
-                f"({type(error).__name__}: {error})."
-            ) from error
+            raise _unreadable(path, error) from error
+
+
+def _looks_like_a_checkpoint(path: str | Path) -> bool:
+    """Whether the file starts as archives and pickles do; where it cannot be opened here, it is taken to."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(4).startswith((b"PK", b"\x80"))
+    except OSError:
+        return True
+
+
+def _unreadable(path: str | Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"The checkpoint {path} cannot be read: it is cut off, damaged, or no checkpoint. Take another one "
+        f"({type(error).__name__}: {error})."
+    )
 
 
 def _cause(error: BaseException | None, handled: BaseException | None) -> OSError | KeyboardInterrupt | None:
