@@ -69,7 +69,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return super().load_checkpoint(path, map_location, weights_only is not False)
         except pickle.UnpicklingError as error:
             if not _looks_like_a_checkpoint(path):  # the page of a failed download for instance
-                raise _unreadable(path, error) from error
+                raise _unreadable(path, "it starts as neither an archive nor a pickle") from error
             found = re.search(r"GLOBAL (\S+)", str(error))
             what = f" ({found[1]})" if found else ""
             raise ValueError(
@@ -78,7 +78,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 f"Trainer.fit, validate, test or predict."
             ) from error
         except (EOFError, LookupError, RuntimeError) as error:
-            raise _unreadable(path, error) from error
+            raise _unreadable(path, f"{type(error).__name__}: {error}") from error
 
 
 def _looks_like_a_checkpoint(path: str | Path) -> bool:
@@ -90,10 +90,9 @@ def _looks_like_a_checkpoint(path: str | Path) -> bool:
         return True
 
 
-def _unreadable(path: str | Path, error: Exception) -> ValueError:
+def _unreadable(path: str | Path, detail: str) -> ValueError:
     return ValueError(
-        f"The checkpoint {path} cannot be read: it is cut off, damaged, or no checkpoint. Take another one "
-        f"({type(error).__name__}: {error})."
+        f"The checkpoint {path} cannot be read: it is cut off, damaged, or no checkpoint. Take another one ({detail})."
     )
 
 
