@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from fuse_lightning.cli.earlier_run import set_aside
 from fuse_lightning.cli.main import main
 
 pytest.importorskip("jsonargparse")
@@ -325,6 +326,33 @@ def test_overwriting_waits_until_nothing_is_wrong(trained, edited, capsys):
     edited(f"{LOSS}.init_args.weight", float("inf"))
     assert fuse_lightning("fit", "--overwrite") == 1
     assert Path("run/last.ckpt").exists()
+
+
+def files_of(folder):
+    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def test_a_run_is_replaced_when_the_new_one_has_taken_a_step(trained, edited, capsys):
+    before = files_of("run")
+    edited(f"{METRIC}.pred", "model.logits.sides")  # found with the first batch
+    assert fuse_lightning("fit", "--overwrite") == 1
+    assert "Nearest keys: 'model.logits.side'" in capsys.readouterr().err
+    assert files_of("run") == before
+    edited(f"{METRIC}.pred", "model.logits.side")
+    assert fuse_lightning("fit", "--overwrite", "--trainer.max_epochs", "1") == 0
+    assert torch.load("run/last.ckpt", weights_only=True)["epoch"] == 0
+    assert not Path("run/.earlier_run").exists()
+
+
+def test_a_run_that_another_was_to_replace_outlives_that_it_was_killed(trained, edited, capsys):
+    before = files_of("run")
+    set_aside(Path("run"))
+    Path("run/config.yaml").write_bytes(before[Path("run/config.yaml")])  # killed here, before its first step
+    assert fuse_lightning("fit") == 1
+    assert "holds an earlier run. Choose another --run_dir, or replace it with --overwrite." in capsys.readouterr().err
+    edited(f"{METRIC}.pred", "model.logits.sides")
+    assert fuse_lightning("fit", "--overwrite") == 1
+    assert files_of("run") == before
 
 
 def test_predictions_are_not_overwritten_unasked(trained, capsys):

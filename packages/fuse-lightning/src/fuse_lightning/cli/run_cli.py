@@ -17,6 +17,7 @@ from fuse_lightning.lightning_module_default import LightningModuleDefault
 from fuse_lightning.predictions_to_file import PredictionsToFile
 
 from .configuration_problems import configuration_problems
+from .earlier_run import RemoveEarlierRun, bring_back, is_set_aside, set_aside
 from .errors import BuildError, ConfigurationError, RunError
 from .run_folder import (
     LOGS,
@@ -24,8 +25,7 @@ from .run_folder import (
     best_or_last_checkpoint,
     check_run_folder,
     find_checkpoint,
-    remove_run_files,
-    start_run_folder,
+    make_run_folder,
 )
 from .save_run_config import SaveRunConfig
 
@@ -129,16 +129,21 @@ class RunCLI(LightningCLI):
         """Start the run folder, now that nothing of the configuration is wrong."""
         config = self.config[self.subcommand]
         if self._starts_anew(config):
-            start_run_folder(Path(config.run_dir))
+            run_dir = Path(config.run_dir)
+            make_run_folder(run_dir)
+            set_aside(run_dir)
+            trainer: Any = self.trainer
+            trainer.callbacks.insert(0, RemoveEarlierRun(run_dir))
 
     def fit(self, model: pl.LightningModule, **arguments: Any) -> None:
-        """Train. What ends before the first step, by a wrong key or Ctrl-C, leaves no run behind to be overwritten."""
+        """Train. What ends before the first step, by a wrong key or Ctrl-C, leaves all as it was."""
         try:
             self.trainer.fit(model, **arguments)
         except BaseException:
             config = self.config[self.subcommand]
-            if self._starts_anew(config) and self.trainer.global_step == 0:
-                remove_run_files(Path(config.run_dir))
+            run_dir = Path(config.run_dir)
+            if self._starts_anew(config) and is_set_aside(run_dir):
+                bring_back(run_dir)
             raise
 
     def before_predict(self) -> None:

@@ -1,5 +1,6 @@
 """The run folder: what a run writes there, where a checkpoint is found, and what is never overwritten unasked."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -10,6 +11,7 @@ CONFIG_START = "# pytorch_lightning=="
 CONFIG_FILES = (CONFIG_FILE, "config_[0-9]*.yaml")
 PREDICTIONS_FILE = "predictions.csv"
 LOGS = "logs"
+SET_ASIDE = ".earlier_run"  # see earlier_run.py
 
 WRITTEN = (
     *CONFIG_FILES,
@@ -36,28 +38,30 @@ def check_run_folder(run_dir: Path, overwrite: bool) -> None:
         raise RunError(f"the run folder {run_dir} is a file. Choose another --run_dir.")
     if not run_dir.exists() or not any(run_dir.iterdir()):
         return
-    config = run_dir / CONFIG_FILE
-    if not (config.is_file() and config.read_text(encoding="utf-8", errors="replace").startswith(CONFIG_START)):
+    if not any(_is_config_of_run(folder / CONFIG_FILE) for folder in (run_dir, run_dir / SET_ASIDE)):
         raise RunError(
             f"the run folder {run_dir} holds files, but no {CONFIG_FILE} of an earlier run: nothing is written there. "
             f"Choose another --run_dir."
         )
     if not overwrite:
-        go_on = "continue that run with --ckpt_path last, " if any(run_dir.rglob("last*.ckpt")) else ""
+        go_on = "continue that run with --ckpt_path last, " if checkpoints_in(run_dir, "last") else ""
         raise RunError(
             f"the run folder {run_dir} holds an earlier run. Choose another --run_dir, {go_on}or replace it with "
             f"--overwrite."
         )
 
 
-def start_run_folder(run_dir: Path) -> None:
-    """Make the folder of a new run, without the files that an earlier run wrote; others stay.
+def _is_config_of_run(path: Path) -> bool:
+    return path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith(CONFIG_START)
+
+
+def make_run_folder(run_dir: Path) -> None:
+    """Make the folder of a run and see that something can be written there.
 
     Raises:
-        RunError: nothing can be written there.
+        RunError: nothing can.
     """
     try:
-        remove_run_files(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=run_dir):
             pass
@@ -67,16 +71,29 @@ def start_run_folder(run_dir: Path) -> None:
         ) from error
 
 
-def remove_run_files(run_dir: Path) -> None:
-    """Remove what a run writes, and nothing else. What a link leads to, on another disk for instance, stays."""
+def run_files(run_dir: Path) -> Iterator[Path]:
+    """What a run has written, and nothing else. What a link leads to, on another disk for instance, is left out."""
     inside = run_dir.resolve()
     for pattern in WRITTEN:
         for path in [*run_dir.glob(pattern)]:
             if path.parent.resolve().is_relative_to(inside):
-                path.unlink()
+                yield path
+
+
+def remove_run_files(run_dir: Path) -> None:
+    """Remove what a run has written, and the folders of its logs that are then empty."""
+    for path in run_files(run_dir):
+        path.unlink()
+    inside = run_dir.resolve()
     for folder in sorted(run_dir.glob(f"{LOGS}/**/"), reverse=True):  # those below first
         if folder.resolve().is_relative_to(inside) and not folder.is_symlink() and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def checkpoints_in(run_dir: Path, which: str = "") -> list[Path]:
+    """The checkpoints of the run folder whose names start with `which`, the newest last."""
+    there = [path for path in run_dir.rglob(f"{which}*.ckpt") if SET_ASIDE not in path.relative_to(run_dir).parts]
+    return sorted(there, key=lambda path: path.stat().st_mtime)
 
 
 def find_checkpoint(run_dir: Path, which: str) -> Path:
@@ -86,7 +103,7 @@ def find_checkpoint(run_dir: Path, which: str) -> Path:
         RunError: there is none, or there are several that are the best, by several monitors or with `save_top_k`; lists
             those there are.
     """
-    there = sorted(run_dir.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    there = checkpoints_in(run_dir)
     named = [path for path in there if path.name.startswith(which)]
     if which == "best" and len(named) > 1:
         raise RunError(f"several checkpoints are the best; choose one with --ckpt_path: {', '.join(map(str, named))}.")
@@ -103,7 +120,7 @@ def best_or_last_checkpoint(run_dir: Path) -> Path:
         RunError: there is neither, or there are several that are the best.
     """
     for which in ("best", "last"):
-        if any(run_dir.rglob(f"{which}*.ckpt")):
+        if checkpoints_in(run_dir, which):
             return find_checkpoint(run_dir, which)
     raise RunError(
         f"there is no best*.ckpt or last*.ckpt in the run folder {run_dir}. Train first (fit), name another --run_dir "

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, SaveConfigCallback
 
-from .run_folder import CONFIG_FILE, CONFIG_FILES
+from .run_folder import CONFIG_FILE, CONFIG_FILES, checkpoints_in
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -44,7 +44,7 @@ class SaveRunConfig(SaveConfigCallback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Tell how to continue a training after Ctrl-C."""
         interrupted = isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and self.path is not None
-        if interrupted and any(Path(trainer.default_root_dir).rglob("last*.ckpt")):
+        if interrupted and checkpoints_in(Path(trainer.default_root_dir), "last"):
             print(  # noqa: T201
                 f"\nInterrupted. To continue from the last checkpoint:\n"
                 f"  fuse-lightning fit --config {shlex.quote(str(self.path))} --ckpt_path last"
