@@ -2,18 +2,20 @@
 
 import copy
 import csv
+import os
 import re
 import runpy
 import shutil
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
-from fuse_lightning.cli.earlier_run import set_aside
+from fuse_lightning.cli.earlier_run import RemoveEarlierRun, bring_back, remove_earlier_run, set_aside
 from fuse_lightning.cli.main import main
 
 pytest.importorskip("jsonargparse")
@@ -353,6 +355,96 @@ def test_a_run_that_another_was_to_replace_outlives_that_it_was_killed(trained, 
     edited(f"{METRIC}.pred", "model.logits.sides")
     assert fuse_lightning("fit", "--overwrite") == 1
     assert files_of("run") == before
+
+
+def test_a_training_without_a_batch_replaces_nothing(trained):
+    before = files_of("run")
+    assert fuse_lightning("fit", "--overwrite", "--trainer.max_epochs", "0") == 0
+    assert files_of("run") == before
+
+
+@pytest.fixture
+def stops_in_the_middle():
+    """Ends the moves of files at the second one, by the given exception, and once only."""
+    patch = pytest.MonkeyPatch()
+    move = shutil.move
+
+    def stop(error):
+        calls = []
+
+        def move_once(path, place):
+            calls.append(path)
+            if len(calls) == 2:
+                patch.undo()
+                raise error
+            move(path, place)
+
+        patch.setattr(shutil, "move", move_once)
+
+    yield stop
+    patch.undo()
+
+
+@pytest.mark.parametrize("moves", [set_aside, bring_back])
+def test_a_run_outlives_that_the_process_was_killed_while_its_files_were_moved(
+    trained, edited, stops_in_the_middle, moves
+):
+    before = files_of("run")
+    if moves is bring_back:
+        set_aside(Path("run"))
+    stops_in_the_middle(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        moves(Path("run"))
+    edited(f"{METRIC}.pred", "model.logits.sides")
+    assert fuse_lightning("fit", "--overwrite") == 1
+    assert files_of("run") == before
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (PermissionError("logs"), 1)])
+def test_a_run_that_cannot_be_set_aside_stays(trained, stops_in_the_middle, capsys, error, code):
+    before = files_of("run")
+    stops_in_the_middle(error)
+    assert fuse_lightning("fit", "--overwrite") == code
+    assert ("cannot be set aside: logs. Choose another --run_dir." in capsys.readouterr().err) == (code == 1)
+    assert files_of("run") == before
+
+
+def test_a_run_that_is_half_removed_is_not_brought_back(trained, monkeypatch):
+    set_aside(Path("run"))
+    Path("run/last.ckpt").write_text("new")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            remove_earlier_run(Path("run"))
+    bring_back(Path("run"))
+    assert Path("run/last.ckpt").read_text() == "new"
+    remove_earlier_run(Path("run"))
+    assert [path.name for path in Path("run").iterdir()] == ["last.ckpt"]
+
+
+def test_a_run_is_removed_by_one_process_and_not_for_the_steps_of_an_earlier_one(project):
+    set_aside(project)
+    callback = RemoveEarlierRun(project)
+    callback.on_train_start(SimpleNamespace(global_step=8), None)
+    callback.on_train_batch_end(SimpleNamespace(global_step=8, is_global_zero=True))  # the gradients are accumulated
+    callback.on_train_batch_end(SimpleNamespace(global_step=9, is_global_zero=False))
+    assert Path(".earlier_run").exists()
+    callback.on_train_batch_end(SimpleNamespace(global_step=9, is_global_zero=True))
+    assert not Path(".earlier_run").exists()
+
+
+def test_a_run_that_was_killed_before_it_wrote_a_file_is_not_in_the_way(project):
+    Path("run").mkdir()
+    set_aside(Path("run"))
+    assert fuse_lightning("fit", "--trainer.max_epochs", "1") == 0
+    assert not Path("run/.earlier_run").exists()
+
+
+def test_a_link_to_a_checkpoint_that_is_gone_is_not_one(trained, capsys):
+    Path("run/last.ckpt").unlink()
+    Path("run/last.ckpt").symlink_to("gone.ckpt")
+    assert fuse_lightning("fit") == 1
+    assert "earlier run. Choose another --run_dir, or replace it with --overwrite." in capsys.readouterr().err
 
 
 def test_predictions_are_not_overwritten_unasked(trained, capsys):

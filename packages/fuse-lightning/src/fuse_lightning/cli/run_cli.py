@@ -17,7 +17,7 @@ from fuse_lightning.lightning_module_default import LightningModuleDefault
 from fuse_lightning.predictions_to_file import PredictionsToFile
 
 from .configuration_problems import configuration_problems
-from .earlier_run import RemoveEarlierRun, bring_back, is_set_aside, set_aside
+from .earlier_run import RemoveEarlierRun, bring_back, set_aside
 from .errors import BuildError, ConfigurationError, RunError
 from .run_folder import (
     LOGS,
@@ -126,25 +126,25 @@ class RunCLI(LightningCLI):
         return self.subcommand == "fit" and not goes_on and getattr(rank_zero_only, "rank", 0) == 0
 
     def before_fit(self) -> None:
-        """Start the run folder, now that nothing of the configuration is wrong."""
+        """Make the run folder, now that nothing of the configuration is wrong."""
         config = self.config[self.subcommand]
         if self._starts_anew(config):
-            run_dir = Path(config.run_dir)
-            make_run_folder(run_dir)
-            set_aside(run_dir)
-            trainer: Any = self.trainer
-            trainer.callbacks.insert(0, RemoveEarlierRun(run_dir))
+            make_run_folder(Path(config.run_dir))
 
     def fit(self, model: pl.LightningModule, **arguments: Any) -> None:
         """Train. What ends before the first step, by a wrong key or Ctrl-C, leaves all as it was."""
-        try:
+        config = self.config[self.subcommand]
+        if not self._starts_anew(config):
             self.trainer.fit(model, **arguments)
-        except BaseException:
-            config = self.config[self.subcommand]
-            run_dir = Path(config.run_dir)
-            if self._starts_anew(config) and is_set_aside(run_dir):
-                bring_back(run_dir)
-            raise
+            return
+        run_dir = Path(config.run_dir)
+        trainer: Any = self.trainer
+        trainer.callbacks.insert(0, RemoveEarlierRun(run_dir))
+        try:
+            set_aside(run_dir)
+            trainer.fit(model, **arguments)
+        finally:
+            bring_back(run_dir)  # where no step was taken; else there is nothing to bring back
 
     def before_predict(self) -> None:
         """Have the predictions written to the run folder, unless a callback of the configuration writes them."""

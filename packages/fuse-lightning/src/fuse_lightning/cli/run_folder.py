@@ -11,7 +11,9 @@ CONFIG_START = "# pytorch_lightning=="
 CONFIG_FILES = (CONFIG_FILE, "config_[0-9]*.yaml")
 PREDICTIONS_FILE = "predictions.csv"
 LOGS = "logs"
-SET_ASIDE = ".earlier_run"  # see earlier_run.py
+SET_ASIDE = ".earlier_run"  # see earlier_run.py; the names of the next two start with it
+SET_ASIDE_PARTLY = ".earlier_run_partly"  # the other part is still, or again, in the run folder
+REMOVED = ".earlier_run_removed"
 
 WRITTEN = (
     *CONFIG_FILES,
@@ -32,13 +34,14 @@ def check_run_folder(run_dir: Path, overwrite: bool) -> None:
     """See that nothing there is overwritten unasked.
 
     Raises:
-        RunError: it is a file, or it is not empty and may not be overwritten.
+        RunError: it is a file, or it holds files that may not be overwritten.
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise RunError(f"the run folder {run_dir} is a file. Choose another --run_dir.")
-    if not run_dir.exists() or not any(run_dir.iterdir()):
+    if all(path.is_dir() for path in run_dir.rglob("*")):  # also where a run was killed before it wrote a file
         return
-    if not any(_is_config_of_run(folder / CONFIG_FILE) for folder in (run_dir, run_dir / SET_ASIDE)):
+    folders = (run_dir, run_dir / SET_ASIDE, run_dir / SET_ASIDE_PARTLY)
+    if not any(_is_config_of_run(folder / CONFIG_FILE) for folder in folders):
         raise RunError(
             f"the run folder {run_dir} holds files, but no {CONFIG_FILE} of an earlier run: nothing is written there. "
             f"Choose another --run_dir."
@@ -92,7 +95,11 @@ def remove_run_files(run_dir: Path) -> None:
 
 def checkpoints_in(run_dir: Path, which: str = "") -> list[Path]:
     """The checkpoints of the run folder whose names start with `which`, the newest last."""
-    there = [path for path in run_dir.rglob(f"{which}*.ckpt") if SET_ASIDE not in path.relative_to(run_dir).parts]
+    there = [
+        path
+        for path in run_dir.rglob(f"{which}*.ckpt")
+        if path.exists() and not any(part.startswith(SET_ASIDE) for part in path.relative_to(run_dir).parts)
+    ]
     return sorted(there, key=lambda path: path.stat().st_mtime)
 
 
