@@ -6,7 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fuse_core import LOSSES, NDict
+from fuse_core import LOSSES, TOTAL_LOSS, NDict
+
+TOTAL = TOTAL_LOSS.removeprefix(f"{LOSSES}.")
+"""The name of the losses' sum among them."""
 
 
 class BatchLosses(NamedTuple):

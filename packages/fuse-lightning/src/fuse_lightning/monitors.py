@@ -8,8 +8,9 @@ from pytorch_lightning.callbacks import Callback, LambdaCallback, LearningRateMo
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
-from fuse_core import LOSSES, TOTAL_LOSS, log_name, nearest_keys
+from fuse_core import LOSSES, log_name, nearest_keys
 
+from .batch_losses import TOTAL
 from .default_callbacks import DefaultModelCheckpoint, DefaultModelEpochSummary
 
 SILENT_PACKAGES = ("fuse_lightning", "fuse_optim", "pytorch_lightning")
@@ -29,8 +30,7 @@ def names_to_log(prefix: str, losses: Iterable[str], metrics: Iterable[str], sep
         >>> names_to_log("train", ["cls"], ["auc"])
         ['train.losses.cls', 'train.losses.total_loss', 'train.metrics.auc']
     """
-    total = TOTAL_LOSS.removeprefix(f"{LOSSES}.")
-    parts = [*((LOSSES, name) for name in (*losses, total)), *(("metrics", name) for name in metrics)]
+    parts = [*((LOSSES, name) for name in (*losses, TOTAL)), *(("metrics", name) for name in metrics)]
     return [log_name(*prefix.split("."), *part, sep=sep) for part in parts]
 
 

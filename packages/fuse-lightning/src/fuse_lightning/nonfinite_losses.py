@@ -11,13 +11,10 @@ from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from fuse_core import LOSSES, TOTAL_LOSS
-
-from .batch_losses import BatchLosses
+from .batch_losses import TOTAL, BatchLosses
 
 NonFinitePolicy = Literal["raise", "skip", "ignore"]
 SLOTS = 8
-TOTAL = TOTAL_LOSS.removeprefix(f"{LOSSES}.")
 
 
 class NonFiniteLossError(ValueError):
