@@ -3,6 +3,7 @@
 from .__about__ import __version__
 from .collate import Collate, collate, pad_to_largest
 from .dataset import DatasetWrapSeqToDict
+from .did_you_mean import did_you_mean, nearest_keys
 from .indexing import number_of_samples
 from .key_names import (
     BACKBONE_FEATURES,
@@ -18,7 +19,7 @@ from .key_names import (
 )
 from .ndict import NDict
 from .ndict_view import NDictView
-from .nested_key_error import NestedKeyError, nearest_keys
+from .nested_key_error import NestedKeyError
 from .uncollate import uncollate
 from .wiring import Wiring, WiringError, check_wiring
 
@@ -38,6 +39,7 @@ __all__ = [
     "__version__",
     "check_wiring",
     "collate",
+    "did_you_mean",
     "log_name",
     "logits_key",
     "loss_key",

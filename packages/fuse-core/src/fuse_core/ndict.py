@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from .did_you_mean import nearest_keys
 from .flat_keys import check_key, flat_items, has_branch, keys_below
 from .indexing import Index, check_equal_lengths, positions, take
 from .ndict_view import MISSING, NDictView
-from .nested_key_error import NestedKeyError, nearest_keys
+from .nested_key_error import NestedKeyError
 from .text import describe, tree
 
 

@@ -1,26 +1,8 @@
 """The error for a key that is not there."""
 
-import difflib
 from collections.abc import Iterable
 
-
-def nearest_keys(key: str, available: Iterable[str], n: int = 3, cutoff: float = 0.6) -> list[str]:
-    """The up to `n` keys and branches of `available` most similar to `key`, best first.
-
-    Args:
-        key: the key looked for.
-        available: flat dotted keys; the branches they imply are candidates too.
-        n: how many to return at the most.
-        cutoff: how similar they must be, from 0 (anything) to 1 (equal).
-    """
-    candidates: dict[str, None] = {}
-    for flat_key in available:
-        candidates[flat_key] = None
-        end = flat_key.find(".")
-        while end >= 0:
-            candidates[flat_key[:end]] = None
-            end = flat_key.find(".", end + 1)
-    return difflib.get_close_matches(key, candidates, n=n, cutoff=cutoff)
+from .did_you_mean import nearest_keys
 
 
 class NestedKeyError(KeyError):

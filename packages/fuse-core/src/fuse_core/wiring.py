@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from .did_you_mean import nearest_keys
 from .flat_keys import has_branch
 from .ndict import NDict
-from .nested_key_error import nearest_keys
 from .text import table
 
 BATCH = "the batch"
