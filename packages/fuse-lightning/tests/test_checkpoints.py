@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from fuse_lightning import AtomicCheckpointIO, ModelEpochSummary, model_default_callbacks
-from fuse_lightning.atomic_file import replace_file
+from fuse_lightning.checkpoints.atomic_file import replace_file
 from fuse_models import ModelEnsemble, ModelWrapSeqToDict
 
 MONITOR = {"monitor": "validation.losses.mse", "mode": "min"}

@@ -1,20 +1,21 @@
 """Train batch_dict models, losses and metrics with PyTorch Lightning."""
 
 from .__about__ import __version__
-from .atomic_checkpoint_io import AtomicCheckpointIO
+from .checkpoints.atomic_checkpoint_io import AtomicCheckpointIO
+from .checkpoints.random_state import RandomState
+from .checks.nonfinite_losses import NonFiniteLossError
+from .checks.step_wiring import check_step_wiring
 from .configure_optimizers import ConfigureOptimizers
 from .data_module_default import DataModuleDefault
 from .default_callbacks import model_default_callbacks
-from .epoch_losses import EpochLosses
 from .lightning_module_default import LightningModuleDefault
-from .metric_collected import MetricCollected
-from .metric_default import MetricDefault
-from .metric_wrap_to_dict import MetricWrapToDict
+from .losses.epoch_losses import EpochLosses
+from .metrics.metric_collected import MetricCollected
+from .metrics.metric_default import MetricDefault
+from .metrics.metric_wrap_to_dict import MetricWrapToDict
 from .model_epoch_summary import ModelEpochSummary
-from .nonfinite_losses import NonFiniteLossError
-from .predictions import convert_predictions_to_dataframe
-from .predictions_to_file import PredictionsToFile
-from .random_state import RandomState
+from .predictions.predictions_to_file import PredictionsToFile
+from .predictions.table import convert_predictions_to_dataframe
 from .step_functions import (
     MetricError,
     epoch_end_compute_and_log_losses,
@@ -24,7 +25,6 @@ from .step_functions import (
     step_losses,
     step_metrics,
 )
-from .step_wiring import check_step_wiring
 
 __all__ = [
     "AtomicCheckpointIO",

@@ -7,10 +7,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, Checkpoint, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from .atomic_checkpoint_io import AtomicCheckpointIO
-from .best_epoch_source import BestEpochSource, checked_sources
+from .checkpoints.atomic_checkpoint_io import AtomicCheckpointIO
+from .checkpoints.best_epoch_source import BestEpochSource, checked_sources
+from .checkpoints.random_state import RandomState
 from .model_epoch_summary import ModelEpochSummary
-from .random_state import RandomState
 
 
 class DefaultModelCheckpoint(ModelCheckpoint):

@@ -14,20 +14,20 @@ from torch import Tensor, nn
 
 from fuse_core import GLOBAL_STEP, SAMPLE_ID, NDict, Wiring, WiringError
 
-from .batch_losses import batch_losses
-from .best_epoch_source import BestEpochSource
+from .checkpoints.best_epoch_source import BestEpochSource
+from .checkpoints.hyperparameters import keep_plain_values
+from .checkpoints.model_export import check_only_tensors, save_best_or_last_model
+from .checks.module_wiring import mode_losses, module_wiring
+from .checks.monitors import check_monitors, losses_in_batch, names_to_log
+from .checks.nonfinite_losses import NonFiniteLosses, NonFinitePolicy
+from .checks.repeated_closures import check_accumulation, closure_callback
 from .default_callbacks import callbacks_for_trainer, model_default_callbacks
-from .empty_loaders import check_loaders_have_batches
-from .hyperparameters import keep_plain_values
-from .loader_components import LoaderComponents, PerLoader, register_components
-from .loader_record import LoaderRecord
-from .loader_records import LoaderRecords
-from .mode_metrics import register_metrics
-from .model_export import check_only_tensors, save_best_or_last_model
-from .module_wiring import mode_losses, module_wiring
-from .monitors import check_monitors, losses_in_batch, names_to_log
-from .nonfinite_losses import NonFiniteLosses, NonFinitePolicy
-from .repeated_closures import check_accumulation, closure_callback
+from .loaders.components import LoaderComponents, PerLoader, register_components
+from .loaders.empty_loaders import check_loaders_have_batches
+from .loaders.record import LoaderRecord
+from .loaders.records import LoaderRecords
+from .losses.batch_losses import batch_losses
+from .metrics.mode_metrics import register_metrics
 from .step_functions import log_reduced, step_extract_predictions, step_losses
 
 LogUnit = Literal["optimizer_step", "epoch"]

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor
 from torch.optim import Optimizer
 
-from .atomic_file import replace_file
+from .checkpoints.atomic_file import replace_file
 
 EPOCH_SECONDS = "epoch seconds"
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from fuse_core import LOSSES, SAMPLE_ID, TOTAL_LOSS, NDict, log_name, loss_key, read_key
 
-from .epoch_losses import EpochLosses
-from .metric_collected import MetricCollected
+from .losses.epoch_losses import EpochLosses
+from .metrics.metric_collected import MetricCollected
 
 
 class MetricError(RuntimeError):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from pytorch_lightning.loggers import CSVLogger
 
-from fuse_lightning.hyperparameters import keep_plain_values
+from fuse_lightning.checkpoints.hyperparameters import keep_plain_values
 
 
 def test_what_is_kept_is_read_back_without_unpickling_objects():

@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from fuse_core import NDict
-from fuse_lightning.model_export import save_model_files
+from fuse_lightning.checkpoints.model_export import save_model_files
 from fuse_losses import LossDefault
 from fuse_models import ModelEnsemble, ModelWrapSeqToDict
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from fuse_lightning import NonFiniteLossError
-from fuse_lightning.batch_losses import BatchLosses
-from fuse_lightning.nonfinite_losses import SLOTS, NonFiniteLosses
+from fuse_lightning.checks.nonfinite_losses import SLOTS, NonFiniteLosses
+from fuse_lightning.losses.batch_losses import BatchLosses
 from fuse_losses import LossDefault
 from fuse_models import ModelWrapSeqToDict
 

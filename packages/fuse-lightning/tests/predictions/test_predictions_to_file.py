@@ -11,7 +11,7 @@ from torch.utils.data import IterableDataset
 
 from fuse_core import collate
 from fuse_lightning import PredictionsToFile, convert_predictions_to_dataframe
-from fuse_lightning.prediction_rows import RowFile, merge_rows
+from fuse_lightning.predictions.rows_on_disk import RowFile, merge_rows
 
 
 def read(path):
@@ -125,7 +125,7 @@ def test_a_file_that_cannot_be_written_leaves_the_earlier_one_and_the_prediction
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("fuse_lightning.predictions_to_file._write_csv", full)
+    monkeypatch.setattr("fuse_lightning.predictions.predictions_to_file._write_csv", full)
     with pytest.raises(OSError, match="No space left") as error:
         predict_batches({"x": [4, 5, 6, 7]})
     assert path.read_text() == "earlier"

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from .__about__ import __version__
+from ..__about__ import __version__
 from .atomic_file import replace_file
 
 MODEL_FILE = "model.safetensors"

@@ -10,8 +10,8 @@ from torch import nn
 
 from fuse_core import LOSSES, log_name, nearest_keys
 
-from .batch_losses import TOTAL
-from .default_callbacks import DefaultModelCheckpoint, DefaultModelEpochSummary
+from ..default_callbacks import DefaultModelCheckpoint, DefaultModelEpochSummary
+from ..losses.batch_losses import TOTAL
 
 SILENT_PACKAGES = ("fuse_lightning", "fuse_optim", "pytorch_lightning")
 """Packages of callbacks that log nothing, but for the learning rate."""

@@ -7,7 +7,7 @@ from torch import nn
 
 from fuse_core import GLOBAL_STEP, SAMPLE_ID, TOTAL_LOSS, NDict, Wiring, WiringError, check_wiring, loss_key
 
-from .step_functions import Components
+from ..step_functions import Components
 
 
 class _Declared:

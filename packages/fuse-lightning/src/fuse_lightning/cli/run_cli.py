@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from fuse_lightning.lightning_module_default import LightningModuleDefault
-from fuse_lightning.predictions_to_file import PredictionsToFile
+from fuse_lightning.predictions.predictions_to_file import PredictionsToFile
 
 from .configuration_problems import configuration_problems
 from .earlier_run import RemoveEarlierRun, bring_back, set_aside

@@ -8,16 +8,16 @@ from torch import Tensor, nn
 
 from fuse_core import NDict, number_of_samples
 
-from .batch_losses import BatchLosses
-from .distributed_padding import samples_without_padding
-from .epoch_losses import EpochLosses
-from .step_functions import (
+from ..losses.batch_losses import BatchLosses
+from ..losses.epoch_losses import EpochLosses
+from ..step_functions import (
     epoch_end_compute_and_log_losses,
     epoch_end_compute_and_log_metrics,
     reset_metrics,
     step_losses,
     step_metrics,
 )
+from .distributed_padding import samples_without_padding
 
 
 class LoaderRecord:

@@ -8,8 +8,8 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from .loader_components import LoaderComponents, loader_names, of_loader
-from .loader_record import LoaderRecord
+from .components import LoaderComponents, loader_names, of_loader
+from .record import LoaderRecord
 
 
 class LoaderRecords:

@@ -13,10 +13,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.utilities import CombinedLoader
 
-from .atomic_file import replace_file
-from .prediction_kinds import LONG, NOTHING, TEXT, Kind, is_float
-from .prediction_rows import Columns, Row, RowFile, gather_rows, merge_rows
-from .predictions import prediction_columns
+from ..checkpoints.atomic_file import replace_file
+from .column_types import LONG, NOTHING, TEXT, Kind, is_float
+from .rows_on_disk import Columns, Row, RowFile, gather_rows, merge_rows
+from .table import prediction_columns
 
 ROWS_AT_ONCE = 8192
 

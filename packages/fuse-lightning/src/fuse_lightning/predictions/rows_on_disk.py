@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import torch
 
-from .atomic_file import replace_file
-from .prediction_kinds import NOTHING, Kind, common_kind, kind_of
+from ..checkpoints.atomic_file import replace_file
+from .column_types import NOTHING, Kind, common_kind, kind_of
 
 Columns: TypeAlias = dict[str, Kind]
 """The kinds of the columns by their names, in the order of the columns."""

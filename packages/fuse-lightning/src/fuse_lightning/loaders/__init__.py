@@ -1,0 +1,1 @@
+"""Loaders by name: their losses, metrics, and the records of their batches."""

@@ -1,0 +1,1 @@
+"""Losses of a batch and of an epoch."""

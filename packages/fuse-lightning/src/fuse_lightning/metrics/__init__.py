@@ -1,0 +1,1 @@
+"""Metrics over a batch_dict."""

@@ -1,0 +1,1 @@
+"""Predictions as a table and in files."""
