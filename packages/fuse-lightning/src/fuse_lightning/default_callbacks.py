@@ -11,6 +11,7 @@ from .checkpoints.atomic_checkpoint_io import AtomicCheckpointIO
 from .checkpoints.best_epoch_source import BestEpochSource, checked_sources
 from .checkpoints.random_state import RandomState
 from .model_epoch_summary import ModelEpochSummary
+from .run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT, with_monitor
 
 
 class DefaultModelCheckpoint(ModelCheckpoint):
@@ -53,8 +54,7 @@ def model_default_callbacks(
     sources = checked_sources(best_epoch_source)
     callbacks: list[Callback] = []
     for source in sources:
-        # A monitor may be written with slashes, which would make folders of the name.
-        name = "best_epoch" if len(sources) == 1 else f"best_epoch_{source['monitor'].replace('/', '_')}"
+        name = BEST_CHECKPOINT if len(sources) == 1 else with_monitor(BEST_CHECKPOINT, source["monitor"])
         several = source.get("save_top_k", 1) not in (0, 1)
         defaults = {
             "dirpath": model_dir,
@@ -68,7 +68,7 @@ def model_default_callbacks(
         mode = source.get("mode", "min")
         callbacks.append(DefaultModelEpochSummary(model_dir, monitor=source["monitor"], mode=mode))
     last = DefaultModelCheckpoint(  # without a monitor: after every epoch
-        dirpath=model_dir, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
+        dirpath=model_dir, filename=LAST_CHECKPOINT, enable_version_counter=False, save_on_train_epoch_end=True
     )
     callbacks.append(last)
     callbacks.append(RandomState())

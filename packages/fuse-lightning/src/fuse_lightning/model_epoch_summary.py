@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor
 from torch.optim import Optimizer
 
 from .checkpoints.atomic_file import replace_file
+from .run_folder import EPOCH_SUMMARY, with_monitor
 
 EPOCH_SECONDS = "epoch seconds"
 
@@ -98,8 +99,8 @@ class ModelEpochSummary(Checkpoint):
         if trainer.is_global_zero:
             print(f"\n{table}", flush=True)  # noqa: T201
             if self.model_dir is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                name = self.monitor.replace("/", "_")
-                with replace_file(self.model_dir / f"epoch_summary_{name}.txt") as file:
+                path = self.model_dir / f"{with_monitor(EPOCH_SUMMARY, self.monitor)}.txt"
+                with replace_file(path) as file:
                     file.write(f"{table}\n".encode())
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

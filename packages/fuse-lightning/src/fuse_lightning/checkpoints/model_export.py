@@ -12,10 +12,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..__about__ import __version__
+from ..run_folder import DESCRIPTION_FILE, MODEL_FILE
 from .atomic_file import replace_file
-
-MODEL_FILE = "model.safetensors"
-DESCRIPTION_FILE = "model.md"
 
 
 def save_model_files(model_dir: str | Path, model: nn.Module, state_dict: Mapping[str, Any], source: str) -> None:
