@@ -32,7 +32,7 @@ def test_one_id_per_sample():
 
 
 def test_a_key_cannot_be_given_twice():
-    with pytest.raises(ValueError, match=r"a key of its own for each element, got \['x', 'x'\]"):
+    with pytest.raises(ValueError, match=r"a different key for each element, got \['x', 'x'\]"):
         DatasetWrapSeqToDict([(1, 2)], ["x", "x"])
 
 

@@ -15,3 +15,7 @@ def test_nothing_is_said_where_no_name_is_near():
 
 def test_branches_are_candidates_for_the_nearest_key():
     assert nearest_keys("modle", ["model.logits.cls"]) == ["model"]
+
+
+def test_branches_are_among_the_nearest():
+    assert nearest_keys("model.logit", ["model.logits.cls", "data.image"])[0] == "model.logits"

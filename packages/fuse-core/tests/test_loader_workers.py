@@ -9,13 +9,13 @@ DATASET = DatasetWrapSeqToDict(TUPLES, ["data.x", "data.long", "data.text"], nam
 PADDED = Collate(per_key={"data.long": pad_to_largest()})
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_batches_come_from_worker_processes(method):
+@pytest.mark.parametrize(("method", "workers"), [("fork", 2), ("spawn", 1)])
+def test_batches_come_from_worker_processes(method, workers):
     loader = DataLoader(
         DATASET,
         batch_size=3,
         collate_fn=PADDED,
-        num_workers=2,
+        num_workers=workers,
         multiprocessing_context=method,
         persistent_workers=True,
     )

@@ -8,7 +8,6 @@ import pickle
 from collections import OrderedDict
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
@@ -279,5 +278,4 @@ class NDictMachine(RuleBasedStateMachine):
             assert (segment in self.nd) == (segment in self.model.root[1])
 
 
-NDictMachine.TestCase.settings = settings(max_examples=500, stateful_step_count=200, deadline=None)
 TestNDict = NDictMachine.TestCase

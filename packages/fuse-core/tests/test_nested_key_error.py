@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from fuse_core import NDict, NestedKeyError, nearest_keys, read_key
+from fuse_core import NDict, NestedKeyError
 
 
 def test_it_is_a_key_error_that_names_the_nearest_keys():
@@ -14,10 +14,6 @@ def test_it_is_a_key_error_that_names_the_nearest_keys():
     assert isinstance(info.value, NestedKeyError)
     assert info.value.key == "data.imgae"
     assert info.value.nearest_keys[0] == "data.image"
-
-
-def test_branches_are_among_the_nearest():
-    assert nearest_keys("model.logit", ["model.logits.cls", "data.image"])[0] == "model.logits"
 
 
 def test_without_near_keys_it_lists_all():
@@ -42,14 +38,6 @@ def test_it_pickles(protocol):
     loaded = pickle.loads(pickle.dumps(error, protocol))
     assert type(loaded) is NestedKeyError
     assert str(loaded) == str(error)
-
-
-def test_read_key_names_the_reader_for_any_mapping():
-    message = r"^LossDefault reads 'data\.imgae', which this batch_dict does not hold\. Nearest keys: 'data\.image'"
-    for batch_dict in ({"data.image": 1}, NDict({"data.image": 1})):
-        assert read_key(batch_dict, "data.image", "LossDefault") == 1
-        with pytest.raises(NestedKeyError, match=message):
-            read_key(batch_dict, "data.imgae", "LossDefault")
 
 
 def test_the_message_stays_when_the_ndict_changes():

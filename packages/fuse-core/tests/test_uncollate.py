@@ -67,5 +67,5 @@ def test_values_of_other_lengths_are_an_error():
 
 
 def test_a_batch_that_tells_no_number_is_an_error():
-    with pytest.raises(ValueError, match="to tell the number of samples"):
+    with pytest.raises(ValueError, match="takes the number of samples from a list or a tensor of rank 1 or more"):
         uncollate({"x": 1})

@@ -92,10 +92,10 @@ def test_keys_of_a_branch_that_a_component_writes_can_be_read():
         check_wiring([Loss("data.image.part")], BATCH)
 
 
-def test_an_undeclared_component_is_passed_over_and_said_so():
+def test_an_undeclared_component_is_skipped_with_a_note():
     wiring = check_wiring([Undeclared(), Loss("data.label", "model.made.by.it")], BATCH)
     first, second = wiring.notes
-    assert first == "Undeclared declares neither reads nor writes and was passed over."
+    assert first == "Undeclared declares neither reads nor writes and was skipped."
     assert second.startswith("Loss reads 'model.made.by.it', which nothing before it provides.")
     assert second.endswith("Undeclared, which declares no keys, may write it.")
     assert f"note: {first}" in str(wiring)

@@ -1,9 +1,10 @@
-"""The nested batch_dict of the fuse packages: its type, its key names, and how samples become a batch and back."""
+"""The nested batch_dict of the fuse packages: its type, its key names, collating, and a check of the wiring."""
 
 from .__about__ import __version__
-from .collate import Collate, collate, pad_to_largest
+from .collate import Collate, collate
 from .dataset import DatasetWrapSeqToDict
 from .did_you_mean import did_you_mean, nearest_keys
+from .flat_keys import provides
 from .indexing import number_of_samples
 from .key_names import (
     BACKBONE_FEATURES,
@@ -20,6 +21,7 @@ from .key_names import (
 from .ndict import NDict
 from .ndict_view import NDictView
 from .nested_key_error import NestedKeyError
+from .padding import pad_to_largest
 from .uncollate import uncollate
 from .wiring import Wiring, WiringError, check_wiring
 
@@ -47,6 +49,11 @@ __all__ = [
     "number_of_samples",
     "output_key",
     "pad_to_largest",
+    "provides",
     "read_key",
     "uncollate",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -10,29 +10,25 @@ from .ndict import NDict
 
 
 class MapStyleDataset(Protocol):
-    """Anything with a length and items by index: a torch `Dataset`, a list."""
+    """An object with a length and items by index, such as a torch `Dataset` or a list."""
 
-    def __getitem__(self, index: int, /) -> Any:
-        """The sample at `index`."""
-        ...
+    def __getitem__(self, index: int, /) -> Any: ...
 
-    def __len__(self) -> int:
-        """How many samples there are."""
-        ...
+    def __len__(self) -> int: ...
 
 
 class DatasetWrapSeqToDict(Dataset[NDict]):
-    """Gives the samples of a map-style dataset as NDicts: each element of the tuple under its own key.
+    """Turns each sample of a map-style dataset into an NDict, with one key for each element of the tuple.
 
     Args:
-        dataset: gives a tuple or list a sample, or a single value.
-        sample_keys: the key of each element; a string where a sample is a single value.
-        name: the first half of the sample ids, `(name, index)`: which dataset, or which split of it.
-        sample_ids: the identifiers to use instead, one per sample.
+        dataset: its samples are tuples, lists or single values.
+        sample_keys: the keys of the elements, or one string if a sample is a single value.
+        name: the name of the dataset or split. The sample ids are `(name, index)`.
+        sample_ids: other sample ids, one per sample.
 
     Raises:
-        ValueError: `sample_ids` is not as long as the dataset, a key is given twice, or a sample has not as many
-            elements as `sample_keys`.
+        ValueError: `sample_ids` and the dataset differ in length, a key is given twice, or `sample_keys` and a sample
+            differ in length.
 
     Example:
         >>> dataset = DatasetWrapSeqToDict([(0.5, 1), (0.7, 0)], ["data.feature", "data.label"], name="train")
@@ -53,7 +49,7 @@ class DatasetWrapSeqToDict(Dataset[NDict]):
                 f"sample_ids has {len(sample_ids)}."
             )
         if not isinstance(sample_keys, str) and len(set(sample_keys)) != len(sample_keys):
-            raise ValueError(f"DatasetWrapSeqToDict needs a key of its own for each element, got {list(sample_keys)}.")
+            raise ValueError(f"DatasetWrapSeqToDict needs a different key for each element, got {list(sample_keys)}.")
         self.dataset = dataset
         self.sample_keys = sample_keys if isinstance(sample_keys, str) else tuple(sample_keys)
         self.name = name

@@ -1,20 +1,22 @@
-"""The known name or key nearest to one that was mistyped."""
+"""Finds the known names or keys that are most similar to a misspelt one."""
 
 import difflib
 from collections.abc import Iterable
 
+from .flat_keys import branches_above
+
 
 def did_you_mean(name: str, known: Iterable[str], n: int = 1, cutoff: float = 0.6) -> str:
-    """A question that names the nearest known names, to be appended to an error's message.
+    """A question that names the nearest known names. Append it to an error message.
 
     Args:
-        name: what was given.
-        known: the names that would have been accepted.
-        n: how many names to suggest at most.
-        cutoff: how similar they must be, from 0 (anything) to 1 (equal).
+        name: the unknown name.
+        known: the accepted names.
+        n: the maximum number of names to suggest.
+        cutoff: the similarity they need, from 0 (any) to 1 (equal).
 
     Returns:
-        `" Did you mean 'gamma'?"` with a leading space, or an empty string if no known name is near.
+        `" Did you mean 'gamma'?"` with a leading space, or an empty string if no known name is similar.
 
     Example:
         >>> "There is no option 'gama'." + did_you_mean("gama", ["alpha", "gamma"])
@@ -28,16 +30,10 @@ def nearest_keys(key: str, available: Iterable[str], n: int = 3, cutoff: float =
     """The keys and branches of `available` most similar to `key`, best first.
 
     Args:
-        key: the key looked for.
-        available: flat dotted keys. The branches that they imply are candidates too.
-        n: how many to return at most.
-        cutoff: how similar they must be, from 0 (anything) to 1 (equal).
+        key: the missing key.
+        available: the dotted keys that exist. Their branches are candidates too.
+        n: the maximum number of keys to return.
+        cutoff: the similarity they need, from 0 (any) to 1 (equal).
     """
-    candidates: dict[str, None] = {}
-    for flat_key in available:
-        candidates[flat_key] = None
-        end = flat_key.find(".")
-        while end >= 0:
-            candidates[flat_key[:end]] = None
-            end = flat_key.find(".", end + 1)
+    candidates = dict.fromkeys(name for flat_key in available for name in (flat_key, *branches_above(flat_key)))
     return difflib.get_close_matches(key, candidates, n=n, cutoff=cutoff)

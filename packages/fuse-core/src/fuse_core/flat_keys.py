@@ -1,4 +1,4 @@
-"""The rules of dotted keys: which are valid, and how nested mappings become flat ones."""
+"""The rules of dotted keys: which keys are valid, how nested keys become flat, and which keys lie below others."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -17,7 +17,7 @@ def check_key(key: object) -> None:
 
 
 def flat_items(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield `(dotted key, leaf)` of a mapping that may be nested, dotted or both, in its own order."""
+    """Yield `(dotted key, leaf)` of a mapping with nested keys, dotted keys or both, in the mapping's order."""
     for key, value in mapping.items():
         check_key(key)
         if isinstance(value, Mapping):
@@ -29,9 +29,9 @@ def flat_items(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 def has_branch(flat_keys: Iterable[str], key: object) -> bool:
     """Whether any of `flat_keys` lies below `key`, that is, starts with `key` and a dot.
 
-    One substring search over the joined keys instead of a loop over them, 2.6 times faster at 35 keys. It is exact:
-    valid keys have no empty segment, so `..` stands nowhere but right before a key, and what follows a key is a line
-    feed, so a match cannot run over a key's end unless `key` itself holds one.
+    One substring search over the joined keys is 2.6 times faster than a loop at 35 keys. It is exact: valid keys have
+    no empty segment, so `..` occurs only before a key, and a line feed follows each key. A match could run over the
+    end of a key only if `key` itself holds a line feed.
     """
     if not isinstance(key, str) or ".." in key:
         return False
@@ -43,3 +43,27 @@ def has_branch(flat_keys: Iterable[str], key: object) -> bool:
 def keys_below(flat_keys: Iterable[str], prefix: str) -> list[str]:
     """The keys that start with `prefix`, which ends with a dot."""
     return [key for key in flat_keys if key.startswith(prefix)]
+
+
+def branches_above(key: str) -> list[str]:
+    """The branches that hold `key`, the outermost first."""
+    return [key[:position] for position, character in enumerate(key) if character == "."]
+
+
+def keys_at_or_below(flat_keys: Iterable[str], chosen: Iterable[str]) -> dict[str, None]:
+    """The keys that equal one of the `chosen` keys or lie below one, as an ordered set."""
+    exact = frozenset(chosen)
+    prefixes = tuple(f"{key}." for key in exact)
+    return dict.fromkeys(key for key in flat_keys if key in exact or key.startswith(prefixes))
+
+
+def provides(written: Iterable[str], key: str) -> bool:
+    """Whether `key` can be read after a component wrote the keys `written`.
+
+    That is so if the component wrote `key`, a key below it, or a branch above it, which may hold anything.
+
+    Example:
+        >>> provides(["model.features"], "model.features.layer4"), provides(["model.logits.cls"], "model.logits")
+        (True, True)
+    """
+    return any(key == other or other.startswith(f"{key}.") or key.startswith(f"{other}.") for other in written)

@@ -1,4 +1,4 @@
-"""Choosing samples of a batch: the rule that says which values have a batch axis."""
+"""Which values of a batch have a batch axis, and how an index chooses samples of them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -13,12 +13,12 @@ Index: TypeAlias = slice | Sequence[bool] | Sequence[int] | np.ndarray[Any, Any]
 
 
 def has_batch_axis(value: object) -> bool:
-    """Whether the first axis of a batch's value is the samples: tensors and arrays of rank 1 or more, and lists."""
+    """Whether a value holds one entry per sample. True for lists, and for tensors and arrays of rank 1 or more."""
     return isinstance(value, list) or (isinstance(value, Tensor | np.ndarray) and value.ndim > 0)
 
 
 def number_of_samples(batch: Mapping[str, Any]) -> int | None:
-    """How many samples a batch with dotted keys holds; None if no value tells.
+    """The number of samples in a batch with dotted keys; None if no value has a batch axis.
 
     It is the length of `data.sample_id`, or else of the first value with a batch axis.
     """
@@ -28,10 +28,10 @@ def number_of_samples(batch: Mapping[str, Any]) -> int | None:
 
 
 def check_equal_lengths(batch: Mapping[str, Any]) -> tuple[str, int] | None:
-    """A key with a batch axis, and the number of samples that it and all others hold; None if there is no such key.
+    """A key with a batch axis and its number of samples; None if no key has a batch axis.
 
     Raises:
-        ValueError: they disagree; the message names two keys.
+        ValueError: two keys hold different numbers of samples. The message names them.
     """
     sizes = {key: len(value) for key, value in batch.items() if has_batch_axis(value)}
     if not sizes:
@@ -41,17 +41,17 @@ def check_equal_lengths(batch: Mapping[str, Any]) -> tuple[str, int] | None:
         if size != sizes[reference]:
             raise ValueError(
                 f"All values of a batch must hold the same number of samples: {reference!r} holds {sizes[reference]}, "
-                f"{key!r} holds {size}. Remove {key!r} first, or give it an entry per sample."
+                f"{key!r} holds {size}. Remove {key!r} first, or give it one entry per sample."
             )
     return reference, sizes[reference]
 
 
 def positions(index: Index, key: str, length: int) -> list[int]:
-    """The positions, counted from the start, that an index chooses among the `length` samples of `key`.
+    """The positions, counted from 0, that an index chooses among the `length` samples of `key`.
 
     Raises:
-        IndexError: a mask of another length, or a position out of range.
-        TypeError: neither booleans nor integers.
+        IndexError: the mask has another length, or a position is out of range.
+        TypeError: the index holds neither booleans nor integers.
     """
     if isinstance(index, slice):
         return list(range(length))[index]
@@ -63,18 +63,17 @@ def positions(index: Index, key: str, length: int) -> list[int]:
     if chosen.dtype == np.bool_:
         if len(chosen) != length:
             raise IndexError(f"A mask needs one entry per sample: it has {len(chosen)}, {key!r} has {length} samples.")
-        return [int(position) for position in np.flatnonzero(chosen)]
+        chosen = np.flatnonzero(chosen)
     if len(chosen) and not np.issubdtype(chosen.dtype, np.integer):
         raise TypeError(f"indices takes booleans or integers, got {chosen.dtype}.")
-    if len(chosen) and (chosen.min() < -length or chosen.max() >= length):
-        raise IndexError(
-            f"Indices {[int(one) for one in chosen]} are out of range for {key!r}, which has {length} samples."
-        )
-    return [int(position) % length for position in chosen]
+    found: list[int] = chosen.tolist()
+    if any(not -length <= position < length for position in found):
+        raise IndexError(f"Indices {found} are out of range for {key!r}, which has {length} samples.")
+    return [position % length for position in found]
 
 
 def take(value: Any, chosen: list[int]) -> Any:
-    """The samples at the chosen positions of one value; a value without a batch axis is returned as it is."""
+    """The entries of one value at the chosen positions. A value without a batch axis is returned unchanged."""
     if not has_batch_axis(value):
         return value
     if isinstance(value, list):

@@ -1,28 +1,19 @@
-"""The names of the batch_dict's keys that more than one component knows."""
+"""The names of the batch_dict keys that several components share, and how to read a key."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from .nested_key_error import NestedKeyError
 
-SAMPLE_ID = "data.sample_id"
-"""The samples' identifiers, a list with one per sample."""
-
-BACKBONE_FEATURES = "model.backbone_features"
-"""The feature map or vector that a multi-part model's backbone gives."""
-
-LOSSES = "losses"
-"""The branch of the loss values."""
-
-TOTAL_LOSS = "losses.total_loss"
-"""The sum of the losses, detached."""
-
-GLOBAL_STEP = "global_step"
-"""The number of optimizer steps taken so far, a Python int, put in by the training loop before the forward."""
+SAMPLE_ID = "data.sample_id"  # the sample identifiers: a list, one per sample
+BACKBONE_FEATURES = "model.backbone_features"  # the feature map or vector written by a multi-part model's backbone
+LOSSES = "losses"  # the branch of the loss values
+TOTAL_LOSS = "losses.total_loss"  # the sum of the losses, detached
+GLOBAL_STEP = "global_step"  # the number of optimizer steps so far: a Python int, written before the forward
 
 
 def logits_key(head: str) -> str:
-    """Where a head writes its scores before the activation.
+    """Key of the scores that a head writes before its activation.
 
     Example:
         >>> logits_key("cls")
@@ -32,17 +23,17 @@ def logits_key(head: str) -> str:
 
 
 def output_key(head: str) -> str:
-    """Where a head writes its prediction, after the activation."""
+    """Key of the prediction that a head writes after its activation."""
     return f"model.output.{head}"
 
 
 def loss_key(name: str) -> str:
-    """Where the value of the loss called `name` is written, detached."""
+    """Key of the detached value of the loss `name`."""
     return f"{LOSSES}.{name}"
 
 
 def log_name(mode: str, *parts: str, sep: str = ".") -> str:
-    """The name under which a value is logged.
+    """Name under which a value is logged.
 
     Example:
         >>> log_name("validation", "losses", "cls"), log_name("validation", "loader_b", "metrics", "auc")
@@ -52,12 +43,21 @@ def log_name(mode: str, *parts: str, sep: str = ".") -> str:
 
 
 def read_key(batch_dict: Mapping[str, Any], key: str, reader: str) -> Any:
-    """`batch_dict[key]`, with an error that says which component wanted it.
+    """`batch_dict[key]`, with an error that names the component that reads it.
 
     Raises:
-        NestedKeyError: the key is not there; names `reader` and the nearest keys.
+        NestedKeyError: the key is not there. The message names `reader` and the nearest keys.
     """
     try:
         return batch_dict[key]
     except KeyError:
-        raise NestedKeyError(key, batch_dict, reader) from None
+        raise NestedKeyError(key, _dotted_keys(batch_dict), reader) from None
+
+
+def _dotted_keys(mapping: Mapping[Any, Any], prefix: str = "") -> list[str]:
+    """The dotted keys of any mapping, for an error: it may hold keys that an NDict cannot hold."""
+    keys = []
+    for key in mapping.keys():  # noqa: SIM118, a TensorDict iterates over its samples
+        value = mapping[key]
+        keys += _dotted_keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"]
+    return keys

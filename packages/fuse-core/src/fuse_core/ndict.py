@@ -1,40 +1,40 @@
 """NDict: a dictionary with nested keys whose own storage is flat."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from .did_you_mean import nearest_keys
-from .flat_keys import check_key, flat_items, has_branch, keys_below
+from .flat_keys import check_key, flat_items, has_branch, keys_at_or_below, keys_below
 from .indexing import Index, check_equal_lengths, positions, take
+from .ndict_pytree import map_tensors, register
 from .ndict_view import MISSING, NDictView
 from .nested_key_error import NestedKeyError
-from .text import describe, tree
+from .tree_and_table import describe, tree
 
 
 class NDict(dict[str, Any]):
     """A dictionary of nested keys: `nd["a.b.c"]`, `nd["a"]["b"]["c"]` and `nd["a.b"]["c"]` are the same entry.
 
-    The dictionary itself holds the leaves under their dotted keys, so reading a leaf is a plain dict read, and `keys`,
-    `values`, `items`, `len` and iteration speak of leaves. A key that is no leaf but has leaves below it is a branch:
-    reading it gives a live view (`NDictView`), `in` is true for it, `del` and `pop` take the whole branch.
+    The dictionary stores the leaves under their dotted keys, so reading a leaf is a plain dict read. `keys`, `values`,
+    `items`, `len` and iteration see leaves only. A key with leaves below it is a branch: reading it returns a live view
+    (`NDictView`), `in` is true for it, `del` and `pop` remove the whole branch.
 
-    - Assigning a mapping replaces what the key held, leaf and branch; `update`, `merge` and `|` add leaf by leaf.
-      A branch exists through its leaves alone, so assigning an empty mapping removes it.
-    - A key may hold a leaf and a branch at once. Reading it gives the leaf (`get_sub_dict` gives the branch), `del`
-      and `pop` remove both, and `unflatten` raises, because a nested dict could hold only one of them.
-    - Only mappings nest. Lists and tuples are leaves, whatever they hold.
+    - Assigning a mapping replaces the leaf and the branch that the key held. `update`, `merge` and `|` add leaf by
+      leaf. A branch without leaves does not exist, so assigning an empty mapping removes the branch.
+    - A key may hold a leaf and a branch at once. Reading it returns the leaf, `get_sub_dict` the branch. `del` and
+      `pop` remove both. `unflatten` raises, because a nested dict can hold only one of them.
+    - Only mappings nest. Lists and tuples are leaves, even if they hold mappings.
 
     Args:
-        mapping: a mapping, nested, dotted or both, or an iterable of `(key, value)` pairs.
+        mapping: a mapping with nested keys, dotted keys or both, or an iterable of `(key, value)` pairs.
         leaves: more entries, as keyword arguments.
 
     Raises:
-        TypeError: a key is no string.
+        TypeError: a key is not a string.
         ValueError: a key is empty or has an empty segment, such as `"a..b"`.
 
     Example:
@@ -57,9 +57,7 @@ class NDict(dict[str, Any]):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        _register(cls, cls)  # torch's pytrees do not look at base classes
-
-    # ------------------------------------------------------------------------------------------------ dict protocol
+        register(cls, cls._with_results)  # torch's pytrees do not look at base classes
 
     def __missing__(self, key: str) -> NDictView:
         if has_branch(self, key):
@@ -67,10 +65,10 @@ class NDict(dict[str, Any]):
         raise NestedKeyError(key, self)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        # Asking for `keys` first spares tensors the slow isinstance check of an abstract class.
+        # `hasattr` first: isinstance with an abstract class is slow, and most values are tensors.
         if hasattr(value, "keys") and isinstance(value, Mapping):
             check_key(key)
-            branch = dict(flat_items(value, f"{key}."))  # first: it may raise, or be a view of self
+            branch = dict(flat_items(value, f"{key}."))  # before the delete: it may raise, or be a view of self
             if key in self:
                 del self[key]
             dict.update(self, branch)
@@ -100,8 +98,7 @@ class NDict(dict[str, Any]):
         return dict.__eq__(self, other)
 
     def __ne__(self, other: object) -> bool:
-        equal = self.__eq__(other)
-        return equal if equal is NotImplemented else not equal
+        return not self == other
 
     __hash__ = None
 
@@ -129,7 +126,7 @@ class NDict(dict[str, Any]):
         return NDictView(self, key) if has_branch(self, key) else default
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """What `key` holds, after assigning `default` if it held nothing. A mapping is returned as a live view."""
+        """Assign `default` if `key` is not there, then return the value of `key`. A mapping is returned as a view."""
         if key not in self:
             self[key] = default
             if isinstance(default, Mapping):
@@ -147,7 +144,7 @@ class NDict(dict[str, Any]):
         return value
 
     def update(self, other: Any = (), /, **leaves: Any) -> None:
-        """Add the leaves of a mapping, nested or dotted, or of `(key, value)` pairs, overwriting equal keys only."""
+        """Add the leaves of a mapping or of `(key, value)` pairs. Only leaves with the same keys are overwritten."""
         if isinstance(other, NDict):
             dict.update(self, other)
         elif isinstance(other, Mapping):
@@ -165,27 +162,20 @@ class NDict(dict[str, Any]):
         return self._with_items(self)
 
     @classmethod
-    def fromkeys(cls, keys: Iterable[str], value: Any = None) -> Self:  # type: ignore[override]
-        """An NDict that holds `value` under each of `keys`."""
-        return cls((key, value) for key in keys)
-
-    @classmethod
     def _with_items(cls, items: Any) -> Self:
-        """An NDict of flat items whose keys are known to be valid, and whose values are no mappings."""
+        """An NDict of dotted keys that are known to be valid, and of values that are not mappings."""
         new = cls.__new__(cls)
         dict.update(new, items)
         return new
 
     @classmethod
     def _with_results(cls, items: Iterable[tuple[str, Any]]) -> Self:
-        """An NDict of what a function made of leaves, which may be mappings."""
+        """As `_with_items`, for values returned by a function, which may be mappings."""
         new = cls._with_items(items)
         for key, value in list(new.items()):
             if hasattr(value, "keys") and isinstance(value, Mapping):
                 new[key] = value
         return new
-
-    # ------------------------------------------------------------------------------------------ nested and flat forms
 
     def clone(self, deepcopy: bool = True) -> Self:
         """A copy; with `deepcopy` the values are copied too."""
@@ -198,10 +188,10 @@ class NDict(dict[str, Any]):
     flatten = to_dict
 
     def unflatten(self) -> dict[str, Any]:
-        """Plain dicts within dicts.
+        """Nested plain dicts.
 
         Raises:
-            ValueError: a key holds a leaf and a branch; the nested form could keep only one.
+            ValueError: a key holds a leaf and a branch. A nested dict can hold only one of them.
 
         Example:
             >>> NDict({"a.b": 1, "a.c.d": 2}).unflatten()
@@ -210,9 +200,7 @@ class NDict(dict[str, Any]):
         nested: dict[str, Any] = {}
         for key, value in self.items():
             if has_branch(self, key):
-                raise ValueError(
-                    f"unflatten needs keys that hold a leaf or a branch, but {key!r} holds both. Rename or delete one."
-                )
+                raise ValueError(f"unflatten: {key!r} holds both a leaf and a branch. Rename or delete one of them.")
             *branches, leaf = key.split(".")
             level = nested
             for branch in branches:
@@ -229,56 +217,46 @@ class NDict(dict[str, Any]):
         return list(dict.fromkeys(key.partition(".")[0] for key in self))
 
     def get_sub_dict(self, key: str) -> Self | None:
-        """The branch below `key` as an NDict of its own, or None if there is none."""
+        """An NDict of the branch below `key`, or None if there is no such branch."""
         prefix = f"{key}."
         branch = {flat_key[len(prefix) :]: self[flat_key] for flat_key in keys_below(self, prefix)}
         return self._with_items(branch) if branch else None
 
     def get_multi(self, keys: Iterable[str] | None = None) -> Self:
-        """An NDict of the given keys, leaves or branches; of all if `keys` is None."""
+        """An NDict of the given keys, leaves or branches; of all keys if `keys` is None."""
         return self.copy() if keys is None else type(self)((key, self[key]) for key in keys)
 
     def get_closest_keys(self, key: str, n: int = 1) -> list[str]:
-        """The `n` keys, leaves or branches, most similar to `key`; `[key]` itself where it is one."""
+        """The `n` keys of leaves or branches that are most similar to `key`; `[key]` if `key` is there."""
         return [key] if key in self else nearest_keys(key, self, n=n, cutoff=0.0)
 
     def select(self, *keys: str) -> Self:
         """An NDict of the leaves at or below any of `keys`.
 
         Raises:
-            NestedKeyError: one of `keys` is neither leaf nor branch.
+            NestedKeyError: one of `keys` is neither a leaf nor a branch.
         """
-        chosen = self._at_or_below(keys)
-        return self._with_items({key: self[key] for key in self if key in chosen})
-
-    def exclude(self, *keys: str) -> Self:
-        """An NDict without the leaves at or below any of `keys`; keys that are not there are no error."""
-        left_out = self._at_or_below([key for key in keys if key in self])
-        return self._with_items({key: self[key] for key in self if key not in left_out})
-
-    def _at_or_below(self, keys: Iterable[str]) -> set[str]:
-        found: set[str] = set()
         for key in keys:
             if key not in self:
                 raise NestedKeyError(key, self)
-            found.update(keys_below(self, f"{key}."))
-            if dict.__contains__(self, key):
-                found.add(key)
-        return found
+        return self._with_items((key, self[key]) for key in keys_at_or_below(self, keys))
 
-    # ------------------------------------------------------------------------------------------------------- a batch
+    def exclude(self, *keys: str) -> Self:
+        """An NDict without the leaves at or below any of `keys`. A key that is not there is no error."""
+        left_out = keys_at_or_below(self, keys)
+        return self._with_items((key, value) for key, value in self.items() if key not in left_out)
 
     def indices(self, index: Index) -> Self:
         """The chosen samples of a batch.
 
         Args:
-            index: a boolean mask or a sequence of indices (list, array or tensor), or a slice. It is applied to the
-                first axis of tensors and arrays and to lists; everything else is kept as it is.
+            index: a slice, or a boolean mask or integer indices as a list, array or tensor. It indexes lists and the
+                first axis of tensors and arrays. Other values are kept as they are.
 
         Raises:
-            ValueError: values hold different numbers of samples; the message names the keys.
-            IndexError: a mask of another length, or an index out of range.
-            TypeError: neither booleans nor integers.
+            ValueError: values hold different numbers of samples. The message names their keys.
+            IndexError: the mask has another length, or an index is out of range.
+            TypeError: the index holds neither booleans nor integers.
         """
         key_and_length = check_equal_lengths(self)
         if key_and_length is None:
@@ -292,8 +270,8 @@ class NDict(dict[str, Any]):
             self[key] = apply_func(value, *args)
 
     def map_tensors(self, fn: Callable[[Tensor], Any]) -> Self:
-        """A new NDict with `fn` applied to every tensor, those inside lists, tuples and other pytrees included."""
-        return self._with_results((key, _map_tensors(fn, value)) for key, value in self.items())
+        """A new NDict with `fn` applied to every tensor, also to tensors inside lists, tuples and other pytrees."""
+        return self._with_results((key, map_tensors(fn, value)) for key, value in self.items())
 
     def to(
         self,
@@ -301,13 +279,13 @@ class NDict(dict[str, Any]):
         dtype: torch.dtype | None = None,
         non_blocking: bool | None = None,
     ) -> Self:
-        """A new NDict with its tensors on `device` and its floating-point tensors as `dtype`. Other values are kept.
+        """A new NDict with its tensors on `device` and its floating-point tensors in `dtype`. Other values are kept.
 
-        Tensors in pinned memory are copied to a CUDA device without waiting for it, unless `non_blocking` is False.
+        Tensors in pinned memory are copied to a CUDA device without blocking, unless `non_blocking` is False.
         """
         if isinstance(device, torch.dtype):
             device, dtype = None, device
-        if non_blocking is None:  # which is safe in this direction only
+        if non_blocking is None:  # copies from a device must block: the CPU could read before they are complete
             non_blocking = device is not None and torch.device(device).type == "cuda"
 
         def move(tensor: Tensor) -> Tensor:
@@ -332,14 +310,12 @@ class NDict(dict[str, Any]):
         """A new NDict with its tensors in pinned memory, for asynchronous copies to a GPU."""
         return self.map_tensors(Tensor.pin_memory)
 
-    # -------------------------------------------------------------------------------------------------------- as text
-
     def get_tree(self, print_values: bool = False) -> str:
-        """The nesting as indented text, a line a segment; see `print_tree`."""
+        """The tree of keys as indented text, one line per segment; see `print_tree`."""
         return tree(self, print_values)
 
     def print_tree(self, print_values: bool = False) -> None:
-        """Print the nesting, with the leaves' values if asked.
+        """Print the tree of keys, with `print_values` also the leaves' values.
 
         Example:
             >>> NDict({"data.image": 1, "data.label": 2}).print_tree(print_values=True)
@@ -350,7 +326,7 @@ class NDict(dict[str, Any]):
         print(self.get_tree(print_values))  # noqa: T201
 
     def describe(self) -> str:
-        """A table of the leaves: key, type, dtype, shape and device.
+        """A table of the leaves with key, type, dtype, shape and device.
 
         Example:
             >>> print(NDict({"data.image": torch.zeros(2, 1, 8, 8), "data.sample_id": ["a", "b"]}).describe())
@@ -361,36 +337,6 @@ class NDict(dict[str, Any]):
         return describe(self)
 
 
-def _map_tensors(fn: Callable[[Tensor], Any], value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return fn(value)
-    if type(value) is list and all(type(entry) in (str, int, float, bool) for entry in value):
-        return value.copy()  # identifiers, for instance; to flatten and rebuild them takes a hundred times as long
-    return pytree.tree_map_only(Tensor, fn, value)
-
-
-def _flatten(nd: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
-    return list(nd.values()), list(nd)
-
-
-def _flatten_with_keys(nd: Mapping[str, Any]) -> tuple[list[tuple[pytree.KeyEntry, Any]], list[str]]:
-    return [(pytree.MappingKey(key), value) for key, value in nd.items()], list(nd)
-
-
-def _register(node: type, result: type[NDict]) -> None:
-    """Have torch's pytrees see what is inside; the tensors are then seen by torch.func, torch.export and the like."""
-
-    def unflatten(values: Iterable[Any], keys: Sequence[str]) -> NDict:
-        return result._with_results(zip(keys, values, strict=True))
-
-    pytree.register_pytree_node(
-        node,
-        _flatten,
-        unflatten,
-        serialized_type_name=f"{node.__module__}.{node.__qualname__}",
-        flatten_with_keys_fn=_flatten_with_keys,
-    )
-
-
-_register(NDict, NDict)
-_register(NDictView, NDict)
+NDictView._make_ndict = NDict
+register(NDict, NDict._with_results)
+register(NDictView, NDict._with_results)

@@ -1,24 +1,21 @@
 """NDictView: a branch of an NDict, read and written in place."""
 
 import copy
-from collections.abc import Iterator, MutableMapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any, ClassVar
 
 from .flat_keys import keys_below
 from .nested_key_error import NestedKeyError
 
-if TYPE_CHECKING:
-    from .ndict import NDict
-
 MISSING: Any = object()
-"""The default of `pop` that tells that none was given."""
+"""The default of `pop`: no default was given."""
 
 
 class NDictView(MutableMapping[str, Any]):
-    """The branch of an NDict below one key. It holds nothing itself: reads and writes go to the NDict.
+    """The branch of an NDict below one key. It stores nothing: reads and writes go to the NDict.
 
-    Keys are relative to the branch; reading, writing and deleting work as on an NDict. For everything else take the
-    branch as an NDict of its own: `copy`, `clone`, `|`, pickling and `copy.copy` give that, not a view. So does
+    Keys are relative to the branch. Reading, writing and deleting work as on an NDict. For everything else, make an
+    NDict of the branch: `copy`, `clone`, `|`, pickling and `copy.copy` return an NDict, not a view. So does
     `NDictView(items)`, for code that rebuilds a mapping as `type(mapping)(items)`.
 
     Example:
@@ -32,18 +29,15 @@ class NDictView(MutableMapping[str, Any]):
 
     __slots__ = ("_prefix", "_root")
 
-    _root: "NDict"
+    _root: Any  # an NDict, which this module does not import: ndict.py imports this one
     _prefix: str
+    _make_ndict: ClassVar[Callable[[Any], Any]]  # set by ndict.py
 
     def __new__(cls, root: Any, key: str | None = None) -> Any:
-        """A view of the branch `key` of the NDict `root`, or without a key an NDict of the items `root`."""
-        if key is None:
-            from .ndict import NDict  # which needs views itself
+        """A view of the branch `key` of the NDict `root`; without a key, an NDict of the items `root`."""
+        return cls._make_ndict(root) if key is None else super().__new__(cls)
 
-            return NDict(root)
-        return super().__new__(cls)
-
-    def __init__(self, root: "NDict", key: str) -> None:
+    def __init__(self, root: Any, key: str) -> None:
         self._root = root
         self._prefix = f"{key}."
 
@@ -69,17 +63,15 @@ class NDictView(MutableMapping[str, Any]):
         return isinstance(key, str) and self._prefix + key in self._root
 
     def __eq__(self, other: object) -> bool:
-        return self.copy() == other
+        return bool(self.copy() == other)
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __or__(self, other: Any) -> "NDict":
-        result: NDict = self.copy() | other
-        return result
+    def __or__(self, other: Any) -> Any:
+        return self.copy() | other
 
-    def __ror__(self, other: Any) -> "NDict":
-        result: NDict = other | self.copy()
-        return result
+    def __ror__(self, other: Any) -> Any:
+        return other | self.copy()
 
     def __ior__(self, other: Any) -> "NDictView":
         self.update(other)
@@ -88,12 +80,8 @@ class NDictView(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._prefix[:-1]!r}, {self.to_dict()!r})"
 
-    def __reduce__(self) -> tuple[type["NDict"], tuple[dict[str, Any]]]:
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
         return type(self._root), (self.to_dict(),)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """The leaf, or else a view of the branch, or else `default`."""
-        return self._root.get(self._prefix + key, default) if isinstance(key, str) else default
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """As `NDict.setdefault`."""
@@ -104,7 +92,7 @@ class NDictView(MutableMapping[str, Any]):
         return self._root.pop(self._prefix + key, default)
 
     def popitem(self) -> tuple[str, Any]:
-        """Remove and return the branch's last leaf with its key.
+        """Remove the last leaf of the branch and return its key and value.
 
         Raises:
             KeyError: the branch is empty.
@@ -115,7 +103,7 @@ class NDictView(MutableMapping[str, Any]):
         return keys[-1][len(self._prefix) :], dict.pop(self._root, keys[-1])
 
     def clear(self) -> None:
-        """Remove the branch's leaves."""
+        """Remove all leaves of the branch."""
         for key in keys_below(self._root, self._prefix):
             dict.__delitem__(self._root, key)
 
@@ -126,12 +114,12 @@ class NDictView(MutableMapping[str, Any]):
 
     merge = update
 
-    def copy(self) -> "NDict":
-        """The branch as an NDict of its own, with the same values."""
+    def copy(self) -> Any:
+        """An NDict of the branch, with the same values."""
         return self._root.get_sub_dict(self._prefix[:-1]) or type(self._root)()
 
-    def clone(self, deepcopy: bool = True) -> "NDict":
-        """The branch as an NDict of its own; with `deepcopy` the values are copied too."""
+    def clone(self, deepcopy: bool = True) -> Any:
+        """An NDict of the branch; with `deepcopy` the values are copied too."""
         return copy.deepcopy(self.copy()) if deepcopy else self.copy()
 
     def to_dict(self) -> dict[str, Any]:
@@ -140,6 +128,6 @@ class NDictView(MutableMapping[str, Any]):
 
     flatten = to_dict
 
-    def unflatten(self) -> dict[str, Any]:
+    def unflatten(self) -> Any:
         """As `NDict.unflatten`."""
         return self.copy().unflatten()

@@ -1,17 +1,18 @@
-"""The error for a key that is not there."""
+"""The error for a missing key."""
 
 from collections.abc import Iterable
 
 from .did_you_mean import nearest_keys
+from .flat_keys import has_branch
 
 
 class NestedKeyError(KeyError):
-    """A key is neither a leaf nor a branch. Names the nearest keys that are.
+    """A key is neither a leaf nor a branch. The message names the nearest keys.
 
     Args:
-        key: the key looked for.
-        available: the flat keys there are; an NDict will do.
-        reader: who looked, for the message: a component's name.
+        key: the missing key.
+        available: the dotted keys that exist, such as an NDict.
+        reader: the name of the component that reads the key.
 
     Example:
         >>> print(NestedKeyError("data.imgae", ["data.image", "model.logits"], reader="LossDefault"))
@@ -26,15 +27,19 @@ class NestedKeyError(KeyError):
 
     @property
     def nearest_keys(self) -> list[str]:
-        """The nearest keys, best first; computed when asked for, so that a caught error costs little."""
+        """The nearest keys, best first. They are computed on demand, so that an error that is caught costs little."""
         return nearest_keys(str(self.key), self.available)
 
     def __str__(self) -> str:
-        problem = (
-            f"{self.reader} reads {self.key!r}, which this batch_dict does not hold."
-            if self.reader
-            else f"{self.key!r} is not a key of this NDict."
-        )
+        if not self.reader:
+            problem = f"{self.key!r} is not a key of this NDict."
+        elif isinstance(self.key, str) and (self.key in self.available or has_branch(self.available, self.key)):
+            return (
+                f"{self.reader} reads {self.key!r}, but this batch_dict has nested keys and is not an NDict. "
+                f"Pass NDict(batch_dict)."
+            )
+        else:
+            problem = f"{self.reader} reads {self.key!r}, which this batch_dict does not hold."
         if not self.available:
             return f"{problem} It is empty."
         nearest = self.nearest_keys

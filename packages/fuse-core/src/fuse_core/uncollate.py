@@ -1,4 +1,4 @@
-"""A batch back to its samples."""
+"""Splits a batch into its samples."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,17 +8,17 @@ from .ndict import NDict
 
 
 def uncollate(batch: Mapping[str, Any]) -> list[NDict]:
-    """The samples of a batch: `collate(uncollate(batch))` equals a batch that `collate` made.
+    """Split a batch into its samples. `collate(uncollate(batch))` equals a batch made by `collate`.
 
-    Tensors and arrays of rank 1 or more and lists hold an entry per sample. Every other value belongs to the batch as
-    a whole, such as `global_step` or a loss, and each sample gets it as it is. What `collate` has made a tensor stays
-    one: a sample's array comes back as a tensor, its number as a tensor of rank 0.
+    Lists, and tensors and arrays of rank 1 or more, hold one entry per sample. Every other value belongs to the whole
+    batch, such as `global_step` or a loss. Each sample gets it unchanged. Values that `collate` stacked stay tensors:
+    an array of a sample comes back as a tensor, a number as a tensor of rank 0.
 
     Args:
-        batch: a batch as a mapping, nested or dotted.
+        batch: a batch as a mapping, with nested or dotted keys.
 
     Raises:
-        ValueError: values disagree in the number of samples, or nothing tells it.
+        ValueError: values hold different numbers of samples, or no value has a batch axis.
 
     Example:
         >>> import torch
@@ -29,7 +29,7 @@ def uncollate(batch: Mapping[str, Any]) -> list[NDict]:
     key_and_length = check_equal_lengths(flat)
     if key_and_length is None:
         raise ValueError(
-            f"uncollate needs a list, or a tensor of rank 1 or more, to tell the number of samples; got {flat}."
+            f"uncollate takes the number of samples from a list or a tensor of rank 1 or more, but got neither: {flat}."
         )
     _, count = key_and_length
     batched = {key for key, value in flat.items() if has_batch_axis(value)}

@@ -1,4 +1,4 @@
-"""The check, before the first step, that every key that is read is there."""
+"""Checks before the first step that every key that a component reads is there."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -7,19 +7,19 @@ from typing import Any
 from torch import nn
 
 from .did_you_mean import nearest_keys
-from .flat_keys import has_branch
+from .flat_keys import has_branch, provides
 from .ndict import NDict
-from .text import table
+from .tree_and_table import table
 
 BATCH = "the batch"
 
 
 class WiringError(ValueError):
-    """Components do not fit together. The message lists every problem, and what could not be checked.
+    """The keys of some components do not fit together. The message lists all problems.
 
     Attributes:
-        problems: a sentence for each problem.
-        notes: a sentence for each thing that could not be checked.
+        problems: one sentence per problem.
+        notes: one sentence per check that was not possible.
     """
 
     def __init__(self, problems: Iterable[str], notes: Iterable[str] = ()) -> None:
@@ -35,12 +35,12 @@ class WiringError(ValueError):
 
 @dataclass(frozen=True)
 class Wiring:
-    """Which component reads and writes which keys; `print` shows a table.
+    """The writer and the readers of each key. `print` shows them as a table.
 
     Attributes:
-        writers: for each key there is, who writes it: a component, or the batch.
-        readers: for each key that is read, who reads it, in the order of the components.
-        notes: what could not be checked, a sentence each.
+        writers: for each key, the component that writes it, or the batch.
+        readers: for each key that is read, its readers in the order of the components.
+        notes: one sentence per check that was not possible.
     """
 
     writers: dict[str, str] = field(default_factory=dict)
@@ -53,9 +53,9 @@ class Wiring:
         return "\n".join([table(("key", "written by", "read by"), rows), *(f"note: {note}" for note in self.notes)])
 
     def to_mermaid(self) -> str:
-        """A flowchart of components (boxes) and keys (rounded), in the Mermaid language, which GitHub draws.
+        """A flowchart in the Mermaid language, which GitHub draws. Components are boxes, keys are rounded.
 
-        Put it in a Markdown file between lines of three backticks, the first followed by `mermaid`.
+        Put it into a Markdown file as a code block of the language `mermaid`.
         """
         keys = [key for key in dict.fromkeys((*self.writers, *self.readers)) if self._is_drawn(key)]
         actors = dict.fromkeys(self.writers.get(key, "") for key in keys)
@@ -72,7 +72,7 @@ class Wiring:
         return "\n".join(lines)
 
     def _is_drawn(self, key: str) -> bool:
-        """All but what the batch holds and nobody reads."""
+        """Not drawn: keys of the batch that no component reads."""
         return key in self.readers or self.writers[key] != BATCH
 
 
@@ -83,21 +83,22 @@ def _escaped(label: str) -> str:
 def check_wiring(
     components: Mapping[str, Any] | Iterable[Any], available_keys: Iterable[str] | Mapping[str, Any]
 ) -> Wiring:
-    """Follow the keys from component to component and report everything that does not fit.
+    """Follow the keys from component to component and report all mistakes at once.
 
-    A component declares its keys in `reads` and `writes`; one with `reads` alone writes nothing. A read fits if a key
-    that is there equals it or lies below it, or if a component before it writes it or a branch that it lies in.
+    A component declares its keys in `reads` and `writes`. One that only declares `reads` writes nothing. A key can be
+    read if the batch holds it or a key below it, or if an earlier component writes it, a key below it or a branch
+    above it.
 
-    A component that declares neither is passed over, which the result notes. What is missing behind it may be what it
-    writes: that becomes a note too instead of a problem, except below `data`, which is the batch's own.
+    A component that declares neither is skipped, with a note. It may write any key outside of `data`. So a key that is
+    missing after it becomes a note instead of a problem, except below `data`.
 
     Args:
         components: the components in the order in which they run, by name or in a sequence.
-        available_keys: the keys of the batch, dotted, or the batch itself.
+        available_keys: the dotted keys of the batch, or the batch itself.
 
     Raises:
-        WiringError: a key is read that nothing before provides, or two components write the same key. Lists all such
-            problems at once, with the nearest keys and who writes them.
+        WiringError: a component reads a key that is not there, or two components write the same key. The message lists
+            all problems, with the nearest keys and their writers.
 
     Example:
         >>> class Model:
@@ -119,11 +120,11 @@ def check_wiring(
     for name, component in named:
         if getattr(component, "reads", None) is None and getattr(component, "writes", None) is None:
             undeclared.append(name)
-            wiring.notes.append(f"{name} declares neither reads nor writes and was passed over.")
+            wiring.notes.append(f"{name} declares neither reads nor writes and was skipped.")
             continue
         for key in _declared(name, component, "reads"):
             wiring.readers.setdefault(key, []).append(name)
-            if not _provided(key, wiring.writers):
+            if not _is_there(key, wiring.writers):
                 problem = f"{name} reads {key!r}, which nothing before it provides.{_hint(key, wiring, later_writers)}"
                 if undeclared and not key.startswith("data."):
                     wiring.notes.append(f"{problem} {undeclared[-1]}, which declares no keys, may write it.")
@@ -140,7 +141,7 @@ def check_wiring(
 
 
 def _named(components: Mapping[str, Any] | Iterable[Any]) -> list[tuple[str, Any]]:
-    """Each component with a name that no other has."""
+    """The components with unique names."""
     if isinstance(components, Mapping | nn.ModuleDict):
         return [(f"{_kind(component)} {name!r}", component) for name, component in components.items()]
     listed = list(components)
@@ -160,15 +161,12 @@ def _keys(what: str, keys: Any) -> Iterable[str]:
 
 
 def _kind(component: Any) -> str:
-    name: str = getattr(component, "__name__", type(component).__name__)
-    return name
+    return str(getattr(component, "__name__", type(component).__name__))
 
 
-def _provided(key: str, writers: Mapping[str, str]) -> bool:
-    if key in writers or has_branch(writers, key):
-        return True
-    branches = (key[:i] for i, character in enumerate(key) if character == ".")
-    return any(writers.get(branch, BATCH) != BATCH for branch in branches)  # a component may write a mapping there
+def _is_there(key: str, writers: Mapping[str, str]) -> bool:
+    written = (other for other, writer in writers.items() if writer != BATCH)
+    return key in writers or has_branch(writers, key) or provides(written, key)
 
 
 def _hint(key: str, wiring: Wiring, later_writers: Mapping[str, str]) -> str:
@@ -177,11 +175,7 @@ def _hint(key: str, wiring: Wiring, later_writers: Mapping[str, str]) -> str:
     nearest = nearest_keys(key, wiring.writers)
     if not nearest:
         return f" There are: {', '.join(map(repr, wiring.writers)) or 'no keys at all'}."
-    described = [f"{near!r} ({_written_by(near, wiring.writers)})" for near in nearest]
+    writers = {near: wiring.writers.get(near) for near in nearest}
+    origins = {None: "a branch", BATCH: "in the batch"}
+    described = [f"{near!r} ({origins.get(writer, f'written by {writer}')})" for near, writer in writers.items()]
     return f" Nearest keys: {', '.join(described)}."
-
-
-def _written_by(key: str, writers: Mapping[str, str]) -> str:
-    if key not in writers:
-        return "a branch"
-    return "in the batch" if writers[key] == BATCH else f"written by {writers[key]}"

@@ -1,11 +1,11 @@
-"""An NDict as text: its tree and its table."""
+"""Text for people: the tree of an NDict's keys, and aligned tables."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def tree(flat: Mapping[str, Any], print_values: bool = False) -> str:
-    """A line for every segment of the keys, indented by its depth; see `NDict.print_tree`."""
+    """One line per segment of the keys, indented by depth; see `NDict.print_tree`."""
     leaves_below: dict[str, Any] = {}
     for key in flat:
         level = leaves_below
@@ -26,7 +26,7 @@ def tree(flat: Mapping[str, Any], print_values: bool = False) -> str:
 
 
 def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """Rows of text aligned in columns below a header."""
+    """A header and rows of text, aligned in columns."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -35,7 +35,7 @@ def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def describe(flat: Mapping[str, Any]) -> str:
-    """A table of key, type, dtype, shape and device; see `NDict.describe`."""
+    """A table of keys with type, dtype, shape and device; see `NDict.describe`."""
     return table(("key", "type", "dtype", "shape", "device"), [_description(key, flat[key]) for key in flat])
 
 
