@@ -16,11 +16,11 @@ from .batch_norm_stats import freeze_batch_norm_stats
 from .foreign_checkpoint import without_perturbation_buffers
 from .gradient_bucket import bucket_gradients, dense_gradients, global_norm
 from .loss_scaling import overflows, overflows_anywhere, skip_step
-from .orthogonal_gradient import add_orthogonal_gradient, keep_orthogonal_gradient, orthogonal_gradient
+from .look_sam import add_orthogonal_gradient, keep_orthogonal_gradient, orthogonal_gradient
 from .required_closure import require_closure
 from .rng_snapshot import RNGSnapshot
 from .saved_weights import SavedWeights
-from .wrapped_optimizer import make_base_optimizer, require_own_groups
+from .base_optimizer import make_base_optimizer, require_own_groups
 
 Closure = Callable[[], Any]
 
