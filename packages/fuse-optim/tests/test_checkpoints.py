@@ -1,14 +1,13 @@
 import copy
 import io
 import pickle
-import warnings
 
 import pytest
 import torch
 from small_network import equal, make_closure, make_problem
 from torch import nn
 
-from fuse_optim import SAM
+from fuse_optim import SAM, LookSAM
 
 BASES = {
     "SGD": (torch.optim.SGD, {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}),
@@ -16,10 +15,10 @@ BASES = {
     "AdamW": (torch.optim.AdamW, {"lr": 0.01, "weight_decay": 0.1, "amsgrad": True}),
 }
 OPTIONS = {
-    "SAM": {},
-    "ASAM": {"adaptive": True, "adaptive_eta": 0.01},
-    "interval": {"interval": 3, "start_step": 1},
-    "LookSAM": {"interval": 3, "reuse": True},
+    "SAM": (SAM, {}),
+    "ASAM": (SAM, {"adaptive": True, "adaptive_eta": 0.01}),
+    "interval": (SAM, {"interval": 3, "start_step": 1}),
+    "LookSAM": (LookSAM, {"interval": 3}),
 }
 
 
@@ -36,15 +35,16 @@ def saved_and_loaded(state_dict):
 @pytest.mark.parametrize("steps", [2, 4])
 def test_resuming_equals_going_on(steps, base, options, dtype):
     optimizer_class, base_options = BASES[base]
+    kind, settings = OPTIONS[options]
     model, loss_function = make_problem(3, dtype)
-    optimizer = SAM(model.parameters(), optimizer_class, rho=0.1, **OPTIONS[options], **base_options)
+    optimizer = kind(model.parameters(), optimizer_class, rho=0.1, **settings, **base_options)
     closure = make_closure(optimizer, loss_function)
     for _ in range(steps):
         optimizer.step(closure)
 
     resumed, resumed_loss = make_problem(3, dtype)
     resumed.load_state_dict(model.state_dict())
-    resumed_optimizer = SAM(resumed.parameters(), optimizer_class, rho=0.9, **OPTIONS[options], **base_options)
+    resumed_optimizer = kind(resumed.parameters(), optimizer_class, rho=0.9, **settings, **base_options)
     resumed_optimizer.load_state_dict(saved_and_loaded(optimizer.state_dict()))
     calls, resumed_calls = [], []
     for _ in range(5):
@@ -86,15 +86,6 @@ def test_the_state_is_the_base_optimizers_and_nothing_else(base, options):
     }
 
 
-def test_reuse_keeps_one_gradient_a_parameter_in_the_state():
-    model, loss_function = make_problem(4)
-    optimizer = SAM(model.parameters(), torch.optim.SGD, interval=2, reuse=True, lr=0.1)
-    for _ in range(3):
-        optimizer.step(make_closure(optimizer, loss_function))
-    states = optimizer.state_dict()["state"]
-    assert [list(state) for state in states.values()] == [["sam_orthogonal_gradient"]] * 4
-
-
 def test_it_loads_the_state_of_the_base_optimizer_alone_and_keeps_its_own_settings():
     first, second = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
     optimizer = SAM([{"params": [first], "rho": 0.3}, {"params": [second]}], torch.optim.Adam, rho=0.2, lr=0.1)
@@ -131,45 +122,10 @@ def test_groups_are_shared_after_loading_a_base_optimizer_that_calls_no_hooks():
     assert optimizer.param_groups is optimizer.base_optimizer.param_groups
 
 
-def davda54_state_dict(base_state):
-    """What SAM implementations write that keep a copy of each weight in the state, as `old_p`."""
-    state = {0: {"old_p": torch.full((1,), 9.0), **base_state}}
-    group = {"rho": 2.0, "adaptive": True, "lr": 0.7, "momentum": 0.9, "dampening": 0, "weight_decay": 0.1}
-    group |= {"nesterov": False, "maximize": False, "foreach": None, "differentiable": False, "fused": None}
-    return {"state": state, "param_groups": [{**group, "params": [0]}]}
-
-
-@pytest.mark.parametrize("base", [torch.optim.SGD, torch.optim.Adam])
-def test_a_checkpoint_with_copies_of_the_weights_gives_its_settings_and_says_what_it_lacks(base):
-    weight = nn.Parameter(torch.ones(1))
-    optimizer = SAM([weight], base, lr=0.1)
-    state_dict = davda54_state_dict({})
-    if base is torch.optim.Adam:
-        state_dict["param_groups"] = optimizer.state_dict()["param_groups"]
-    kept = copy.deepcopy(state_dict)
-    with pytest.warns(UserWarning, match=r"holds copies of the weights but no state of the base optimizer"):
-        optimizer.load_state_dict(state_dict)
-    assert state_dict == kept
-    if base is torch.optim.SGD:
-        group = optimizer.base_optimizer.param_groups[0]
-        assert (group["rho"], group["adaptive"], group["lr"], group["momentum"]) == (2.0, True, 0.7, 0.9)
-    optimizer.step(make_closure(optimizer, lambda: weight.square().sum()))
-    assert "old_p" not in optimizer.state[weight]
-
-
-def test_a_checkpoint_with_copies_of_the_weights_beside_the_state_loses_only_the_copies():
-    weight = nn.Parameter(torch.ones(1))
-    optimizer = SAM([weight], torch.optim.SGD, lr=0.1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        optimizer.load_state_dict(davda54_state_dict({"momentum_buffer": torch.full((1,), 3.0)}))
-    assert list(optimizer.state[weight]) == ["momentum_buffer"]
-
-
 def test_it_pickles_with_its_base_optimizer_and_options():
     weight = nn.Parameter(torch.ones(1))
-    options = {"interval": 2, "reuse": True, "reuse_alpha": 0.3, "start_step": 1, "replay_rng": True}
-    optimizer = SAM([weight], torch.optim.SGD, rho=0.2, lr=0.1, momentum=0.9, **options)
+    options = {"interval": 2, "reuse_alpha": 0.3, "start_step": 1, "replay_rng": True}
+    optimizer = LookSAM([weight], torch.optim.SGD, rho=0.2, lr=0.1, momentum=0.9, **options)
     loaded = pickle.loads(pickle.dumps(optimizer))
     assert isinstance(loaded.base_optimizer, torch.optim.SGD)
     assert loaded.param_groups is loaded.base_optimizer.param_groups

@@ -1,16 +1,17 @@
 """Two processes over gloo, against references computed in one process."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from two_processes import STEPS, reference, train_whole, worker
+from two_processes import STEPS, reference, train_whole
+from worker_processes import results_of
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """What both processes got; they are started once for all tests."""
-    folder = tmp_path_factory.mktemp("gloo")
-    torch.multiprocessing.spawn(worker, args=(str(folder),), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return results_of(Path(__file__).with_name("two_processes.py"), tmp_path_factory.mktemp("gloo"))
 
 
 @pytest.mark.parametrize("perturbation", ["global", "local"])

@@ -5,21 +5,27 @@ import torch
 from small_network import equal, make_closure, make_problem, weights_of
 from torch import nn
 
-from fuse_optim import SAM, RNGSnapshot, freeze_batch_norm_stats
+from fuse_optim import SAM, LookSAM, RNGSnapshot, freeze_batch_norm_stats
 
-OPTIONS = [{}, {"adaptive": True}, {"interval": 2}, {"interval": 2, "reuse": True}, {"start_step": 2}]
+KINDS = [
+    (SAM, {}),
+    (SAM, {"adaptive": True}),
+    (SAM, {"interval": 2}),
+    (LookSAM, {"interval": 2}),
+    (SAM, {"start_step": 2}),
+]
 
 
-def make(seed=0, **options):
-    model, loss_function = make_problem(seed)
-    return model, loss_function, SAM(model.parameters(), torch.optim.SGD, rho=0.3, lr=0.05, momentum=0.9, **options)
+def make(kind=SAM, **options):
+    model, loss_function = make_problem(0)
+    return model, loss_function, kind(model.parameters(), torch.optim.SGD, rho=0.3, lr=0.05, momentum=0.9, **options)
 
 
 @pytest.mark.parametrize("skipping", [False, True])
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_it_does_what_step_does(options, skipping):
-    model, loss_function, optimizer = make(**options)
-    expected, expected_loss, expected_optimizer = make(**options)
+@pytest.mark.parametrize(("kind", "options"), KINDS, ids=str)
+def test_it_does_what_step_does(kind, options, skipping):
+    model, loss_function, optimizer = make(kind, **options)
+    expected, expected_loss, expected_optimizer = make(kind, **options)
     for _ in range(5):
         expected_optimizer.step(make_closure(expected_optimizer, expected_loss))
         loss_function().backward()

@@ -5,14 +5,14 @@ import torch
 from small_network import equal, make_closure, make_problem, weights_of
 from torch import nn
 
-from fuse_optim import SAM
+from fuse_optim import SAM, LookSAM
 
 SCALE = 2.0**10
 
 
-def make(scaler_enabled=True, **options):
+def make(kind=SAM, scaler_enabled=True, **options):
     model, loss_function = make_problem(0, torch.float32)
-    optimizer = SAM(model.parameters(), torch.optim.SGD, rho=0.3, lr=0.05, momentum=0.9, **options)
+    optimizer = kind(model.parameters(), torch.optim.SGD, rho=0.3, lr=0.05, momentum=0.9, **options)
     scaler = torch.amp.GradScaler("cpu", init_scale=SCALE, growth_interval=1000, enabled=scaler_enabled)
     return model, loss_function, optimizer, scaler
 
@@ -50,11 +50,13 @@ def step_with_closure(optimizer, scaler, loss_function, overflow_in=None):
 
 @pytest.mark.parametrize("take_step", [step_with_closure, step_by_hand])
 @pytest.mark.parametrize(
-    "options", [{}, {"adaptive": True}, {"interval": 2, "reuse": True}, {"foreach": False}], ids=str
+    ("kind", "options"),
+    [(SAM, {}), (SAM, {"adaptive": True}), (LookSAM, {"interval": 2}), (SAM, {"foreach": False})],
+    ids=str,
 )
-def test_steps_are_those_without_scaling(options, take_step):
-    model, loss_function, optimizer, scaler = make(**options)
-    expected, expected_loss, expected_optimizer, _ = make(**options)
+def test_steps_are_those_without_scaling(kind, options, take_step):
+    model, loss_function, optimizer, scaler = make(kind, **options)
+    expected, expected_loss, expected_optimizer, _ = make(kind, **options)
     for _ in range(4):
         take_step(optimizer, scaler, loss_function)
         scaler.update()
@@ -66,9 +68,9 @@ def test_steps_are_those_without_scaling(options, take_step):
 
 @pytest.mark.parametrize("take_step", [step_with_closure, step_by_hand])
 @pytest.mark.parametrize("overflow_in", [1, 2])
-@pytest.mark.parametrize("options", [{}, {"reuse": True}], ids=str)
-def test_an_infinite_gradient_in_either_pass_skips_the_step(options, overflow_in, take_step):
-    model, loss_function, optimizer, scaler = make(**options)
+@pytest.mark.parametrize("kind", [SAM, LookSAM])
+def test_an_infinite_gradient_in_either_pass_skips_the_step(kind, overflow_in, take_step):
+    model, loss_function, optimizer, scaler = make(kind, interval=1)
     take_step(optimizer, scaler, loss_function)
     scaler.update()
     weights = weights_of(model)

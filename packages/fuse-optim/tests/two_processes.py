@@ -1,7 +1,8 @@
 """What each of two processes over gloo does in test_distributed.py, and references computed in one process."""
 
 import datetime
-import os
+import sys
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -10,8 +11,9 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
+from worker_processes import run_workers
 
-from fuse_optim import SAM
+from fuse_optim import SAM, LookSAM
 
 RHO, LR, STEPS = 0.3, 0.1, 3
 
@@ -133,7 +135,7 @@ def train_sharded(rank, adaptive):
         nn.Parameter(distribute_tensor(parameter.detach(), mesh, placement))
         for parameter, placement in zip(make_problem(0)[0].parameters(), placements, strict=True)
     ]
-    optimizer = SAM(shards, torch.optim.SGD, rho=RHO, lr=LR, adaptive=adaptive, interval=2, reuse=True)
+    optimizer = LookSAM(shards, torch.optim.SGD, rho=RHO, lr=LR, adaptive=adaptive, interval=2)
 
     def closure():
         whole = [shard.full_tensor().detach().requires_grad_() for shard in shards]
@@ -149,19 +151,17 @@ def train_sharded(rank, adaptive):
 
 def train_whole(adaptive):
     parameters = list(make_problem(0)[0].parameters())
-    optimizer = SAM(parameters, torch.optim.SGD, rho=RHO, lr=LR, adaptive=adaptive, interval=2, reuse=True)
+    optimizer = LookSAM(parameters, torch.optim.SGD, rho=RHO, lr=LR, adaptive=adaptive, interval=2)
     for _ in range(STEPS):
         optimizer.step(make_closure(optimizer, lambda: polynomial(parameters)))
     return flat(parameters)
 
 
 def worker(rank, folder):
-    """Save what process `rank` gets to a file in `folder`."""
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    torch.set_num_threads(1)
+    """What process `rank` gets."""
     timeout = datetime.timedelta(seconds=60)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2, timeout=timeout)
-    results = {
+    return {
         "global": train(rank, "global"),
         "local": train(rank, "local"),
         "local, interval": train(rank, "local", interval=2),
@@ -170,5 +170,7 @@ def worker(rank, folder):
         "sharded": train_sharded(rank, False),
         "sharded, adaptive": train_sharded(rank, True),
     }
-    torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    run_workers(worker, Path(sys.argv[1]))

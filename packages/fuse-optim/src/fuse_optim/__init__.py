@@ -2,7 +2,12 @@
 
 from .__about__ import __version__
 from .batch_norm_stats import freeze_batch_norm_stats
+from .look_sam import LookSAM
 from .rng_snapshot import RNGSnapshot
 from .sam import SAM
 
-__all__ = ["SAM", "RNGSnapshot", "__version__", "freeze_batch_norm_stats"]
+__all__ = ["SAM", "LookSAM", "RNGSnapshot", "__version__", "freeze_batch_norm_stats"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,4 +1,4 @@
-"""Running statistics that stand still while a batch is evaluated once more."""
+"""Keep running statistics unchanged while a batch is evaluated once more."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,19 +8,18 @@ from torch import Tensor, nn
 
 @contextmanager
 def freeze_batch_norm_stats(model: nn.Module) -> Iterator[None]:
-    """Within this context, forward passes leave the running statistics of all normalization layers as they are.
+    """Within this context, forward passes do not change the running statistics of normalization layers.
 
-    For evaluating a batch that was evaluated before, as in the perturbed pass of sharpness-aware minimization: each
-    batch moves the statistics once, and only at the weights themselves. The layers still normalize by the batch's own
-    statistics in training mode, so outputs and gradients do not change. Layers with any `momentum` are covered, also
-    `None`, the cumulative average, and so is every module with a buffer called `running_mean` or `running_var`, such
-    as `nn.InstanceNorm2d` and `nn.SyncBatchNorm`. All the buffers of such a module stand still.
+    Use it when a batch is evaluated a second time, as in the perturbed pass of sharpness-aware minimization. Then each
+    batch updates the statistics once, at the weights themselves. In training mode the layers still normalize by the
+    batch's own statistics, so outputs and gradients do not change.
 
-    The layers are given copies of their buffers to write to. The buffers themselves are not touched, so there is
-    nothing to compute back, and a graph built in here may be used for a backward pass outside.
+    It covers every module with a buffer called `running_mean` or `running_var`, such as `nn.BatchNorm2d` with any
+    `momentum`, `nn.InstanceNorm2d` and `nn.SyncBatchNorm`, and all buffers of such a module. The layers write to copies
+    of their buffers. So a graph built in this context may be used for a backward pass outside.
 
     Args:
-        model: the module whose layers are to be frozen, itself included.
+        model: the module whose layers are frozen, itself included.
 
     Example:
         >>> import torch

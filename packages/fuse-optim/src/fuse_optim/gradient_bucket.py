@@ -1,4 +1,4 @@
-"""Parameters and their gradients, in lists that one kernel can work on."""
+"""Parameters and their gradients, grouped so that one kernel can work on many of them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,14 +13,15 @@ from torch.nn import Parameter
 class GradientBucket:
     """Parameters of one group, device and dtype that have gradients, with the group's settings.
 
-    The arithmetic on weights and gradients is done here: with `torch._foreach_*` where `foreach` is true, else tensor
-    by tensor. Half precision is computed in float32 and rounded once, when it is written.
+    All arithmetic on weights and gradients is done here: with `torch._foreach_*` if `foreach` is true, else tensor by
+    tensor. Half precision is computed in float32, and rounded once when the result is written.
 
     Attributes:
-        rho: the radius of the perturbation, negative where the base optimizer maximizes: the worst point is downhill.
-        adaptive: whether it is measured in units of the weights.
-        adaptive_eta: what is added to their absolute value.
-        foreach: whether lists of tensors are worked on at once.
+        rho: the radius of the perturbation. It is negative if the base optimizer maximizes, where the worst point has
+            the lowest value.
+        adaptive: whether the radius is relative to each weight.
+        adaptive_eta: what is added to the absolute value of the weights.
+        foreach: whether one kernel works on all tensors.
         params: the parameters.
         grads: their gradients.
     """
@@ -33,7 +34,7 @@ class GradientBucket:
     grads: list[Tensor] = field(default_factory=list)
 
     def norm(self, tensors: list[Tensor]) -> Tensor:
-        """The 2-norm of all tensors together, as a tensor of no axes, in float32 at least: squares overflow easily."""
+        """Compute the 2-norm of all tensors together, a 0-d tensor, in float32 or better: squares overflow easily."""
         dtype = at_least_float32(tensors[0].dtype)
         if self.foreach:
             norms = list(torch._foreach_norm(tensors, dtype=dtype))
@@ -43,11 +44,11 @@ class GradientBucket:
         return norm
 
     def scaled_gradients(self) -> list[Tensor]:
-        r"""ASAM's :math:`T_w \, g`, up to the sign of each element; the gradients themselves if not adaptive."""
+        r"""Compute ASAM's :math:`T_w \, g`, up to the sign of each element. Not adaptive: the gradients themselves."""
         return self._product(self._weight_scales(), self.grads) if self.adaptive else self.grads
 
     def ascent_direction(self) -> list[Tensor]:
-        r"""ASAM's :math:`T_w^2 \, g`; the gradients themselves if not adaptive."""
+        r"""Compute ASAM's :math:`T_w^2 \, g`. Not adaptive: the gradients themselves."""
         if not self.adaptive:
             return self.grads
         scales = self._weight_scales()
@@ -58,7 +59,7 @@ class GradientBucket:
         return self._product(scales, direction)
 
     def _weight_scales(self) -> list[Tensor]:
-        r"""The diagonal of :math:`T_w`; without :math:`\eta` up to the sign, which cancels in the square."""
+        r"""Compute the diagonal of :math:`T_w`. Without :math:`\eta` its sign may differ; the square removes it."""
         scales = [as_float32(param) for param in self.params]
         if self.adaptive_eta == 0 and not scales[0].is_complex():
             return scales
@@ -85,13 +86,13 @@ class GradientBucket:
             for target, tensor in zip(targets, tensors, strict=True):
                 target.addcmul_(tensor, scale)
         elif targets[0].is_cpu:
-            # No temporary, which would cost more than all the rest here. On a GPU this would be a kernel a tensor.
+            # Without a temporary, which would cost more than all else here. On a GPU it would be one kernel a tensor.
             torch._foreach_addcmul_(targets, tensors, [scale] * len(targets))
         else:
             torch._foreach_add_(targets, torch._foreach_mul(tensors, scale))
 
     def subtract_from_gradients_(self, tensors: list[Tensor], scale: Tensor) -> None:
-        """Make `tensors` the gradients minus `scale` times themselves, in place."""
+        """Replace `tensors` by the gradients minus `scale` times `tensors`, in place."""
         scale = scale.to(tensors[0].device)
         if self.foreach and as_float32(tensors[0]) is tensors[0]:
             torch._foreach_mul_(tensors, -scale)
@@ -102,11 +103,11 @@ class GradientBucket:
 
 
 MAX_ELEMENTS = 2**22
-"""Of a bucket with more than one tensor: what is computed for a bucket is gone before the next one's turn."""
+"""The largest bucket of several tensors. The temporaries of a bucket are freed before the next one is computed."""
 
 
 def dense_gradients(param_groups: Iterable[dict[str, Any]]) -> list[tuple[int, Tensor, Tensor]]:
-    """The group's index, parameter and gradient of all parameters that have one.
+    """Find all gradients: the index of the group, the parameter, and its gradient.
 
     Raises:
         RuntimeError: a gradient is sparse.
@@ -120,7 +121,7 @@ def dense_gradients(param_groups: Iterable[dict[str, Any]]) -> list[tuple[int, T
             if grad.layout is not torch.strided:
                 raise RuntimeError(
                     f"SAM needs dense gradients, got one of layout {grad.layout} for a parameter of shape "
-                    f"{tuple(param.shape)}. Build embeddings with sparse=False, or leave them to another optimizer."
+                    f"{tuple(param.shape)}. Build embeddings with sparse=False, or give them to another optimizer."
                 )
             found.append((index, param, grad))
     return found
@@ -129,10 +130,10 @@ def dense_gradients(param_groups: Iterable[dict[str, Any]]) -> list[tuple[int, T
 def bucket_gradients(
     param_groups: list[dict[str, Any]], gradients: list[tuple[int, Tensor, Tensor]]
 ) -> list[GradientBucket]:
-    """What `dense_gradients` found in the groups, in buckets.
+    """Put what `dense_gradients` found into buckets.
 
-    They are worked on one by one where numbers are complex, for subclasses of tensors such as `DTensor`, and in groups
-    with `foreach=False`, the switch of PyTorch's own optimizers.
+    A bucket's tensors are computed one by one if they are complex or of a subclass such as `DTensor`, or if their group
+    has `foreach=False`, an option of PyTorch's own optimizers.
     """
     buckets: list[GradientBucket] = []
     open_buckets: dict[Any, tuple[GradientBucket, int]] = {}
@@ -163,27 +164,27 @@ def copy_tensors_(targets: list[Tensor], sources: list[Tensor], foreach: bool) -
 
 
 def global_norm(norms: list[Tensor]) -> Tensor:
-    """The 2-norm of what norms were taken of, also on several devices and in several dtypes."""
+    """Combine 2-norms of parts to the 2-norm of the whole, also from several devices and dtypes."""
     dtype = max({norm.dtype for norm in norms}, key=lambda dtype: dtype.itemsize)
     norm: Tensor = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device, dtype) for norm in norms]))
     return norm
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The dtype to compute in."""
+    """Return the dtype to compute in."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def as_float32(tensor: Tensor) -> Tensor:
-    """Half precision in float32; any other tensor itself."""
+    """Convert half precision to float32; return any other tensor itself."""
     return tensor.to(at_least_float32(tensor.dtype))
 
 
 def local_shards(tensors: list[Tensor]) -> list[Tensor]:
-    """What a process holds of tensors sharded over processes; other tensors as they are."""
+    """Return this process's part of tensors that are sharded over processes; other tensors themselves."""
     return [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A norm or sum over all shards, where what it was taken of is sharded over processes."""
+    """Complete a norm or a sum of a tensor that is sharded over processes, so that it is over all shards."""
     return cast(Tensor, tensor.full_tensor()) if hasattr(tensor, "full_tensor") else tensor

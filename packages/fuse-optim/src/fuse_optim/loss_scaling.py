@@ -1,4 +1,4 @@
-"""Steps that loss scaling has to skip."""
+"""Skip the steps in which loss scaling made a gradient infinite."""
 
 import contextlib
 import math
@@ -13,20 +13,20 @@ if TYPE_CHECKING:  # there are builds of torch without it
     from torch.distributed import ProcessGroup
 
 
-def overflows(norm: Tensor, grad_scaler: GradScaler | None) -> bool:
-    """Whether loss scaling made a gradient infinite. Without a scaler nothing is read back from the device.
+def overflows(norm: Tensor, grad_scaler: GradScaler) -> bool:
+    """Whether loss scaling made a gradient infinite. It waits for the device, as the scaler's own step does.
 
     Args:
         norm: the norm of all gradients.
-        grad_scaler: the scaler in use, if any.
+        grad_scaler: the scaler in use.
     """
-    return grad_scaler is not None and grad_scaler.is_enabled() and not bool(torch.isfinite(norm))
+    return grad_scaler.is_enabled() and not bool(torch.isfinite(norm))
 
 
-def overflows_anywhere(norm: Tensor, grad_scaler: GradScaler | None, group: "ProcessGroup | None") -> bool:
-    """`overflows` in any process, so that all of them skip the second pass, in which they wait for each other."""
+def overflows_anywhere(norm: Tensor, grad_scaler: GradScaler, group: "ProcessGroup | None") -> bool:
+    """Whether a gradient is infinite in any process. All must skip the second pass then: it needs all of them."""
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if grad_scaler is None or not grad_scaler.is_enabled() or not distributed:
+    if not grad_scaler.is_enabled() or not distributed:
         return overflows(norm, grad_scaler)
     finite = torch.isfinite(norm).to(torch.int32)
     torch.distributed.all_reduce(finite, op=torch.distributed.ReduceOp.MIN, group=group)
@@ -34,13 +34,13 @@ def overflows_anywhere(norm: Tensor, grad_scaler: GradScaler | None, group: "Pro
 
 
 def skip_step(optimizer: Optimizer, grad_scaler: GradScaler) -> None:
-    """Have the scaler count an infinite gradient, also where only another pass or process had one.
+    """Tell the scaler that a gradient was infinite, also where only another pass or process had it.
 
     Args:
-        optimizer: the optimizer whose step is skipped; a gradient of it is overwritten.
+        optimizer: the optimizer whose step is skipped. One of its gradients is overwritten.
         grad_scaler: the scaler.
     """
     grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     grads[0].fill_(math.inf)
-    with contextlib.suppress(RuntimeError):  # unscaled by the caller already, in order to clip: counted then
+    with contextlib.suppress(RuntimeError):  # the caller has already unscaled, in order to clip: the scaler knows
         grad_scaler.unscale_(optimizer)

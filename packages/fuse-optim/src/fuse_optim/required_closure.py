@@ -1,4 +1,4 @@
-"""The closure that `SAM.step` must be given."""
+"""Check the closure given to `SAM.step`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,15 +6,20 @@ from typing import Any
 _CALLBACK = "give the Trainer fuse_optim.lightning.OptimizerClosureCallback()"
 
 
-def require_closure(closure: Callable[[], Any] | None) -> Callable[[], Any]:
-    """The closure, if it is one that evaluates the whole batch of the step.
+def require_closure(optimizer: str, closure: Callable[[], Any] | None) -> Callable[[], Any]:
+    """Return the closure if it evaluates the whole batch of the step.
+
+    Args:
+        optimizer: the name of the optimizer's class.
+        closure: what its `step` was given.
 
     Raises:
-        ValueError: there is none, or it is PyTorch Lightning's own, which evaluates the last micro-batch of several.
+        ValueError: there is no closure, or it is PyTorch Lightning's own, which evaluates the last micro-batch of
+            several.
     """
     if closure is None:
         raise ValueError(
-            "SAM.step needs a closure, because it evaluates the loss twice. Pass a function that calls "
+            f"{optimizer}.step needs a closure, because it evaluates the loss twice. Pass a function that calls "
             "zero_grad, computes the loss, calls backward and returns the loss: optimizer.step(closure). With "
             f"Lightning's automatic optimization, {_CALLBACK}; with manual optimization, call "
             "self.optimizers().step(closure=closure). With a GradScaler, call "
@@ -24,7 +29,7 @@ def require_closure(closure: Callable[[], Any] | None) -> Callable[[], Any]:
     module: Any = next(iter(getattr(closure, "args", ())), None)
     if getattr(module, "automatic_optimization", False) and module.trainer.accumulate_grad_batches > 1:
         raise ValueError(
-            "SAM got the closure of Lightning's automatic optimization, which evaluates the last batch alone, not all "
-            f"{module.trainer.accumulate_grad_batches} of accumulate_grad_batches: {_CALLBACK}."
+            f"{optimizer} got the closure of Lightning's automatic optimization, which evaluates the last batch only, "
+            f"not all {module.trainer.accumulate_grad_batches} of accumulate_grad_batches: {_CALLBACK}."
         )
     return closure

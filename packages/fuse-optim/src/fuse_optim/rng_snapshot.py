@@ -1,4 +1,4 @@
-"""The state of the random number generators, to be replayed."""
+"""Draw the same random numbers again."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -7,12 +7,13 @@ import torch
 
 
 class RNGSnapshot:
-    """The state of PyTorch's default random number generators, now.
+    """The current state of PyTorch's default random number generators.
 
-    Replaying it gives a batch that is evaluated twice the same dropout masks in both passes.
+    If a batch is evaluated twice and the snapshot is replayed for the second pass, both passes have the same dropout
+    masks.
 
     Args:
-        devices: the accelerators whose generators are included; the CPU's always is, and may be among them.
+        devices: the accelerators whose generators are included. The CPU's generator is always included.
 
     Example:
         >>> snapshot = RNGSnapshot()
@@ -32,7 +33,7 @@ class RNGSnapshot:
 
     @contextmanager
     def replay(self) -> Iterator[None]:
-        """A context that begins with the state of the snapshot and leaves the generators as it found them."""
+        """Within this context, generators start from the snapshot. Afterwards they have the state from before it."""
         before = RNGSnapshot(self._accelerators)
         try:
             self._set()

@@ -1,4 +1,4 @@
-"""A copy of the weights, for bringing them back."""
+"""A copy of the weights, from which they are restored."""
 
 import torch
 from torch import Tensor
@@ -9,8 +9,8 @@ from .gradient_bucket import GradientBucket, copy_tensors_, local_shards
 class SavedWeights:
     """Copies of weights that are about to be perturbed.
 
-    The buffers are kept for the next step, because allocating them anew costs more than copying. They are not part of
-    any state_dict.
+    The buffers are kept for the next step, because allocating them again costs more than copying. No state_dict holds
+    them.
     """
 
     def __init__(self) -> None:
@@ -30,10 +30,10 @@ class SavedWeights:
         self._saved.append((weights, copies, bucket.foreach))
 
     def restore(self) -> None:
-        """Copy back, bit by bit, what was saved."""
+        """Copy the saved weights back, bit by bit."""
         for weights, copies, foreach in self._saved:
             copy_tensors_(weights, copies, foreach)
-        self._saved = []  # last, so that an interrupted restoration can be done again
+        self._saved = []  # last, so that an interrupted restoration can be repeated
 
 
 def _alike(buffer: Tensor, weight: Tensor) -> bool:

@@ -1,5 +1,9 @@
-"""SAM, LBFGS and whatever else calls its closure repeatedly, with PyTorch Lightning's automatic optimization."""
+"""SAM, LBFGS and other optimizers that call their closure repeatedly, in Lightning's automatic optimization."""
 
 from .closure_callback import OptimizerClosureCallback
 
 __all__ = ["OptimizerClosureCallback"]
+
+
+def __dir__() -> list[str]:
+    return __all__

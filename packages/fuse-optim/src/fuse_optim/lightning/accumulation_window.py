@@ -11,13 +11,13 @@ from ..rng_snapshot import RNGSnapshot
 
 
 class MicroBatch:
-    """One call of `training_step`, and what it takes to make it again.
+    """One call of `training_step`, with what is needed to repeat it.
 
     Args:
-        args: its arguments. Their containers are copied, because a training step may write into the dict that it is
-            given; their tensors are not.
-        kwargs: its arguments given by name.
-        rng: the state of the random generators before the call, if it is to have the same random numbers again.
+        args: its positional arguments. Their containers are copied, because a training step may write into its batch.
+            Their tensors are not copied.
+        kwargs: its named arguments.
+        rng: the state of the random generators before the call, if the repeated call shall draw the same numbers.
 
     Example:
         >>> batch = {"image": torch.zeros(2)}
@@ -28,7 +28,7 @@ class MicroBatch:
     """
 
     loss: Tensor
-    """What was backpropagated: divided by the number of micro-batches, detached, not scaled for half precision."""
+    """The value that was backpropagated: divided by the number of micro-batches, detached, without loss scaling."""
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], rng: RNGSnapshot | None = None) -> None:
         self._leaves, self._structure = pytree.tree_flatten((args, kwargs))
@@ -36,10 +36,10 @@ class MicroBatch:
         self._rng = rng
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The positional and named arguments as they were, in new containers.
+        """Return the positional and named arguments of the first call, in new containers.
 
         Raises:
-            RuntimeError: one of their tensors has been changed in place.
+            RuntimeError: the training step changed one of their tensors in place.
         """
         for leaf, version in zip(self._leaves, self._versions, strict=True):
             if _version(leaf) != version:
@@ -52,42 +52,42 @@ class MicroBatch:
         return arguments
 
     def random_numbers(self) -> AbstractContextManager[None]:
-        """A context with the random numbers of the first call, if their state was kept."""
+        """Within this context, the random numbers are those of the first call, if their state was kept."""
         return nullcontext() if self._rng is None else self._rng.replay()
 
 
 class AccumulationWindow:
-    """The micro-batches whose gradients are in `.grad`, in their order."""
+    """The micro-batches whose gradients are in `.grad`, in order."""
 
     def __init__(self) -> None:
         self.micro_batches: list[MicroBatch] = []
         self.current: MicroBatch | None = None
-        """The latest micro-batch, which joins the others when its loss is backpropagated."""
+        """The latest micro-batch. It is added to `micro_batches` when its loss is backpropagated."""
 
     def start(self, micro_batch: MicroBatch) -> None:
-        """`training_step` is about to be called."""
+        """Note that `training_step` is called now."""
         self.current = micro_batch
 
     def add_gradients(self, loss: Tensor) -> None:
-        """The loss of the current micro-batch has been backpropagated."""
+        """Note that the loss of the current micro-batch was backpropagated."""
         if self.current is not None:
             self.current.loss = loss.detach()
             self.micro_batches.append(self.current)
 
     def clear_gradients(self) -> None:
-        """The gradients are set to zero, those of the current micro-batch yet to come."""
+        """Note that the gradients were cleared. Those of the current micro-batch come after."""
         self.micro_batches.clear()
 
     def end_step(self) -> None:
-        """The gradients have been used. Lets go of all batches."""
+        """Note that the optimizer has used the gradients. Releases all batches."""
         self.micro_batches.clear()
         self.current = None
 
     def loss(self) -> Tensor:
-        """The sum of what was backpropagated, a scalar."""
+        """Return the loss of the whole step, a scalar: the sum of the micro-batches' losses."""
         return torch.stack([micro_batch.loss for micro_batch in self.micro_batches]).sum()
 
 
 def _version(leaf: Any) -> int | None:
-    """Counts changes in place."""
+    """Return PyTorch's counter of changes in place."""
     return leaf._version if isinstance(leaf, Tensor) and not leaf.is_inference() else None

@@ -8,37 +8,37 @@ from .supported_training import refuse_unsupported_training
 
 
 class OptimizerClosureCallback(pl.Callback):
-    """Makes automatic optimization right for `SAM`, `LBFGS` and whatever else calls its closure more than once.
+    """Makes automatic optimization correct for `SAM`, `LBFGS` and all optimizers that call their closure repeatedly.
 
-    Lightning's own closure evaluates the last micro-batch alone, and logs, updates metrics, clips gradients and calls
-    the hooks again with every call. With this callback, and no change of the module, every call after the first
+    Lightning's own closure evaluates only the last micro-batch. With every call, it logs, updates metrics, clips
+    gradients and calls the hooks again. With this callback, every call after the first
 
-    - takes the gradients of all micro-batches of the step (`accumulate_grad_batches`), synchronized between processes
-      once, and returns their whole loss, as the first call does;
-    - logs nothing, and leaves metrics, buffers, such as the running statistics of batch normalization, and the module's
-      own attributes as the first call left them;
-    - calls no hook of the module's or of callbacks. `training_step` and `backward` are called again, of course.
+    - computes the gradients of all micro-batches of the step (`accumulate_grad_batches`), synchronizes them between
+      processes once, and returns the loss of the whole step, as the first call does;
+    - logs nothing, and does not change metrics, buffers, such as the running statistics of batch normalization, and the
+      module's own attributes;
+    - calls no hook of the module or of callbacks, only `training_step` and `backward`.
 
-    `on_before_optimizer_step` and gradient clipping come once, on the final gradient: for an optimizer that wraps a
-    `base_optimizer`, such as `SAM`, when that one steps. One without, such as `LBFGS`, uses the gradients of all its
-    calls; `on_before_optimizer_step` then comes after the first call, and clipping is refused.
+    The module needs no change. `on_before_optimizer_step` and gradient clipping are called once, on the final gradient.
+    For an optimizer with a `base_optimizer`, such as `SAM`, that is before the base optimizer's step. An optimizer
+    without one, such as `LBFGS`, uses the gradients of all its calls: `on_before_optimizer_step` is called after the
+    first, and clipping is refused.
 
     A step in which every `training_step` returned None is skipped. With `16-mixed` precision, `SAM` skips a step in
-    which the gradients of either pass overflow, and the scale is adjusted once a step; `LBFGS` is refused.
+    which the gradients of either pass overflow, and the scale is updated once a step. `LBFGS` is refused there.
 
-    Other optimizers train as without the callback. Set `calls_closure_repeatedly = True` on the class of one that calls
-    its closure more than once, so that what it does not go with is refused before training rather than in the first
-    step.
+    Other optimizers train as without the callback. If an optimizer of your own calls its closure more than once, set
+    `calls_closure_repeatedly = True` on its class. Then unsupported settings are refused before training, not in the
+    first step.
 
     Args:
-        replay_rng: whether later passes draw the same random numbers of PyTorch as the first, so that dropout masks
-            match between passes, and the generators go on as after one pass. Also on if the optimizer has a
-            `replay_rng` that is true, which `SAM` alone could not follow for more than one micro-batch.
+        replay_rng: whether later passes draw the same random numbers of PyTorch as the first pass, so that dropout
+            masks match. Afterwards the generators continue as after one pass. An optimizer's `replay_rng` also turns it
+            on: `SAM` alone could replay only one micro-batch.
 
     Raises:
-        ValueError: at the start of `fit`, with the reason: manual optimization,
-            `training_step(dataloader_iter)`, strategies that split parameters between processes, a second such
-            callback, and the combinations said above.
+        ValueError: at the start of `fit`: manual optimization, `training_step(dataloader_iter)`, strategies that split
+            parameters between processes, a second such callback, or a combination refused above.
 
     Example:
         >>> import torch
@@ -72,7 +72,7 @@ class OptimizerClosureCallback(pl.Callback):
     """
 
     handles_repeated_closures = True
-    """For modules that would otherwise refuse an optimizer that calls its closure repeatedly."""
+    """Tells modules that refuse optimizers with repeated closures that this callback handles them."""
 
     def __init__(self, replay_rng: bool = False) -> None:
         self.replay_rng = replay_rng
@@ -80,38 +80,38 @@ class OptimizerClosureCallback(pl.Callback):
 
     @property
     def repeated_pass(self) -> bool:
-        """Whether a pass after the first is under way, for a `training_step` that keeps accounts of its own.
+        """Whether a pass after the first is running.
 
-        It finds the callback in `self.trainer.callbacks`. Only what is neither logged nor kept in the module itself
-        needs it, for instance a weight average that is moved in `training_step`.
+        A `training_step` finds the callback in `self.trainer.callbacks`. It needs this only if it changes something
+        that is neither logged nor kept in the module, such as an average of the weights.
         """
         return self._passes is not None and self._passes.repeating
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take part in the optimizer's steps, also in those by which another callback finds a learning rate."""
+        """Replace Lightning's methods, also for the steps of a learning rate finder."""
         if stage != "fit":
             return
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         if sum(isinstance(callback, OptimizerClosureCallback) for callback in callbacks) > 1:
-            raise ValueError("A trainer takes one OptimizerClosureCallback, got more. Leave out all but one.")
+            raise ValueError("A trainer takes one OptimizerClosureCallback, got several. Keep one of them.")
         self._passes = RepeatedPasses(trainer, self.replay_rng)
         self._passes.attach()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse what cannot work, now that the optimizers are made."""
+        """Refuse unsupported settings. The optimizers are made now."""
         refuse_unsupported_training(trainer, pl_module)
 
     def on_before_zero_grad(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer) -> None:
-        """A new accumulation window begins."""
+        """Begin a new accumulation window."""
         if self._passes is not None:
             self._passes.window.clear_gradients()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Leave the trainer as it was."""
+        """Restore Lightning's methods."""
         self._detach()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave the trainer as it was."""
+        """Restore Lightning's methods."""
         self._detach()
 
     def _detach(self) -> None:

@@ -1,4 +1,4 @@
-"""Running a training step again without logging its values again."""
+"""Repeat a training step without logging its values again."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +11,7 @@ from .replaced_attribute import replaced_attribute
 
 
 class MutedLogger:
-    """Answers like a logger, and logs nothing: its methods do nothing, nor do those of its experiment.
+    """Has the attributes of a logger but logs nothing: its methods and those of its experiment do nothing.
 
     Args:
         logger: the logger.
@@ -34,7 +34,7 @@ class MutedLogger:
 
 @contextmanager
 def muted_logging(trainer: pl.Trainer, module: pl.LightningModule) -> Iterator[None]:
-    """Have `self.log`, `self.log_dict` and the methods of the trainer's loggers do nothing inside.
+    """Within this context, `self.log`, `self.log_dict` and the methods of the trainer's loggers do nothing.
 
     Args:
         trainer: the trainer.

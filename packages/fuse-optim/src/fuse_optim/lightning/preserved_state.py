@@ -1,4 +1,4 @@
-"""Running a module again without leaving a trace in it."""
+"""Run a module again without changing its state."""
 
 import copy
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -16,13 +16,13 @@ _CONTAINERS = frozenset({Counter, OrderedDict, defaultdict, deque, dict, list, s
 
 @contextmanager
 def preserved_state(root: nn.Module) -> Iterator[None]:
-    """Have all that happens inside leave no trace in the module but gradients.
+    """Within this context, a module's state does not change; gradients do.
 
-    Inside, the module and its submodules work on copies of their buffers, of their tensor attributes and of their
-    lists, dicts and sets; afterwards every attribute is the very object that it was before. So running statistics,
-    power iterations, queues, torchmetrics' states, counters and lists of outputs all stay as they were. Modules in
-    plain lists and dicts of attributes are included. Parameters are not copied, and of containers only the outermost
-    level is: a tensor in a list that is changed in place stays changed. The copies need as much memory as the buffers.
+    The module and its submodules work on copies of their buffers, tensor attributes, lists, dicts and sets. Afterwards
+    every attribute is the same object as before. So running statistics, power iterations, queues, torchmetrics' states,
+    counters and lists of outputs do not change. Modules in plain lists and dicts are included. Parameters are not
+    copied. Of containers only the outermost level is copied: a tensor in a list that is changed in place stays changed.
+    The copies need as much memory as the buffers.
 
     Args:
         root: the module.
@@ -35,13 +35,13 @@ def preserved_state(root: nn.Module) -> Iterator[None]:
         >>> norm.running_mean, norm.num_batches_tracked
         (tensor([0., 0.]), tensor(0))
     """
-    copies: dict[int, Tensor] = {}  # so that a tensor that two modules share is one tensor inside, too
+    copies: dict[int, Tensor] = {}  # a tensor that two modules share must have one copy
     kept_buffers: list[tuple[nn.Module, str, Tensor | None]] = []
     kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
     modules = list(root.modules())
     known = {id(module) for module in modules}
     try:
-        for module in modules:  # grows on the way
+        for module in modules:  # grows in the loop
             for name, buffer in list(module._buffers.items()):
                 kept_buffers.append((module, name, buffer))
                 module._buffers[name] = _copy(buffer, copies)
@@ -71,7 +71,7 @@ def _elements(value: Any) -> list[Any]:
 
 
 def _copy(value: Any, copies: dict[int, Tensor]) -> Any:
-    # A tensor that needs a gradient is a parameter in another place, or computed from one.
+    # A tensor that needs a gradient is a parameter elsewhere, or was computed from one.
     if isinstance(value, Tensor) and not value.requires_grad and not is_lazy(value):
         if id(value) not in copies:
             copies[id(value)] = value.clone()

@@ -1,9 +1,9 @@
 """An optimizer step of Lightning's automatic optimization whose closure may be called more than once.
 
-The one place that reaches into Lightning. While it is attached, it stands in for three methods, all of them public:
-`Strategy.training_step` and `Strategy.backward`, to see which micro-batches the gradients come from, and
-`Precision.optimizer_step`, which hands the closure to the optimizer. Of what is private it uses
-`Precision._after_closure` alone, which calls `on_before_optimizer_step` and clips the gradients.
+Only this file depends on how Lightning works inside. It replaces three public methods: `Strategy.training_step` and
+`Strategy.backward`, to see which micro-batches the gradients come from, and `Precision.optimizer_step`, which gives the
+closure to the optimizer. It uses one private method, `Precision._after_closure`, which calls
+`on_before_optimizer_step` and clips the gradients.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,20 +26,21 @@ from .supported_training import base_optimizer, refuse_clipping
 
 
 class RepeatedPasses:
-    """Gives the optimizer a closure that it may call as often as it likes.
+    """Gives the optimizer a closure that it may call any number of times.
 
-    The first call is Lightning's own closure, which completes the gradients of the accumulation window. Each later one
-    computes them anew, at the weights of that moment, from all micro-batches of the window.
+    The first call is Lightning's own closure, which completes the gradients of the accumulation window. Each later call
+    computes the gradients again, at the current weights, from all micro-batches of the window.
 
     Args:
         trainer: the trainer, with its strategy and its module.
-        replay_rng: whether later passes draw the random numbers of the first; also if an optimizer's `replay_rng` says.
+        replay_rng: whether later passes draw the random numbers of the first. The optimizer's `replay_rng` also turns
+            it on.
     """
 
     def __init__(self, trainer: pl.Trainer, replay_rng: bool) -> None:
         self.window = AccumulationWindow()
         self.repeating = False
-        """Whether a pass after the first is under way."""
+        """Whether a pass after the first is running."""
         self._trainer = trainer
         self._module = trainer.lightning_module
         self._strategy = trainer.strategy
@@ -52,7 +53,7 @@ class RepeatedPasses:
         self._attached = ExitStack()
 
     def attach(self) -> None:
-        """Stand in for Lightning's methods."""
+        """Replace Lightning's methods."""
         for owner, name, method in (
             (self._strategy, "training_step", self._recorded_training_step),
             (self._strategy, "backward", self._recorded_backward),
@@ -61,7 +62,7 @@ class RepeatedPasses:
             self._attached.enter_context(replaced_attribute(owner, name, method))
 
     def detach(self) -> None:
-        """Leave Lightning as it was."""
+        """Restore Lightning's methods."""
         self._attached.close()
         self.window.end_step()
 
@@ -78,7 +79,7 @@ class RepeatedPasses:
 
     def _step(self, optimizer: Optimizer, model: pl.LightningModule, closure: Callable[[], Any], **kwargs: Any) -> Any:
         if self._scaler is not None and not isinstance(optimizer, SAM):
-            # One that calls its closure once: with loss scaling, Lightning calls it before the step.
+            # This optimizer calls its closure once. With loss scaling, Lightning calls it before the step.
             return self._optimizer_step(optimizer, model=model, closure=closure, **kwargs)
         base = base_optimizer(optimizer)
         passes = 0
@@ -98,13 +99,13 @@ class RepeatedPasses:
             loss = self._first_pass(closure) if passes == 1 else self._repeated_pass(optimizer)
             if base is None:
                 prepare_gradients()
-                # A line search decides by the loss, and must decide alike in all processes.
+                # A line search decides by the loss, and must decide the same in all processes.
                 loss = self._strategy.reduce(loss, reduce_op="mean")
             return loss
 
         if self._scaler is not None:
             kwargs["grad_scaler"] = self._scaler
-        # The gradients are final when a base optimizer steps; without one they are used from the first pass on.
+        # With a base optimizer, the gradients are final when it steps. Without one, the first pass already uses them.
         hook = nullcontext() if base is None else base.register_step_pre_hook(prepare_gradients)
         try:
             with hook:
@@ -115,7 +116,7 @@ class RepeatedPasses:
             result = None
         finally:
             self.window.end_step()
-        prepare_gradients()  # in a step that was skipped, because Lightning calls the hooks in any case
+        prepare_gradients()  # also in a skipped step, because Lightning calls the hooks in any case
         return result
 
     def _first_pass(self, closure: Callable[[], Any]) -> Tensor:
@@ -152,7 +153,7 @@ class RepeatedPasses:
         return torch.stack(losses).sum()
 
     def _replay(self, micro_batch: MicroBatch, optimizer: Optimizer) -> list[Tensor]:
-        """What Lightning does with a micro-batch, without the hooks; the loss, unless training_step returned None."""
+        """Evaluate a micro-batch as Lightning does, without hooks; return its loss, if training_step returned one."""
         args, kwargs = micro_batch.arguments()
         output = self._training_step(*args, **kwargs)
         loss = output["loss"] if isinstance(output, Mapping) else output
@@ -164,9 +165,9 @@ class RepeatedPasses:
         return [loss.detach()]
 
     def _unsynchronized(self) -> AbstractContextManager[Any]:
-        """Leave the gradients of this process to itself, as of all micro-batches but the last."""
+        """Do not average gradients over processes, as for all micro-batches but the last."""
         return self._strategy.block_backward_sync() if isinstance(self._strategy, ParallelStrategy) else nullcontext()
 
 
 class _StepSkippedError(Exception):
-    """Raised in the closure, so that the optimizer ends its step and leaves the weights as they were."""
+    """Raised in the closure, so that the optimizer ends its step without changing the weights."""

@@ -1,4 +1,4 @@
-"""Standing in for an attribute of an object for a while."""
+"""Replace an attribute of an object temporarily."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,12 +7,12 @@ from typing import Any
 
 @contextmanager
 def replaced_attribute(owner: object, name: str, value: Any) -> Iterator[None]:
-    """Give one object another value of an attribute, or another method, and take it away again.
+    """Within this context, an object has another value of an attribute, or another method.
 
     Args:
         owner: the object; its class is left alone.
         name: the attribute's name.
-        value: what it is meanwhile.
+        value: the attribute's value within the context.
 
     Example:
         >>> import collections

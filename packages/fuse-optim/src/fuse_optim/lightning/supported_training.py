@@ -1,4 +1,4 @@
-"""What closures that are called more than once cannot go with, each with its reason."""
+"""Refuse training settings that do not work with closures that are called more than once."""
 
 import pytorch_lightning as pl
 from pytorch_lightning.plugins import MixedPrecision, Precision
@@ -16,20 +16,20 @@ def calls_closure_repeatedly(optimizer: Optimizer) -> bool:
 
 
 def base_optimizer(optimizer: Optimizer) -> Optimizer | None:
-    """The optimizer that takes the step in the end, for one that calls its closure repeatedly before, as SAM does."""
+    """Return the base optimizer of an optimizer such as SAM: it takes the step after the closure was repeated."""
     base = getattr(optimizer, "base_optimizer", None)
     return base if isinstance(base, Optimizer) and calls_closure_repeatedly(optimizer) else None
 
 
 def refuse_unsupported_training(trainer: pl.Trainer, module: pl.LightningModule) -> None:
-    """Check what is known before the first step.
+    """Check all settings that are known before the first step.
 
     Args:
-        trainer: the trainer, when its optimizers are set up.
+        trainer: the trainer, after it set up its optimizers.
         module: the module it fits.
 
     Raises:
-        ValueError: something does not go together; the message says what, why and what to do.
+        ValueError: a setting does not work with repeated closures. The message says why, and what to do.
     """
     if not module.automatic_optimization:
         raise ValueError(
@@ -45,13 +45,13 @@ def refuse_unsupported_training(trainer: pl.Trainer, module: pl.LightningModule)
     strategy, precision = trainer.strategy, trainer.precision_plugin
     if isinstance(strategy, (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)):
         raise ValueError(
-            f"OptimizerClosureCallback does not go with {type(strategy).__name__}, which splits parameters or "
+            f"OptimizerClosureCallback does not work with {type(strategy).__name__}, which splits parameters or "
             "gradients between processes or accumulates them itself. Use a single device or strategy='ddp'."
         )
     if type(precision).optimizer_step not in (Precision.optimizer_step, MixedPrecision.optimizer_step):
         raise ValueError(
-            f"OptimizerClosureCallback takes over Precision.optimizer_step, which {type(precision).__name__} does in "
-            "its own way. Use another precision, such as '32-true', 'bf16-mixed' or '16-mixed'."
+            f"OptimizerClosureCallback replaces Precision.optimizer_step, but {type(precision).__name__} has its own. "
+            "Use another precision, such as '32-true', 'bf16-mixed' or '16-mixed'."
         )
     for optimizer in filter(calls_closure_repeatedly, trainer.optimizers):
         base = base_optimizer(optimizer)
@@ -62,16 +62,16 @@ def refuse_unsupported_training(trainer: pl.Trainer, module: pl.LightningModule)
 
 
 def refuse_clipping(trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer) -> None:
-    """Refuse to clip the gradients of an optimizer that uses those of several passes.
+    """Refuse gradient clipping for an optimizer that uses the gradients of several passes.
 
     Raises:
-        ValueError: gradients are to be clipped.
+        ValueError: clipping is on.
     """
     if clipping := _clipping(trainer, module):
         raise ValueError(
-            f"{type(optimizer).__name__} does not go with clipping, but {clipping}. It compares the losses and "
-            "gradients of several passes, which a clipped gradient does not fit, and none of the gradients is the "
-            "final one. Leave clipping out; LBFGS limits its steps by lr and line_search_fn."
+            f"{type(optimizer).__name__} does not work with clipping, but {clipping}. It compares the losses and "
+            "gradients of several passes, which clipping would make inconsistent. Leave clipping out; "
+            "LBFGS limits its steps by lr and line_search_fn."
         )
 
 
@@ -80,20 +80,20 @@ def _refuse_loss_scaling(
 ) -> None:
     if not isinstance(optimizer, SAM):
         raise ValueError(
-            f"{type(optimizer).__name__} does not go with loss scaling (precision='16-mixed'), which skips a step when "
-            "a gradient overflows: this optimizer cannot be stopped between its passes. Use 'bf16-mixed' or '32-true', "
-            "or fuse_optim.SAM."
+            f"{type(optimizer).__name__} does not work with loss scaling (precision='16-mixed'), which skips a step "
+            "when a gradient overflows: this optimizer cannot be stopped between its passes. Use 'bf16-mixed' or "
+            "'32-true', or fuse_optim.SAM."
         )
     clipping = _clipping(trainer, module)
     if clipping and getattr(base, "_step_supports_amp_scaling", False):  # set by fused=True
         raise ValueError(
-            f"A fused {type(base).__name__} takes the loss scale out of the gradients inside its step, after they were "
-            f"clipped, but {clipping}. Leave out fused=True, or clipping, or use 'bf16-mixed'."
+            f"A fused {type(base).__name__} unscales the gradients inside its step, after clipping, but "
+            f"{clipping}. Leave out fused=True, or clipping, or use 'bf16-mixed'."
         )
 
 
 def _clipping(trainer: pl.Trainer, module: pl.LightningModule) -> str | None:
-    """The setting by which gradients are clipped."""
+    """Return the setting that turns clipping on."""
     if is_overridden("configure_gradient_clipping", module):
         return f"{type(module).__name__}.configure_gradient_clipping is overridden"
     return f"gradient_clip_val={trainer.gradient_clip_val}" if trainer.gradient_clip_val else None

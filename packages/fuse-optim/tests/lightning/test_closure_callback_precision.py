@@ -144,7 +144,9 @@ def test_16_mixed_and_lbfgs_are_refused_before_training(fit):
         def on_train_start(self):
             raise AssertionError
 
-    with pytest.raises(ValueError, match=r"LBFGS does not go with loss scaling .*cannot be stopped between its passes"):
+    with pytest.raises(
+        ValueError, match=r"LBFGS does not work with loss scaling .*cannot be stopped between its passes"
+    ):
         fit(Quasi(), plugins=[half_precision()])
 
 
@@ -153,7 +155,10 @@ def test_16_mixed_and_clipping_are_refused_for_a_fused_base_optimizer(fit):
         def configure_optimizers(self):
             return SAM(self.parameters(), torch.optim.SGD, rho=0.1, lr=0.1, momentum=0.9, fused=True)
 
-    with pytest.raises(ValueError, match=r"A fused SGD takes the loss scale out .* but gradient_clip_val=0.5. Leave"):
+    with pytest.raises(
+        ValueError,
+        match=r"A fused SGD unscales the gradients inside its step, after clipping, but gradient_clip_val=0.5. Leave",
+    ):
         fit(Fused(), plugins=[half_precision()], gradient_clip_val=0.5)
     model = Fused()
     fit(model, plugins=[half_precision()])

@@ -1,4 +1,4 @@
-"""The base optimizer, from what a user hands in: a class, a function that makes one, or an optimizer."""
+"""Make the base optimizer from a class, a function or an optimizer."""
 
 import inspect
 from collections.abc import Callable
@@ -12,21 +12,22 @@ def make_base_optimizer(
     param_groups: list[dict[str, Any]],
     base_kwargs: dict[str, Any],
 ) -> Optimizer:
-    """The base optimizer over `param_groups`.
+    """Make the base optimizer over `param_groups`.
 
     Args:
         base_optimizer: a class or function, called as `base_optimizer(param_groups, **base_kwargs)`, or an optimizer.
-        param_groups: the groups; an optimizer must have been made over their parameters.
+        param_groups: the groups. If `base_optimizer` is an optimizer, it must have the same parameters.
         base_kwargs: arguments of the class or function.
 
     Raises:
-        TypeError: `base_optimizer` is or makes no optimizer, or is one and there are arguments for it.
+        TypeError: `base_optimizer` neither is nor makes an optimizer, or it is an optimizer and there are arguments for
+            it.
         ValueError: its step needs a closure, or its parameters are not those in `param_groups`.
     """
     if isinstance(base_optimizer, Optimizer):
         if base_kwargs:
             raise TypeError(
-                f"SAM got an optimizer, {type(base_optimizer).__name__}, which is made already, and arguments for it: "
+                f"SAM got an optimizer that is already made, {type(base_optimizer).__name__}, and arguments for it: "
                 f"{', '.join(base_kwargs)}. Pass them to the optimizer, or pass its class."
             )
         made = base_optimizer
@@ -51,13 +52,14 @@ def make_base_optimizer(
 
 
 def require_own_groups(base_optimizer: Callable[..., Optimizer] | Optimizer, params: list[Any]) -> None:
-    """Raise ValueError if groups are given along with an optimizer that has other ones: its own are used."""
+    """Raise ValueError if parameter groups are given with an optimizer that is already made: it has its own groups."""
     if isinstance(base_optimizer, Optimizer):
         for one in params:
             if isinstance(one, dict) and not any(one is group for group in base_optimizer.param_groups):
                 raise ValueError(
-                    "SAM got an optimizer and parameter groups, but the groups are those of the optimizer. Set rho and "
-                    "the like in base_optimizer.param_groups, and pass these, or the parameters alone."
+                    "SAM got an optimizer and parameter groups, but the groups are those of the optimizer. Set rho, "
+                    "adaptive and adaptive_eta in base_optimizer.param_groups, and pass these groups, or only the "
+                    "parameters."
                 )
 
 

@@ -1,12 +1,11 @@
-"""Trains in two processes and saves what came out: `python ddp_training.py FILE`."""
+"""Trains in two processes and saves the results: `python ddp_training.py FOLDER`."""
 
-import faulthandler
 import logging
-import multiprocessing
 import os
 import socket
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,7 +17,10 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from fuse_optim import SAM
 from fuse_optim.lightning import OptimizerClosureCallback
 
-PROCESSES = 2
+sys.path.append(str(Path(__file__).parents[1]))
+
+from worker_processes import PROCESSES, run_workers
+
 SIZE = 2  # of a micro-batch in a process
 RHO, RATE = 0.5, 0.1
 
@@ -87,28 +89,16 @@ def train(kind: str, accumulate: int, rank: int) -> dict[str, Any]:
     return {"weights": weights(model), "synchronized": len(synchronized), "steps": trainer.global_step}
 
 
-def train_all(rank: int, port: int, path: str) -> None:
-    faulthandler.dump_traceback_later(100, exit=True)
+def train_all(rank: int, folder: Path) -> dict[str, Any]:
     warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    os.environ.update({"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
+    os.environ.update({"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(PORT)})
     runs = [(kind, accumulate) for kind in ("sam", "lbfgs", "local") for accumulate in (1, 3)]
-    results = {f"{kind}-{accumulate}": train(kind, accumulate, rank) for kind, accumulate in runs}
-    if rank == 0:
-        torch.save(results, path)
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    return {f"{kind}-{accumulate}": train(kind, accumulate, rank) for kind, accumulate in runs}
 
 
 if __name__ == "__main__":
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # Forked, so that they need not import everything anew.
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=train_all, args=(rank, port, sys.argv[1])) for rank in range(PROCESSES)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    sys.exit(any(process.exitcode for process in processes))
+        PORT = free.getsockname()[1]
+    run_workers(train_all, Path(sys.argv[1]))

@@ -1,9 +1,6 @@
 """Two processes with DistributedDataParallel, on the CPU with gloo, against one process and large batches."""
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from worker_processes import results_of
 
 PROGRAM = Path(__file__).with_name("ddp_training.py")
 
@@ -25,10 +23,7 @@ def program():
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> dict[str, Any]:
-    path = tmp_path_factory.mktemp("ddp") / "results.pt"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, str(PROGRAM), str(path)], check=True, timeout=120, env=environment)
-    return torch.load(path, weights_only=True)
+    return results_of(PROGRAM, tmp_path_factory.mktemp("ddp"))[0]
 
 
 def large_batches(program: Any, accumulate: int) -> list[list[Tensor]]:

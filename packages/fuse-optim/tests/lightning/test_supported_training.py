@@ -99,7 +99,7 @@ def test_clipping_is_refused_for_an_optimizer_without_a_final_gradient(fit, sett
             pass
 
     reason = r"gradient_clip_val=0.5" if setting else r"Overrides.configure_gradient_clipping is overridden"
-    with pytest.raises(ValueError, match=rf"LBFGS does not go with clipping, but {reason}.*line_search_fn"):
+    with pytest.raises(ValueError, match=rf"LBFGS does not work with clipping, but {reason}.*line_search_fn"):
         fit(Network() if setting else Overrides(), **setting)
 
 
@@ -111,7 +111,7 @@ def test_clipping_is_refused_in_the_second_pass_where_nobody_knew_before(fit):
         def on_train_start(self):
             pass
 
-    with pytest.raises(ValueError, match=r"CallsOnDemand does not go with clipping"):
+    with pytest.raises(ValueError, match=r"CallsOnDemand does not work with clipping"):
         fit(Unknown(), gradient_clip_val=0.5)
     fit(Unknown())
 
@@ -121,7 +121,7 @@ def test_a_precision_that_steps_in_its_own_way_is_refused(fit):
         def optimizer_step(self, *_: Any, **__: Any) -> None:
             pass
 
-    with pytest.raises(ValueError, match=r"takes over Precision.optimizer_step, which Own does in its own way"):
+    with pytest.raises(ValueError, match=r"replaces Precision\.optimizer_step, but Own has its own"):
         fit(Network(), plugins=[Own()])
 
 
@@ -129,7 +129,7 @@ def test_a_precision_that_steps_in_its_own_way_is_refused(fit):
 def test_strategies_that_split_parameters_are_refused(strategy):
     # Making a real one needs an accelerator.
     trainer = SimpleNamespace(strategy=strategy.__new__(strategy), precision_plugin=Precision(), callbacks=[])
-    with pytest.raises(ValueError, match=rf"does not go with {strategy.__name__}, .* Use a single device or"):
+    with pytest.raises(ValueError, match=rf"does not work with {strategy.__name__}, .* Use a single device or"):
         OptimizerClosureCallback().on_fit_start(trainer, Network())
 
 
@@ -142,7 +142,7 @@ class Sharp(Network):
 
 
 def test_accumulation_without_the_callback_is_refused_in_the_first_step(fit):
-    message = r"the last batch alone, not all 2 of accumulate_grad_batches: give the Trainer fuse_optim\.lightning\.Opt"
+    message = r"the last batch only, not all 2 of accumulate_grad_batches: give the Trainer fuse_optim\.lightning\.Opt"
     with pytest.raises(ValueError, match=message):
         fit(Sharp(), accumulate_grad_batches=2, callbacks=[])
     fit(Sharp(), callbacks=[])
