@@ -1,224 +1,136 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["fuse-core", "fuse-models", "numpy", "tensordict"]
+# dependencies = ["fuse-core", "numpy", "tensordict"]
 #
 # [tool.bench]
 # # Its NDict alone is measured, which needs none of the 160 distributions that come with it.
 # install-without-dependencies = ["fuse-med-ml==0.4.1"]
 # ///
-"""Speed of fuse-core against a plain dict, fuse-med-ml's NDict, tensordict and PyTorch's collate, in one run.
+"""Speed of fuse-core beside a plain dict, fuse-med-ml's NDict, tensordict and PyTorch's collate.
 
-Each figure is the median over rounds in which the candidates take turns, so that a busy machine slows all of them.
-Run it with `nox -s bench`; the last measured table is in docs/benchmarks.md.
+What calling a module through a dictionary costs is measured in bench_models.py.
+
+nox -s "bench(core)" -- [--rounds 31] [--quick]
 """
 
-import importlib.metadata
-import importlib.util
-import platform
+import argparse
 import statistics
-import subprocess
 import sys
-import timeit
-from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from tensordict import TensorDict
-from tensordict.nn import TensorDictModule
-from torch import nn
 from torch.utils.data import default_collate
 
 from fuse_core import NDict, collate
-from fuse_models import ModelWrapSeqToDict
+
+sys.path.insert(0, str(Path(__file__).parent))
+import measure
+from measure import Run, print_header, print_row
+
+PEERS = ("dict", "fuse-core", "fuse-med-ml", "tensordict")
+CALLS = {  # operations, and how often to call them in a turn
+    "leaf read": 200,
+    "leaf overwrite": 200,
+    "a function that reads one leaf": 5000,
+    "a function that overwrites one leaf": 5000,
+    "prefix read and one leaf": 500,
+    "`in`, a miss": 500,
+}
 
 
-def load_fuse_med_ml_ndict() -> type:
-    """The NDict of fuse-med-ml from its file, because importing its package imports everything that it depends on."""
-    path = importlib.metadata.distribution("fuse-med-ml").locate_file("fuse/utils/ndict.py")
-    spec = importlib.util.spec_from_file_location("fuse_med_ml_ndict", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.NDict
+def operations(container: Any, keys: list[Any], branch: str, rest: Any, absent: Any) -> dict[str, Run]:
+    """Each operation of `CALLS` on one container."""
+    last, value = keys[-1], torch.ones(4)
 
-
-FuseMedMLNDict = load_fuse_med_ml_ndict()
-ROUNDS = 31
-Case = dict[str, Callable[[], Any]]
-
-
-def microseconds(case: Case, number: int, per_call: int = 1) -> dict[str, float]:
-    """The median time of each candidate in microseconds, for one of the `per_call` operations in a call."""
-    for run in case.values():
-        run()
-    times: dict[str, list[float]] = {name: [] for name in case}
-    for _ in range(ROUNDS):
-        for name, run in case.items():
-            times[name].append(timeit.timeit(run, number=number) / number / per_call * 1e6)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def make_keys(count: int) -> list[str]:
-    """Keys three segments deep, as a batch has them."""
-    return [f"group{i % 5}.part{i % 7}.leaf{i}" for i in range(count)]
-
-
-def containers(count: int) -> tuple[list[str], dict[str, Any], NDict, Any, Any]:
-    """The same values in each kind of dictionary."""
-    keys = make_keys(count)
-    value = torch.zeros(4)
-    flat = dict.fromkeys(keys, value)
-    peer = FuseMedMLNDict(dict(flat))
-    tensors = TensorDict({}, batch_size=[])
-    for key in keys:
-        tensors[tuple(key.split("."))] = value
-    return keys, flat, NDict(flat), peer, tensors
-
-
-def read_leaf(flat: Any, keys: list[Any]) -> Callable[[], None]:
-    """Read every leaf once."""
-
-    def run() -> None:
+    def read_leaves() -> None:
         for key in keys:
-            flat[key]
+            container[key]
 
-    return run
-
-
-def write_leaf(flat: Any, keys: list[Any]) -> Callable[[], None]:
-    """Overwrite every leaf once."""
-    value = torch.ones(4)
-
-    def run() -> None:
+    def overwrite_leaves() -> None:
         for key in keys:
-            flat[key] = value
+            container[key] = value
 
-    return run
+    def read_leaf() -> None:
+        container[last]
+
+    def overwrite_leaf() -> None:
+        container[last] = value
+
+    def read_prefix_and_leaf() -> None:
+        container[branch][rest]
+
+    def miss() -> None:
+        absent in container  # noqa: B015
+
+    def miss_of_tensordict() -> None:
+        absent in container.keys(include_nested=True)  # noqa: B015
+
+    look_up = miss_of_tensordict if isinstance(container, TensorDict) else miss
+    runs = (read_leaves, overwrite_leaves, read_leaf, overwrite_leaf, read_prefix_and_leaf, look_up)
+    return dict(zip(CALLS, runs, strict=True))
 
 
-def one_call(flat: Any, key: Any, write: bool) -> Callable[[], None]:
-    """A function that reads or overwrites one leaf, as a component does."""
-    value = torch.ones(4)
-
-    def read() -> None:
-        flat[key]
-
-    def overwrite() -> None:
-        flat[key] = value
-
-    return overwrite if write else read
-
-
-def dictionary_cases(count: int) -> dict[str, dict[str, float]]:
-    """Reads, writes, views and misses at one size."""
-    keys, flat, nd, peer, tensors = containers(count)
+def dictionaries(count: int, rounds: int) -> None:
+    """Print reads, writes, views and misses of dictionaries with `count` leaves, three segments deep."""
+    keys = [f"group{i % 5}.part{i % 7}.leaf{i}" for i in range(count)]
     tuples = [tuple(key.split(".")) for key in keys]
-    last = keys[-1].split(".")
-    branch, rest = last[0], ".".join(last[1:])
-    everyone = {
-        "dict": (flat, keys),
-        "fuse-core": (nd, keys),
-        "fuse-med-ml": (peer, keys),
-        "tensordict": (tensors, tuples),
-    }
-
-    def cases(make: Callable[[Any, list[Any]], Callable[[], None]]) -> Case:
-        return {name: make(container, names) for name, (container, names) in everyone.items()}
-
-    return {
-        f"leaf read, {count} keys": microseconds(cases(read_leaf), 200, count),
-        f"leaf overwrite, {count} keys": microseconds(cases(write_leaf), 200, count),
-        f"a function that reads one leaf, {count} keys": microseconds(
-            cases(lambda flat, names: one_call(flat, names[-1], write=False)), 5000
-        ),
-        f"a function that overwrites one leaf, {count} keys": microseconds(
-            cases(lambda flat, names: one_call(flat, names[-1], write=True)), 5000
-        ),
-        f"prefix read and one leaf, {count} keys": microseconds(
-            {
-                "fuse-core": lambda: nd[branch][rest],
-                "fuse-med-ml": lambda: peer[branch][rest],
-                "tensordict": lambda: tensors[branch][tuple(last[1:])],
-            },
-            500,
-        ),
-        f"`in`, a miss, {count} keys": microseconds(
-            {
-                "dict": lambda: "model.absent" in flat,
-                "fuse-core": lambda: "model.absent" in nd,
-                "fuse-med-ml": lambda: "model.absent" in peer,
-                "tensordict": lambda: ("model", "absent") in tensors.keys(include_nested=True),
-            },
-            500,
-        ),
-    }
+    flat = dict.fromkeys(keys, torch.zeros(4))
+    ours, theirs = NDict(flat), measure.load_fuse_med_ml("fuse.utils.ndict").NDict(dict(flat))
+    tensors = TensorDict(dict(zip(tuples, flat.values(), strict=True)))
+    branch, rest = keys[-1].split(".", 1)
+    runs = [operations(one, keys, branch, rest, "model.absent") for one in (flat, ours, theirs)]
+    runs.append(operations(tensors, tuples, branch, tuples[-1][1:], ("model", "absent")))
+    for operation, calls in CALLS.items():
+        contestants = {peer: runs_of_peer[operation] for peer, runs_of_peer in zip(PEERS, runs, strict=True)}
+        if operation.startswith("prefix"):
+            del contestants["dict"]  # a flat dict has no branches
+        times = microseconds(contestants, rounds, calls)
+        per_call = count if operation in ("leaf read", "leaf overwrite") else 1
+        reference = times.get("dict", times["fuse-core"])
+        cells = [
+            f"{times[peer] / per_call:.3f} ({times[peer] / reference:.2f}x)" if peer in times else "-" for peer in PEERS
+        ]
+        print_row(f"{operation}, {count} keys", *cells)
 
 
-def collate_case() -> dict[str, float]:
-    """64 samples of 12 keys: images, vectors, numbers, as NDicts for ours and as flat dicts for PyTorch's."""
-    flat = [
+def microseconds(contestants: dict[str, Run], rounds: int, repeat: int) -> dict[str, float]:
+    """The median time of a call."""
+    seconds = measure.take_turns(contestants, rounds, repeat=repeat)
+    return {name: statistics.median(values) * 1e6 for name, values in seconds.items()}
+
+
+def collating(rounds: int) -> None:
+    """Print the time of collating 64 samples: NDicts for ours, flat dicts for PyTorch's."""
+    mixed = [
         {f"data.image{j}": torch.rand(1, 16, 16) for j in range(4)}
         | {f"data.array{j}": np.random.rand(8) for j in range(4)}
         | {f"data.number{j}": i * j for j in range(4)}
         for i in range(64)
     ]
-    nested = [NDict(sample) for sample in flat]
-    return microseconds({"fuse-core": lambda: collate(nested), "torch": lambda: default_collate(flat)}, 5)
+    tiny = [{f"data.value{j}": torch.rand(1) for j in range(40)} for _ in range(64)]
+    print_header("collate, 64 samples of", "fuse-core, µs", "default_collate, µs", "ours / theirs")
+    for name, flat in {"4 images, 4 arrays, 4 numbers": mixed, "40 tiny tensors": tiny}.items():
+        nested = [NDict(sample) for sample in flat]
+        both = {"ours": partial(collate, nested), "theirs": partial(default_collate, flat)}
+        ours, theirs = microseconds(both, rounds, 5).values()
+        print_row(name, f"{ours:.0f}", f"{theirs:.0f}", f"{ours / theirs:.2f}")
 
 
-def wrapper_case() -> dict[str, float]:
-    """What calling a module through a dictionary costs beyond calling it."""
-
-    class Nothing(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x
-
-    bare, x = Nothing(), torch.zeros(4)
-    ours = ModelWrapSeqToDict(model=bare, model_inputs=["data.x"], model_outputs=["model.y"])
-    theirs = TensorDictModule(bare, in_keys=[("data", "x")], out_keys=[("model", "y")])
-    _, _, nd, _, tensors = containers(35)
-    nd["data.x"] = tensors["data", "x"] = x
-    times = microseconds(
-        {"bare": lambda: bare(x), "fuse-models": lambda: ours(nd), "tensordict": lambda: theirs(tensors)}, 500
-    )
-    return {"fuse-models": times["fuse-models"] - times["bare"], "tensordict": times["tensordict"] - times["bare"]}
-
-
-def import_milliseconds() -> float:
-    """How much longer importing fuse_core takes than importing torch, in fresh processes."""
-    program = "import time; import torch; s = time.perf_counter(); import fuse_core; print(time.perf_counter() - s)"
-    command = [sys.executable, "-c", program]
-    return statistics.median(float(subprocess.check_output(command)) for _ in range(5)) * 1e3
-
-
-def row(name: str, times: dict[str, float], reference: str) -> str:
-    """A line of the table: the times, and each peer's as a multiple of the reference's."""
-    cells = [f"{times[peer]:.3f} ({times[peer] / times[reference]:.2f}x)" if peer in times else "-" for peer in PEERS]
-    return f"| {name} | " + " | ".join(cells) + " |"
-
-
-PEERS = ("dict", "fuse-core", "fuse-med-ml", "tensordict")
-
-
-def main() -> None:
+def main(arguments: argparse.Namespace) -> None:
     """Print the tables."""
-    torch.set_num_threads(1)
-    peers = ("torch", "fuse-med-ml", "tensordict")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in peers)
-    print(f"Python {platform.python_version()}, {versions}, {platform.machine()}, one thread\n")
-    print("Microseconds an operation; in brackets as a multiple of the dict's, or else of fuse-core's.\n")
-    print("| operation | " + " | ".join(PEERS) + " |")
-    print("|---" * (len(PEERS) + 1) + "|")
-    for count in (35, 200):
-        for name, times in dictionary_cases(count).items():
-            print(row(name, times, "dict" if "dict" in times else "fuse-core"))
-    ours, theirs = collate_case().values()
-    print(f"\n- collate, 64 samples of 12 keys: {ours:.0f} µs; torch's default_collate on flat dicts: {theirs:.0f} µs")
-    print(f"  ({ours / theirs:.2f}x)")
-    for name, added in wrapper_case().items():
-        print(f"- calling a module through {name} adds {added:.1f} µs")
-    print(f"- `import fuse_core` adds {import_milliseconds():.0f} ms to `import torch`")
+    measure.print_versions("fuse-med-ml", "tensordict")
+    print("\nMicroseconds an operation; in brackets as a multiple of the dict's, or else of fuse-core's.")
+    print_header("operation", *PEERS)
+    for count in (35, 200)[: 1 if arguments.quick else 2]:
+        dictionaries(count, arguments.rounds)
+    collating(arguments.rounds)
+    _, added = measure.import_milliseconds("fuse_core", after="torch")
+    print(f"\n`import fuse_core` adds {added:.0f} ms to `import torch`.")
 
 
 if __name__ == "__main__":
-    main()
+    main(measure.parse(measure.options_of(__doc__, rounds=31, threads=1)))
