@@ -9,7 +9,7 @@ from fuse_core import BACKBONE_FEATURES
 
 from .argument_checks import check_name
 from .conv_inputs import ConvInput, concatenate_channels, parse_conv_inputs, read_conv_inputs
-from .head_sequence import HeadSequence
+from .heads.sequence import HeadSequence
 
 BatchDict = TypeVar("BatchDict", bound=MutableMapping[str, Any])
 SplitLogic = Callable[[Mapping[str, Any], Sequence[nn.Module]], Sequence[Any]]

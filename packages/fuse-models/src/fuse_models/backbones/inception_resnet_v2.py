@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from .argument_checks import check_positive
-from .global_pooling import Pooling, check_pooling, global_pooling
-from .inception_layers import (
+from ..argument_checks import check_positive
+from ..layers.global_pooling import Pooling, check_pooling, global_pooling
+from ..layers.inception_layers import (
     Branches,
     ConvNormRelu,
     block8,
@@ -17,7 +17,7 @@ from .inception_layers import (
     mixed_6a,
     mixed_7a,
 )
-from .pretrained_weights import Weights, load_pretrained_weights
+from ..weights.pretrained_weights import Weights, load_pretrained_weights
 
 # What each logical unit is called in the state dict, what makes it, and how many channels it gives. Unit 0 is the stem.
 UNITS: tuple[tuple[str, Callable[[], nn.Module], int], ...] = (

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from .head_base import DeclaredInputs, Mode
-from .head_of_vectors import HeadOfVectors
+from .base import DeclaredInputs, Mode
+from .of_vectors import HeadOfVectors
 
 
 class Head1D(HeadOfVectors):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fuse_models import ModelWrapSeqToDict
-from fuse_models.same_architecture import architecture_difference
+from fuse_models.ensemble.same_architecture import architecture_difference
 
 
 def wrapped(scale=1.0, key="data.x"):

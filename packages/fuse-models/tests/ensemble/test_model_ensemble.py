@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from fuse_core import NDict, NestedKeyError, WiringError, check_wiring
-from fuse_models import ModelEnsemble, ModelMultiHead, ModelWrapSeqToDict, ensemble_members
+from fuse_models import ModelEnsemble, ModelMultiHead, ModelWrapSeqToDict
+from fuse_models.ensemble import members as ensemble_members
 
 KEY = "model.output.cls"
 

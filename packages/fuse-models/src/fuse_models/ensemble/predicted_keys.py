@@ -6,8 +6,8 @@ from torch import nn
 
 from fuse_core import logits_key, nearest_keys, output_key
 
+from ..declared_keys import is_provided
 from .combine_predictions import HOLDS, Holds
-from .declared_keys import is_provided
 
 
 def prediction_kinds(

@@ -6,11 +6,11 @@ from typing import Any, Self, TypeVar
 
 from torch import nn
 
+from ..declared_keys import keys_read_by_any
+from ..weights.trained_model import load_trained_model
 from .combine_predictions import AVERAGES, Average, Holds, average_predictions, majority_vote
-from .declared_keys import keys_read_by_any
-from .ensemble_members import EXECUTIONS, EnsembleMembers, Execution
-from .prediction_kinds import prediction_kinds
-from .trained_model import load_trained_model
+from .members import EXECUTIONS, EnsembleMembers, Execution
+from .predicted_keys import prediction_kinds
 
 BatchDict = TypeVar("BatchDict", bound=MutableMapping[str, Any])
 

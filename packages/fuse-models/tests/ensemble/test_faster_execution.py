@@ -3,8 +3,8 @@ import time
 import pytest
 import torch
 
-from fuse_models import faster_execution
-from fuse_models.faster_execution import is_faster
+from fuse_models.ensemble import faster_execution
+from fuse_models.ensemble.faster_execution import is_faster
 
 CPU = torch.device("cpu")
 

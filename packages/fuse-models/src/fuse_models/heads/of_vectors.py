@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from .argument_checks import check_all_positive, check_module_or_none, check_positive, check_rate
-from .conv_inputs import concatenate_channels, read_conv_inputs
-from .global_pooling import Pooling, global_pooling
-from .head_base import BatchDict, DeclaredInputs, HeadBase, Mode, total_size
-from .perceptron_layers import perceptron_layers
+from ..argument_checks import check_all_positive, check_module_or_none, check_positive, check_rate
+from ..conv_inputs import concatenate_channels, read_conv_inputs
+from ..layers.global_pooling import Pooling, global_pooling
+from ..layers.perceptron_layers import perceptron_layers
+from .base import BatchDict, DeclaredInputs, HeadBase, Mode, total_size
 
 
 class HeadOfVectors(HeadBase):

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .load_state_dict_file import PickledObjectsError, load_state_dict_file, state_dict_in
+from .state_dict_file import PickledObjectsError, load_state_dict_file, state_dict_in
 
 PREFIXES = ("", "model.", "_model.", "module.")
 """What may stand before the model's names: nothing; the model's name in a LightningModule, here and in FuseMedML; what

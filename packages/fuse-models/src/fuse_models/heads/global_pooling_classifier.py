@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from .global_pooling import Pooling, check_pooling
-from .head_base import DeclaredInputs, Mode
-from .head_of_vectors import HeadOfVectors
+from ..layers.global_pooling import Pooling, check_pooling
+from .base import DeclaredInputs, Mode
+from .of_vectors import HeadOfVectors
 
 
 class HeadGlobalPoolingClassifier(HeadOfVectors):

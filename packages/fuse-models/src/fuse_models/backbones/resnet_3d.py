@@ -5,10 +5,10 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from .argument_checks import check_all_positive, check_positive
-from .global_pooling import Pooling, check_pooling, global_pooling
-from .pretrained_weights import Weights, load_pretrained_weights
-from .residual_layers import initialise, residual_stage
+from ..argument_checks import check_all_positive, check_positive
+from ..layers.global_pooling import Pooling, check_pooling, global_pooling
+from ..layers.residual_layers import initialise, residual_stage
+from ..weights.pretrained_weights import Weights, load_pretrained_weights
 
 Triple = tuple[int, int, int]
 

@@ -6,10 +6,10 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .argument_checks import check_all_positive, check_module_or_none, check_positive, check_rate
-from .conv_inputs import concatenate_channels, read_conv_inputs
-from .head_base import BatchDict, DeclaredInputs, HeadBase, total_size
-from .perceptron_layers import perceptron_layers
+from ..argument_checks import check_all_positive, check_module_or_none, check_positive, check_rate
+from ..conv_inputs import concatenate_channels, read_conv_inputs
+from ..layers.perceptron_layers import perceptron_layers
+from .base import BatchDict, DeclaredInputs, HeadBase, total_size
 
 MAX_POOLINGS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fuse_models.combine_predictions import average_predictions, majority_vote
+from fuse_models.ensemble.combine_predictions import average_predictions, majority_vote
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from .argument_checks import check_all_positive, check_positive, check_rate
-from .perceptron_layers import perceptron_layers
+from ..argument_checks import check_all_positive, check_positive, check_rate
+from ..layers.perceptron_layers import perceptron_layers
 
 
 class BackboneMultilayerPerceptron(nn.Module):

@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from .argument_checks import check_positive
-from .global_pooling import Pooling, check_pooling, global_pooling
-from .pretrained_weights import Weights, load_pretrained_weights
-from .residual_layers import expansion, initialise, residual_stage
+from ..argument_checks import check_positive
+from ..layers.global_pooling import Pooling, check_pooling, global_pooling
+from ..layers.residual_layers import expansion, initialise, residual_stage
+from ..weights.pretrained_weights import Weights, load_pretrained_weights
 
 DEPTHS: dict[str, tuple[bool, tuple[int, int, int, int]]] = {
     "resnet18": (False, (2, 2, 2, 2)),

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from fuse_core import logits_key, output_key, read_key
 
-from .argument_checks import check_name
-from .conv_inputs import concatenate_channels, found, parse_conv_inputs
+from ..argument_checks import check_name
+from ..conv_inputs import concatenate_channels, found, parse_conv_inputs
 
 Mode = Literal["classification", "regression"]
 DeclaredInputs = Sequence[tuple[str, int]]

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from .load_state_dict_file import load_state_dict_file
+from .state_dict_file import load_state_dict_file
 
 
 @runtime_checkable

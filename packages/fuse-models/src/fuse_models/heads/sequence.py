@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from .declared_keys import are_declared, keys_in_turn
+from ..declared_keys import are_declared, keys_in_turn
 
 Keys = tuple[str, ...]
 BatchDict = TypeVar("BatchDict", bound=MutableMapping[str, Any])
