@@ -7,9 +7,7 @@ from .backbones.resnet import BackboneResnet
 from .backbones.resnet_3d import BackboneResnet3D
 from .ensemble.model_ensemble import ModelEnsemble
 from .heads.dense_segmentation import HeadDenseSegmentation
-from .heads.global_pooling_classifier import HeadGlobalPoolingClassifier
-from .heads.head_1d import Head1D
-from .heads.head_3d import Head3D
+from .heads.of_vectors import Head1D, Head3D, HeadGlobalPoolingClassifier
 from .model_multi_head import ModelMultiHead
 from .model_multistream import ModelMultistream
 from .model_siamese import ModelSiamese
@@ -35,3 +33,7 @@ __all__ = [
     "__version__",
     "load_state_dict_file",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,1 +1,1 @@
-"""Heads: what turns features into predictions."""
+"""Heads: modules that turn features into predictions."""

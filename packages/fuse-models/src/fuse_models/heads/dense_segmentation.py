@@ -2,38 +2,39 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..argument_checks import check_all_positive, check_module_or_none, check_positive, check_rate
-from ..conv_inputs import concatenate_channels, read_conv_inputs
+from ..conv_inputs import BatchDict, concatenate_channels, is_symbolic, read_conv_inputs
 from ..layers.perceptron_layers import perceptron_layers
-from .base import BatchDict, DeclaredInputs, HeadBase, total_size
+from .base import DeclaredInputs, HeadBase, total_size
 
 MAX_POOLINGS = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
 
 class HeadDenseSegmentation(HeadBase):
-    """Classifies each location of feature maps of images or volumes; their rank need not be told.
+    """Classifies each location of feature maps of images or volumes, of any spatial rank from 1 to 3.
 
     The layers are convolutions of kernel 1. They write `model.logits.<head_name>` and, after a softmax over the
     classes, `model.output.<head_name>`, both `(batch, num_classes, *spatial)`.
 
     Args:
-        head_name: the last part of the keys that are written.
+        head_name: the last part of the written keys.
         conv_inputs: `(key, channels)` of each feature map, `(batch, channels, *spatial)`, concatenated on the channel
             axis.
         num_classes: the number of classes.
-        post_concat_inputs: `(key, size)` of vectors, `(batch, size)`, that are given to every location beside its
-            features. They are converted to the precision of the head's weights.
-        maxpool_kernel: of a max pooling that makes the feature maps smaller first, a number for all axes or one for
-            each; None for none.
+        post_concat_inputs: `(key, size)` of vectors, `(batch, size)`, that are appended to the features of every
+            location. They are converted to the precision of the head's weights.
+        maxpool_kernel: kernel size of a max pooling of the feature maps before the layers, one number for all axes or
+            one for each; None for no pooling.
         layers_description: the sizes of the hidden layers; empty for a linear head.
-        dropout_rate: of the dropout after each hidden layer.
+        dropout_rate: dropout rate after each hidden layer.
         shared_classifier_head: a module `(batch, features, *spatial)` to `(batch, num_classes, *spatial)` in place of
-            the hidden and output layers, which other heads may use too; `num_classes`, `layers_description` and
-            `dropout_rate` are its own business then.
+            the hidden and output layers, which other heads may use too. `num_classes`, `layers_description` and
+            `dropout_rate` are then not used.
 
     Raises:
         NestedKeyError: the batch_dict lacks an input.
@@ -52,6 +53,8 @@ class HeadDenseSegmentation(HeadBase):
         torch.Size([2, 2, 3, 8, 8])
     """
 
+    vectors_argument = "post_concat_inputs"
+
     def __init__(
         self,
         head_name: str = "head_0",
@@ -65,16 +68,10 @@ class HeadDenseSegmentation(HeadBase):
     ) -> None:
         if not conv_inputs:
             raise ValueError(
-                f"HeadDenseSegmentation {head_name!r} has no feature map to classify the locations of. Give "
+                f"HeadDenseSegmentation {head_name!r} has no feature map to classify. Give "
                 f"conv_inputs=[(key, channels)]."
             )
-        super().__init__(
-            head_name=head_name,
-            mode="classification",
-            conv_inputs=conv_inputs,
-            vector_inputs=post_concat_inputs,
-            vectors_argument="post_concat_inputs",
-        )
+        super().__init__(head_name, "classification", conv_inputs, vector_inputs=post_concat_inputs)
         check_positive(num_classes, "HeadDenseSegmentation(num_classes=)")
         check_all_positive(layers_description, "HeadDenseSegmentation(layers_description=)")
         check_rate(dropout_rate, "HeadDenseSegmentation(dropout_rate=)")
@@ -94,6 +91,8 @@ class HeadDenseSegmentation(HeadBase):
         """The same batch_dict with the scores of each location written to it."""
         maps = read_conv_inputs(batch_dict, self.conv_inputs, self._reader)
         features = concatenate_channels(maps, (key for key, _ in self.conv_inputs), self._reader)
+        if is_symbolic(features) and not self.vector_inputs and self.maxpool_kernel is None:
+            return self.write_scores(batch_dict, self.classifier(features))
         rank = features.ndim - 2
         kernel = self.maxpool_kernel
         if rank not in MAX_POOLINGS or (isinstance(kernel, tuple) and len(kernel) != rank):
@@ -113,21 +112,16 @@ class HeadDenseSegmentation(HeadBase):
 
 
 class _LocationClassifier(nn.Module):
-    """A perceptron for each location of a map of any spatial rank."""
+    """A perceptron over the channels of each location."""
 
-    def __init__(
-        self, in_channels: int, layers_description: Sequence[int], num_classes: int, dropout_rate: float
-    ) -> None:
+    def __init__(self, in_channels: int, hidden: Sequence[int], num_classes: int, dropout_rate: float) -> None:
         super().__init__()
+        pointwise = partial(nn.Conv1d, kernel_size=1)
         self.layers = perceptron_layers(
-            in_channels,
-            layers_description,
-            num_classes,
-            dropout_rate=dropout_rate,
-            pointwise=partial(nn.Conv1d, kernel_size=1),
+            in_channels, hidden, num_classes, dropout_rate=dropout_rate, pointwise=pointwise
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, in_channels, *spatial)` to `(batch, num_classes, *spatial)`."""
-        scores: Tensor = self.layers(x.flatten(start_dim=2))  # for a kernel of 1, locations have no neighbours
-        return scores.reshape(*scores.shape[:2], *x.shape[2:])
+        scores: Any = self.layers(x.flatten(start_dim=2))  # with a kernel of 1, locations have no neighbours
+        return cast(Tensor, scores.unflatten(2, x.shape[2:]))

@@ -1,16 +1,16 @@
 """The heads of a multi-part model, which run one after another."""
 
 from collections import Counter
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, Self
 
 from torch import nn
 
+from ..conv_inputs import BatchDict
 from ..declared_keys import are_declared, keys_in_turn
 
 Keys = tuple[str, ...]
-BatchDict = TypeVar("BatchDict", bound=MutableMapping[str, Any])
 
 
 class HeadSequence(nn.ModuleList):
@@ -18,7 +18,7 @@ class HeadSequence(nn.ModuleList):
 
     Args:
         heads: the modules, in the order in which they run; a head may read what one before it wrote.
-        owner: the model that they belong to, for the messages.
+        owner: the model that they belong to, for error messages.
 
     Raises:
         TypeError: `heads` is no sequence of modules, or a head does not return the batch_dict.
@@ -29,15 +29,39 @@ class HeadSequence(nn.ModuleList):
         is_sequence = isinstance(heads, Iterable) and not isinstance(heads, (str, nn.ModuleDict))
         if not is_sequence or not all(isinstance(head, nn.Module) for head in heads):
             raise TypeError(f"{owner}(heads=) takes a sequence of modules, got {heads!r}. For one head, use [head].")
-        super().__init__(heads)
+        super().__init__()
         self._owner = owner
-        written = Counter(key for head in self for key in getattr(head, "writes", None) or ())
+        self.extend(heads)
+
+    def append(self, module: nn.Module) -> Self:
+        """Add a head, which must write keys of its own."""
+        return self.extend([module])
+
+    def extend(self, modules: Iterable[nn.Module]) -> Self:
+        """Add heads, which must write keys of their own."""
+        added = list(modules)
+        self._check_keys([*self, *added])
+        return super().extend(added)
+
+    def insert(self, index: int, module: nn.Module) -> None:
+        """Add a head before the one at `index`."""
+        self._check_keys([*self, module])
+        super().insert(index, module)
+
+    def __setitem__(self, index: int, module: nn.Module) -> None:
+        others = list(self)
+        others[index] = module
+        self._check_keys(others)
+        super().__setitem__(index, module)
+
+    def _check_keys(self, heads: Sequence[nn.Module]) -> None:
+        written = Counter(key for head in heads for key in getattr(head, "writes", None) or ())
         for key, count in written.items():
             if count > 1:
-                raise ValueError(f"{owner}: {count} heads write {key!r}. Give each head a name of its own.")
+                raise ValueError(f"{self._owner}: {count} heads write {key!r}. Give each head a name of its own.")
 
     def forward(self, batch_dict: BatchDict) -> BatchDict:
-        """What the last head returned."""
+        """The batch_dict that the last head returned."""
         for head in self:
             batch_dict = head(batch_dict)
             if batch_dict is None:
@@ -47,12 +71,13 @@ class HeadSequence(nn.ModuleList):
                 )
         return batch_dict
 
-    def keys_behind(self, reads: Keys, writes: Keys) -> tuple[Keys | None, Keys | None]:
-        """What a model reads and writes that reads `reads`, writes `writes` and then runs the heads.
+    def keys_with(self, reads: Keys, writes: Keys) -> tuple[Keys | None, Keys | None]:
+        """Keys read and written by a model that reads `reads`, writes `writes` and then runs these heads.
 
         None where a head declares no keys: what such a head reads and writes is not known, so that the wiring check
-        must pass the model over, as it would the head.
+        must pass over the model too.
         """
         if not all(are_declared(head) for head in self):
             return None, None
-        return keys_in_turn([SimpleNamespace(reads=reads, writes=writes), *self])
+        own: Any = SimpleNamespace(reads=reads, writes=writes)
+        return keys_in_turn([own, *self])

@@ -4,6 +4,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from ..argument_checks import check_option
+
 Pooling = Literal["avg", "max"]
 
 
@@ -22,15 +24,12 @@ def global_pooling(feature_map: Tensor, pooling: Pooling) -> Tensor:
         >>> global_pooling(torch.arange(8.0).reshape(1, 2, 2, 2), "max")
         tensor([[3., 7.]])
     """
-    if feature_map.ndim == 2:
-        return feature_map
-    # amax, not a pooling layer: any rank, and its gradient on CUDA does not depend on the order of additions.
-    locations = feature_map.flatten(start_dim=2)
+    # The added axis makes a vector a map of one location, without a branch on the rank, which fx could not trace.
+    # amax, not a pooling layer: it takes any rank, and its gradient on CUDA does not depend on the order of additions.
+    locations = feature_map[..., None].flatten(start_dim=2)
     return locations.mean(dim=2) if pooling == "avg" else locations.amax(dim=2)
 
 
 def check_pooling(pooling: object, where: str, *, required: bool = False) -> None:
     """Raises `ValueError` unless `pooling` is `"avg"`, `"max"` or, unless `required`, None."""
-    allowed: tuple[object, ...] = ("avg", "max") if required else (None, "avg", "max")
-    if pooling not in allowed:
-        raise ValueError(f"{where} takes one of {', '.join(map(repr, allowed))}, got {pooling!r}.")
+    check_option(pooling, ("avg", "max") if required else (None, "avg", "max"), where)

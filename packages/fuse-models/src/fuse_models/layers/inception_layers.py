@@ -28,7 +28,7 @@ class ConvNormRelu(nn.Module):
 
 
 class Branches(nn.Module):
-    """Branches over the same input, concatenated on the channel axis, called `branch0`, `branch1` and so on."""
+    """Branches over the same input, concatenated on the channel axis, named `branch0`, `branch1` and so on."""
 
     def __init__(self, *branches: nn.Module) -> None:
         super().__init__()
@@ -45,10 +45,10 @@ class ResidualBranches(Branches):
     """`relu(x + scale * conv2d(branches(x)))`.
 
     Args:
-        branches: that give `mixed_channels` together.
-        mixed_channels: what `conv2d` takes.
-        channels: of the input and the output.
-        scale: of the residual, well below 1, which keeps deep networks of such blocks stable.
+        branches: the branches; together they have `mixed_channels` output channels.
+        mixed_channels: input channels of `conv2d`.
+        channels: channels of the block's input and output.
+        scale: scale of the residual; values well below 1 keep deep networks of such blocks stable.
         activation: False for no ReLU at the end.
     """
 
@@ -66,46 +66,46 @@ class ResidualBranches(Branches):
         return result
 
 
+Kernel = int | tuple[int, int]
+
+
+def branch(in_channels: int, *layers: tuple[int, Kernel] | tuple[int, Kernel, int]) -> nn.Module:
+    """Convolutions in a row, each given as (channels, kernel) or (channels, kernel, stride).
+
+    Those of stride 1 keep the size of the map, those of stride 2 have no padding.
+    """
+    modules = []
+    for channels, kernel, *stride in layers:
+        padding = 0 if stride else kernel // 2 if isinstance(kernel, int) else (kernel[0] // 2, kernel[1] // 2)
+        modules.append(ConvNormRelu(in_channels, channels, kernel, stride=stride[0] if stride else 1, padding=padding))
+        in_channels = channels
+    return modules[0] if len(modules) == 1 else nn.Sequential(*modules)
+
+
 def mixed_5b() -> Branches:
     """192 to 320 channels."""
     return Branches(
-        ConvNormRelu(192, 96, 1),
-        nn.Sequential(ConvNormRelu(192, 48, 1), ConvNormRelu(48, 64, 5, padding=2)),
-        nn.Sequential(ConvNormRelu(192, 64, 1), ConvNormRelu(64, 96, 3, padding=1), ConvNormRelu(96, 96, 3, padding=1)),
-        nn.Sequential(nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False), ConvNormRelu(192, 64, 1)),
+        branch(192, (96, 1)),
+        branch(192, (48, 1), (64, 5)),
+        branch(192, (64, 1), (96, 3), (96, 3)),
+        nn.Sequential(nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False), branch(192, (64, 1))),
     )
 
 
 def block35() -> ResidualBranches:
     """320 channels, named for the 35 x 35 locations of its original input."""
-    return ResidualBranches(
-        ConvNormRelu(320, 32, 1),
-        nn.Sequential(ConvNormRelu(320, 32, 1), ConvNormRelu(32, 32, 3, padding=1)),
-        nn.Sequential(ConvNormRelu(320, 32, 1), ConvNormRelu(32, 48, 3, padding=1), ConvNormRelu(48, 64, 3, padding=1)),
-        mixed_channels=128,
-        channels=320,
-        scale=0.17,
-    )
+    branches = branch(320, (32, 1)), branch(320, (32, 1), (32, 3)), branch(320, (32, 1), (48, 3), (64, 3))
+    return ResidualBranches(*branches, mixed_channels=128, channels=320, scale=0.17)
 
 
 def mixed_6a() -> Branches:
     """320 to 1088 channels at half the resolution."""
-    return Branches(
-        ConvNormRelu(320, 384, 3, stride=2),
-        nn.Sequential(
-            ConvNormRelu(320, 256, 1), ConvNormRelu(256, 256, 3, padding=1), ConvNormRelu(256, 384, 3, stride=2)
-        ),
-        nn.MaxPool2d(3, stride=2),
-    )
+    return Branches(branch(320, (384, 3, 2)), branch(320, (256, 1), (256, 3), (384, 3, 2)), nn.MaxPool2d(3, stride=2))
 
 
 def block17_branches() -> tuple[nn.Module, nn.Module]:
-    """1088 to 384 channels: what a network cut to 384 channels within its last such block ends with."""
-    return ConvNormRelu(1088, 192, 1), nn.Sequential(
-        ConvNormRelu(1088, 128, 1),
-        ConvNormRelu(128, 160, (1, 7), padding=(0, 3)),
-        ConvNormRelu(160, 192, (7, 1), padding=(3, 0)),
-    )
+    """1088 to 384 channels: the last layers of a network that is cut to 384 channels in its last such block."""
+    return branch(1088, (192, 1)), branch(1088, (128, 1), (160, (1, 7)), (192, (7, 1)))
 
 
 def block17(*, activation: bool = True) -> ResidualBranches:
@@ -116,26 +116,14 @@ def block17(*, activation: bool = True) -> ResidualBranches:
 def mixed_7a() -> Branches:
     """1088 to 2080 channels at half the resolution."""
     return Branches(
-        nn.Sequential(ConvNormRelu(1088, 256, 1), ConvNormRelu(256, 384, 3, stride=2)),
-        nn.Sequential(ConvNormRelu(1088, 256, 1), ConvNormRelu(256, 288, 3, stride=2)),
-        nn.Sequential(
-            ConvNormRelu(1088, 256, 1), ConvNormRelu(256, 288, 3, padding=1), ConvNormRelu(288, 320, 3, stride=2)
-        ),
+        branch(1088, (256, 1), (384, 3, 2)),
+        branch(1088, (256, 1), (288, 3, 2)),
+        branch(1088, (256, 1), (288, 3), (320, 3, 2)),
         nn.MaxPool2d(3, stride=2),
     )
 
 
 def block8(*, scale: float, activation: bool = True) -> ResidualBranches:
     """2080 channels."""
-    return ResidualBranches(
-        ConvNormRelu(2080, 192, 1),
-        nn.Sequential(
-            ConvNormRelu(2080, 192, 1),
-            ConvNormRelu(192, 224, (1, 3), padding=(0, 1)),
-            ConvNormRelu(224, 256, (3, 1), padding=(1, 0)),
-        ),
-        mixed_channels=448,
-        channels=2080,
-        scale=scale,
-        activation=activation,
-    )
+    branches = branch(2080, (192, 1)), branch(2080, (192, 1), (224, (1, 3)), (256, (3, 1)))
+    return ResidualBranches(*branches, mixed_channels=448, channels=2080, scale=scale, activation=activation)

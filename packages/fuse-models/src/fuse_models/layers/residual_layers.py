@@ -18,16 +18,16 @@ class ResidualBlock(nn.Module):
 
     Args:
         rank: 2 for images, 3 for volumes.
-        in_channels: of the input.
-        channels: of the inner convolutions.
-        stride: of the block, in each axis.
-        bottleneck: whether it is a bottleneck block.
+        in_channels: channels of the input.
+        channels: channels of the inner convolutions.
+        stride: stride of the block in each axis.
+        bottleneck: whether this is a bottleneck block.
     """
 
     def __init__(self, rank: int, in_channels: int, channels: int, stride: int, bottleneck: bool) -> None:
         super().__init__()
         kernels = (1, 3, 1) if bottleneck else (3, 3)
-        sizes = [in_channels, *[channels] * (len(kernels) - 1), channels * expansion(bottleneck)]
+        sizes = [in_channels, *[channels] * (len(kernels) - 1), channels * (4 if bottleneck else 1)]
         strides = [stride if i == kernels.index(3) else 1 for i in range(len(kernels))]
         order: list[str] = []
         self.relu = nn.ReLU(inplace=True)
@@ -61,20 +61,13 @@ def residual_stage(
     rank: int, in_channels: int, channels: int, blocks: int, stride: int, bottleneck: bool
 ) -> nn.Sequential:
     """A stage of the network: `blocks` blocks, of which the first has the stride."""
-    out_channels = channels * expansion(bottleneck)
     first = ResidualBlock(rank, in_channels, channels, stride, bottleneck)
-    return nn.Sequential(
-        first, *(ResidualBlock(rank, out_channels, channels, 1, bottleneck) for _ in range(blocks - 1))
-    )
-
-
-def expansion(bottleneck: bool) -> int:
-    """How many times the inner channels a block gives."""
-    return 4 if bottleneck else 1
+    out_channels = channels * (4 if bottleneck else 1)
+    return nn.Sequential(first, *[ResidualBlock(rank, out_channels, channels, 1, bottleneck) for _ in range(1, blocks)])
 
 
 def initialise(network: nn.Module) -> None:
-    """Convolutions as in He et al., Delving Deep into Rectifiers (2015), preserving the gradients' variance."""
+    """Initialise convolutions as in He et al., Delving Deep into Rectifiers (2015), with the mode "fan out"."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
