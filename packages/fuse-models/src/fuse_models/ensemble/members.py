@@ -5,21 +5,14 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
 
 from fuse_core import NDict, read_key
 
-from .faster_execution import is_faster
 from .same_architecture import architecture_difference
-from .stacked_members import can_be_stacked, run_stacked
 
-Execution = Literal["auto", "sequential", "vmap"]
+Execution = Literal["sequential", "vmap"]
 EXECUTIONS: tuple[str, ...] = get_args(Execution)
-
-MOST_INPUT = 2**18
-"""Elements of a batch beyond which vectorising gains nothing, but multiplies the memory of the activations."""
-
-MOST_WEIGHTS = 2**20
-"""Elements of a member's parameters beyond which stacking them costs more than vectorising gains."""
 
 
 class EnsembleMembers(nn.ModuleList):
@@ -29,41 +22,33 @@ class EnsembleMembers(nn.ModuleList):
         members: the modules.
         prediction_keys: the keys of the predictions.
         execution: see `ModelEnsemble`.
-
-    Raises:
-        ValueError: `execution="vmap"`, and the architectures differ.
     """
 
     def __init__(
         self,
         members: Sequence[nn.Module],
-        prediction_keys: Sequence[str] = (),  # the defaults are for slices, which PyTorch makes from modules alone
+        prediction_keys: Sequence[str] = (),  # slices are made by PyTorch, from modules alone
         execution: Execution = "sequential",
     ) -> None:
         super().__init__(members)
         self.prediction_keys = tuple(prediction_keys)
         self.execution = execution
-        self._has_one_architecture = len(members) > 1 and self._architectures_are_equal()
-        self._is_small = sum(weight.numel() for member in members[:1] for weight in member.parameters()) <= MOST_WEIGHTS
-        self._vectorised_is_faster: dict[Any, bool] = {}
 
-    def _architectures_are_equal(self) -> bool:
+    def check_one_architecture(self) -> None:
+        """Raises `ValueError` unless the members differ in the values of their weights only."""
         for i, member in enumerate(self):
             difference = architecture_difference(self[0], member)
             if difference is not None:
-                if self.execution == "vmap":
-                    raise ValueError(
-                        f"ModelEnsemble(execution='vmap') needs models of one architecture, but models 0 and {i} "
-                        f"differ in {difference}. Use execution='auto'."
-                    )
-                return False
-        return True
+                raise ValueError(
+                    f"ModelEnsemble(execution='vmap') needs models of one architecture, but models 0 and {i} differ in "
+                    f"{difference}. Use execution='sequential'."
+                )
 
     def forward(self, batch_dict: Mapping[str, Any]) -> list[Tensor]:
         """For each prediction key the members' predictions, stacked on a new first axis."""
-        return self._vectorised(batch_dict) if self._vectorises(batch_dict) else self._one_by_one(batch_dict)
-
-    def _one_by_one(self, batch_dict: Mapping[str, Any]) -> list[Tensor]:
+        if self.execution == "vmap" and _can_be_vectorised(self):
+            self.check_one_architecture()  # in each call, because members may be changed or replaced at any time
+            return list(run_stacked(self, lambda member: self._predict(member, batch_dict, "a model")))
         by_member = [self._predict(member, batch_dict, f"model {i}") for i, member in enumerate(self)]
         by_key = list(zip(*by_member, strict=True))
         for key, predictions in zip(self.prediction_keys, by_key, strict=True):
@@ -71,11 +56,6 @@ class EnsembleMembers(nn.ModuleList):
                 shapes = ", ".join(str(tuple(prediction.shape)) for prediction in predictions)
                 raise ValueError(f"ModelEnsemble needs predictions of one shape, but those for {key!r} have {shapes}.")
         return [torch.stack(predictions) for predictions in by_key]
-
-    def _vectorised(self, batch_dict: Mapping[str, Any]) -> list[Tensor]:
-        # "auto" leaves members that draw random numbers alone: what they draw would depend on which way was faster.
-        randomness: Literal["different", "error"] = "different" if self.execution == "vmap" else "error"
-        return list(run_stacked(self, lambda member: self._predict(member, batch_dict, "a model"), randomness))
 
     def _predict(self, member: Callable[..., Any], batch_dict: Mapping[str, Any], name: str) -> tuple[Tensor, ...]:
         result = member(_own_copy(batch_dict))
@@ -85,39 +65,70 @@ class EnsembleMembers(nn.ModuleList):
             if not isinstance(prediction, Tensor) or not prediction.is_floating_point():
                 kind = f"{prediction.dtype}" if isinstance(prediction, Tensor) else type(prediction).__name__
                 raise TypeError(
-                    f"ModelEnsemble averages floating-point tensors, but {name} wrote {kind} to {key!r}. Take the key "
+                    f"ModelEnsemble averages floating-point tensors, but {name} wrote {kind} to {key!r}. Use the key "
                     f"of its probabilities or logits."
                 )
             predictions.append(prediction)
         return tuple(predictions)
 
-    def _vectorises(self, batch_dict: Mapping[str, Any]) -> bool:
-        if self.execution == "sequential" or not self._has_one_architecture:
-            return False
-        if self.execution == "vmap":
-            return can_be_stacked(self)
-        if torch.compiler.is_compiling() or torch.are_deterministic_algorithms_enabled() or not self._is_small:
-            return False
-        tensors = [value for value in batch_dict.values() if isinstance(value, Tensor)]
-        if not tensors or sum(tensor.numel() for tensor in tensors) > MOST_INPUT:
-            return False
-        largest = max(tensors, key=Tensor.numel)
-        # Lengths as powers of two, so that inputs of ever new shapes do not ask for ever new measurements.
-        device = next((weight.device for weight in self.parameters()), largest.device)
-        if torch.is_autocast_enabled(device.type):
-            return False
-        case = (device, torch.is_grad_enabled(), *(length.bit_length() for length in largest.shape))
-        if not self._vectorised_is_faster.get(case, True) or not can_be_stacked(self):
-            return False
-        if case not in self._vectorised_is_faster:
-            self._vectorised_is_faster[case] = is_faster(
-                lambda: self._vectorised(batch_dict), lambda: self._one_by_one(batch_dict), device
-            )
-        return self._vectorised_is_faster[case]
-
 
 def _own_copy(batch_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """The batch_dict with the same values, to which keys can be added without anyone else's seeing them."""
+    """A copy that holds the same values. Keys added to it are not seen by the other members."""
     if isinstance(batch_dict, NDict):
         return batch_dict.copy()
     return {key: _own_copy(value) if isinstance(value, Mapping) else value for key, value in batch_dict.items()}
+
+
+def _can_be_vectorised(members: nn.ModuleList) -> bool:
+    """Whether members of one architecture do the same in a pass over their stacked weights.
+
+    They do not in training mode, in which layers write to buffers, nor with hooks, which would see the tensors of all
+    members at once. Compilers and exporters trace the members one after another, so that each member's own attributes
+    are in the graph. Members without weights have nothing to stack.
+    """
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or not _weights(members[0]):
+        return False
+    return not any(
+        module.training
+        or module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        for module in members.modules()
+        if module is not members
+    )
+
+
+def run_stacked(members: nn.ModuleList, run: Callable[[Callable[..., Any]], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """The results of `run(member)` for each member, stacked on a new first axis.
+
+    The weights are stacked in each call, so that they are the members' current ones, and gradients reach the members.
+    `torch.func.stack_module_state` would detach them. Members that draw random numbers each draw their own.
+
+    Args:
+        members: modules of the same architecture.
+        run: calls the function it is given, which stands for a member, and returns tensors.
+    """
+    states = [_weights(member) for member in members]
+    stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
+
+    def run_one(state: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        return run(lambda *args: functional_call(members[0], state, args, tie_weights=False))
+
+    results: tuple[Tensor, ...] = vmap(run_one, randomness="different")(stacked)
+    return results
+
+
+def _weights(member: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, under one name for each place that holds them.
+
+    A module that others share is named once; a parameter that two modules hold is named twice. With
+    `functional_call(tie_weights=True)` the stacked tensors would stay in a shared module.
+    """
+    return {
+        f"{path}.{name}" if path else name: tensor
+        for path, module in member.named_modules()
+        for named in (module._parameters, module._buffers)
+        for name, tensor in named.items()
+        if tensor is not None
+    }

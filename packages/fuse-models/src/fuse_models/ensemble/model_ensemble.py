@@ -1,18 +1,18 @@
 """Several models over the same batch_dict, and what they predict together."""
 
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 from torch import nn
 
+from ..argument_checks import check_option
+from ..conv_inputs import BatchDict
 from ..declared_keys import keys_read_by_any
 from ..weights.trained_model import load_trained_model
 from .combine_predictions import AVERAGES, Average, Holds, average_predictions, majority_vote
 from .members import EXECUTIONS, EnsembleMembers, Execution
-from .predicted_keys import prediction_kinds
-
-BatchDict = TypeVar("BatchDict", bound=MutableMapping[str, Any])
+from .predicted_keys import predicted_keys
 
 
 class ModelEnsemble(nn.Module):
@@ -27,45 +27,39 @@ class ModelEnsemble(nn.Module):
     - `K_ensemble_std`, the standard deviation of K over the models: sqrt(mean_i (K_i - mean K)^2), divided by the
       number of models, not one less, so that a single model has 0. It is of K's own values whatever is averaged.
 
-    Each model is given a copy of the batch_dict of its own, and sees nothing that another wrote. Apart from the keys
-    above the batch_dict stays as it was.
+    Each model gets its own copy of the batch_dict and does not see what the others write. The batch_dict keeps all its
+    values; only the keys above are added.
 
-    **Execution.** Models that have the same architecture at construction can run, in eval mode, in one vectorised pass
-    over their stacked parameters (`torch.func.vmap`), with results equal up to rounding.
-
-    - `"sequential"` runs them one after another. Models that keep something from a forward, such as attention maps as
-      an attribute, need it: the vectorised pass keeps nothing that can be used.
-    - `"vmap"` runs the vectorised pass, but one after another in training mode and where a module has a hook. Under
-      autocast it may give float32 where a model alone gives half precision.
-    - `"auto"` does what is faster: at the first forward with inputs of about some size it times both, and keeps to the
-      faster for inputs of that size. It does not try where vectorising cannot gain but would need as many times the
-      memory: with more than 2^18 input elements, or more than 2^20 weights a model. Nor does it under autocast, under
-      `torch.compile`, with models that draw random numbers in eval mode, or with
-      `torch.use_deterministic_algorithms(True)`, because the choice may differ from run to run.
+    **Execution.** `"sequential"` runs the models one after another. `"vmap"` runs models of one architecture in one
+    vectorised pass over their stacked weights (`torch.func.vmap`), which is faster for many small models on small
+    inputs. The results are equal up to rounding. In each call it compares the models, because attributes may change,
+    and refuses models that differ in anything but the values of their weights. It runs them one after another where
+    vectorising would change the results: in training mode, with hooks, and while a compiler or exporter traces. It
+    does not suit models that keep something from a forward, such as attention maps as an attribute, and under
+    autocast it may give float32 where a model alone gives half precision.
 
     Args:
         models: modules that take the batch_dict and return it with their predictions added.
-        prediction_keys: the keys K. A sequence, where keys below `model.logits` hold logits and all others
+        prediction_keys: the keys K. A sequence, in which keys below `model.logits` hold logits and all others
             probabilities; or `{key: "probabilities" | "logits" | "values"}`. Values have no classes, such as those of
-            a regression: they are averaged as they are and not voted on. None takes each `model.output.<head>` that
-            all models declare in `writes`, as probabilities where they write `model.logits.<head>` too, else as
-            values.
-        average: `"probabilities"` averages the models' probabilities, `"logits"` their logits, which is a geometric
-            mean of their probabilities, normalised. Either can be had from either kind of K.
+            a regression: they are averaged and not voted on. None uses each `model.output.<head>` that all models
+            declare in `writes`: as probabilities if they also write `model.logits.<head>`, otherwise as values.
+        average: `"probabilities"` averages the models' probabilities; `"logits"` averages their logits, which is the
+            normalised geometric mean of their probabilities. Both averages work for both kinds of K.
         classes_axis: the axis of the classes in K. Maps of shape (N, C, H, W) are voted on at each location.
         execution: see above.
 
     Attributes:
-        models: the models.
-        prediction_keys: what each K holds.
-        reads: what the models read; None where one declares neither `reads` nor `writes`.
+        models: the models, which may be appended, replaced or deleted later.
+        prediction_keys: the kind of each K.
+        reads: the keys that the models read; None if a model declares neither `reads` nor `writes`.
         writes: the keys above.
 
     Raises:
         NestedKeyError: a model did not write a prediction key, or the batch_dict lacks an input.
         TypeError: a model is no module, or predictions are not floating-point tensors.
         ValueError: an option is unknown, a model does not declare a prediction key, predictions differ in shape or
-            have no classes to vote on, or the architectures differ and `execution="vmap"`.
+            have no classes to vote on, or `execution="vmap"` and the architectures differ.
 
     Example:
         >>> import torch
@@ -80,6 +74,8 @@ class ModelEnsemble(nn.Module):
         (torch.Size([4, 3]), torch.Size([4]))
     """
 
+    __jit_unused_properties__: ClassVar = ["reads", "writes"]  # torch.jit.trace would compile them
+
     def __init__(
         self,
         models: Sequence[nn.Module],
@@ -87,24 +83,33 @@ class ModelEnsemble(nn.Module):
         *,
         average: Average = "probabilities",
         classes_axis: int = 1,
-        execution: Execution = "auto",
+        execution: Execution = "sequential",
     ) -> None:
         super().__init__()
         members = list(models) if isinstance(models, Iterable) else []
         if not members or not all(isinstance(member, nn.Module) for member in members):
             raise TypeError(f"ModelEnsemble(models=) takes a non-empty sequence of modules, got {models!r}.")
-        for name, option, options in (("average", average, AVERAGES), ("execution", execution, EXECUTIONS)):
-            if option not in options:
-                raise ValueError(f"ModelEnsemble({name}=) takes one of {options}, got {option!r}.")
-        self.prediction_keys = prediction_kinds(members, prediction_keys)
+        check_option(average, AVERAGES, "ModelEnsemble(average=)")
+        check_option(execution, EXECUTIONS, "ModelEnsemble(execution=)")
+        self.prediction_keys = predicted_keys(members, prediction_keys)
         self.models = EnsembleMembers(members, tuple(self.prediction_keys), execution)
+        if execution == "vmap":
+            self.models.check_one_architecture()
         self.average: Average = average
         self.classes_axis = classes_axis
-        self.reads = keys_read_by_any(members)
-        self.writes = tuple(
+
+    @property
+    def reads(self) -> tuple[str, ...] | None:
+        """The keys that the models read."""
+        return keys_read_by_any(self.models)
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The keys of each model's predictions and of those of all together."""
+        return tuple(
             f"{key}_ensemble_{name}"
             for key, kind in self.prediction_keys.items()
-            for name in (*range(len(members)), "average", "std", *(["majority_vote"] if kind != "values" else []))
+            for name in (*range(len(self.models)), "average", "std", *(["majority_vote"] if kind != "values" else []))
         )
 
     def forward(self, batch_dict: BatchDict) -> BatchDict:
@@ -142,18 +147,18 @@ class ModelEnsemble(nn.Module):
         """An ensemble of trained models, in eval mode.
 
         Args:
-            dirs: a model directory for each model.
-            model_factory: makes a model of the architecture that was trained, without arguments.
-            weights: the name of the file in each directory: a Lightning checkpoint, of which the model's part is
+            dirs: one model directory for each model.
+            model_factory: a function without arguments that makes a model of the trained architecture.
+            weights: the name of the file in each directory: a Lightning checkpoint, from which the model's weights are
                 taken, or a state dict, such as `model.safetensors`.
             trust_pickle: whether to unpickle files that hold more than tensors: checkpoints with objects in them, or
                 whole modules (`torch.save(model)`), for which `model_factory` may be None. **Unpickling a file runs
-                whatever code is in it**, which may do anything that you may do: for files of your own only.
+                the code in it with your rights.** Use it only for files of your own.
             options: the other arguments of `ModelEnsemble`.
 
         Raises:
-            FileNotFoundError: lists all files that are not there.
-            ValueError: a file's weights are not those of the model; names the file and the weights. Or a file holds
+            FileNotFoundError: files are missing; lists all of them.
+            ValueError: the weights in a file do not fit the model; names the file and the weights. Or a file holds
                 pickled objects, and `trust_pickle` is False. Or the models of the factory share weights.
         """
         if isinstance(dirs, (str, Path)) or not dirs:
@@ -172,6 +177,7 @@ class ModelEnsemble(nn.Module):
         if len(set().union(*weights_of)) < sum(map(len, weights_of)):
             raise ValueError(
                 "ModelEnsemble.from_directories(model_factory=) must make a new model in each call, but its models "
-                "share weights, so that each file overwrites those of the one before. Construct all modules within it."
+                "share weights, so that each file overwrites the weights of the file before. Construct all modules in "
+                "model_factory."
             )
         return cls(models, **options).eval()

@@ -1,19 +1,19 @@
-"""Which predictions an ensemble combines, and what they hold."""
+"""The keys of the predictions that an ensemble combines, and their kinds."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 
-from fuse_core import logits_key, nearest_keys, output_key
+from fuse_core import did_you_mean, logits_key, output_key
 
 from ..declared_keys import is_provided
 from .combine_predictions import HOLDS, Holds
 
 
-def prediction_kinds(
+def predicted_keys(
     models: Sequence[nn.Module], prediction_keys: Sequence[str] | Mapping[str, Holds] | None
 ) -> dict[str, Holds]:
-    """What each prediction key holds; see `ModelEnsemble` for the rules.
+    """The kind of each prediction key; see `ModelEnsemble` for the rules.
 
     Raises:
         ValueError: there are no keys, a kind is unknown, or a model that declares its keys does not write one of them.
@@ -25,10 +25,9 @@ def prediction_kinds(
         for i, model in enumerate(models):
             writes = getattr(model, "writes", None)
             if writes is not None and not is_provided(key, writes):
-                nearest = ", ".join(map(repr, nearest_keys(key, writes) or writes))
+                hint = did_you_mean(key, writes, n=3) or f" It writes {', '.join(map(repr, writes))}."
                 raise ValueError(
-                    f"ModelEnsemble(prediction_keys=): model {i} ({type(model).__name__}) does not write {key!r}. "
-                    f"Nearest keys that it writes: {nearest}."
+                    f"ModelEnsemble(prediction_keys=): model {i} ({type(model).__name__}) does not write {key!r}.{hint}"
                 )
     return kinds
 
@@ -44,7 +43,7 @@ def _declared_outputs(models: Sequence[nn.Module]) -> dict[str, Holds]:
     }
     if not kinds:
         raise ValueError(
-            f"ModelEnsemble needs prediction_keys: there is no '{below}<head>' that all models declare to write."
+            f"ModelEnsemble needs prediction_keys: there is no '{below}<head>' that all models declare in `writes`."
         )
     return kinds
 

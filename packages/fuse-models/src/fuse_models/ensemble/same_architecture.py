@@ -1,4 +1,4 @@
-"""Whether modules differ in nothing but the values of their parameters and buffers."""
+"""Finds a difference between modules other than the values of their parameters and buffers."""
 
 import functools
 from collections.abc import Mapping
@@ -7,16 +7,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils.hooks import RemovableHandle
 
 MACHINERY = frozenset(vars(nn.Module()))
-"""What every module holds: dictionaries of parameters, submodules and hooks, and the training flag."""
+"""The attributes of every module: dictionaries of parameters, submodules and hooks, and the training flag."""
 
 
 def architecture_difference(first: nn.Module, second: nn.Module) -> str | None:
-    """The first thing in which two modules differ beside the values of their parameters and buffers; None if in none.
+    """The first difference of two modules other than the values of their parameters and buffers; None if there is none.
 
-    Types and names of submodules, shapes, dtypes and devices of parameters and buffers, and all other attributes are
-    compared, such as a stride. What cannot be compared, an object without `__eq__` for instance, counts as different.
+    Compares the types and names of submodules, the shapes, dtypes and devices of parameters and buffers, and all other
+    attributes, such as a stride. Attributes that cannot be compared, such as objects without `__eq__`, count as
+    different.
 
     Example:
         >>> architecture_difference(nn.Linear(3, 2), nn.Linear(3, 2)) is None
@@ -53,6 +56,8 @@ def _own(module: nn.Module) -> dict[str, Any]:
 def _described(tensor: Tensor | None) -> str:
     if tensor is None:
         return "nothing"
+    if is_lazy(tensor):
+        return "not initialised yet"
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)} on {tensor.device}"
 
 
@@ -68,6 +73,8 @@ def _compared(a: Any, b: Any) -> bool:
         return True
     if type(a) is not type(b):
         return False
+    if isinstance(a, RemovableHandle):  # of a hook, as lazy modules have one
+        return True
     if isinstance(a, Tensor):
         return a.device == b.device and torch.equal(a, b)
     if isinstance(a, Mapping):
@@ -82,6 +89,6 @@ def _compared(a: Any, b: Any) -> bool:
 
 
 def _parts(function: FunctionType) -> tuple[Any, ...]:
-    """What a function does, as far as it can be told: a lambda in a factory is another object in each call."""
+    """The parts that decide what a function does. A lambda in a factory is a new object in each call."""
     enclosed = [cell.cell_contents for cell in function.__closure__ or ()]
     return function.__code__, function.__defaults__, function.__kwdefaults__, enclosed, function.__module__
