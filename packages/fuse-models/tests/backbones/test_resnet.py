@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fuse_models import BackboneResnet, BackboneResnet3D
@@ -78,7 +78,6 @@ def test_the_names_and_shapes_of_torchvisions_video_resnet():
     assert shapes["layer2.0.downsample.0.weight"] == (128, 64, 1, 1, 1)
 
 
-@settings(max_examples=12, deadline=None)
 @given(height=st.integers(1, 50), width=st.integers(1, 50))
 def test_images_shrink_by_32_rounded_up(height, width):
     backbone = BackboneResnet(in_channels=1).to("meta").eval()
@@ -86,7 +85,6 @@ def test_images_shrink_by_32_rounded_up(height, width):
     assert features.shape == (1, 512, -(-height // 32), -(-width // 32))
 
 
-@settings(max_examples=25, deadline=None)
 @given(
     size=st.tuples(*[st.integers(1, 24)] * 3),
     layers=st.lists(st.integers(1, 2), min_size=1, max_size=4),

@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fuse_models.ensemble.combine_predictions import average_predictions, majority_vote
@@ -27,7 +27,6 @@ def vote_by_loops(predictions, average, classes_axis):
     return votes
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     models=st.integers(1, 6),
     shape=st.lists(st.integers(1, 4), min_size=0, max_size=3),

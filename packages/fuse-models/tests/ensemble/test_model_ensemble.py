@@ -162,7 +162,7 @@ def test_without_keys_all_declared_outputs_are_taken():
 
 
 @pytest.mark.parametrize("execution", ["sequential", "vmap"])
-def test_training_mode_runs_dropout_and_moves_the_running_statistics_of_each_model(batch, execution):
+def test_training_mode_moves_the_running_statistics_of_each_model(batch, execution):
     ensemble = ModelEnsemble(trained_networks(), [KEY], execution=execution).train()
     before = [copy.deepcopy(model.state_dict()) for model in ensemble.models]
     ensemble(batch)
@@ -324,7 +324,7 @@ def test_modules_and_weights_that_a_model_uses_twice_keep_their_values(batch):
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
-def test_auto_leaves_random_numbers_as_they_would_be_drawn_one_after_another(batch):
+def test_vectorised_members_that_draw_random_numbers_draw_their_own(batch):
     class Dropping(nn.Module):
         def __init__(self):
             super().__init__()
@@ -333,13 +333,104 @@ def test_auto_leaves_random_numbers_as_they_would_be_drawn_one_after_another(bat
         def forward(self, image):
             return nn.functional.dropout(self.layer(image.flatten(1)), training=True)  # in eval mode too
 
-    members = [ModelWrapSeqToDict(model=Dropping(), model_inputs=["data.image"], model_outputs=["p"]) for _ in range(3)]
-    results = []
-    for execution in ("auto", "sequential"):
-        torch.manual_seed(1)
-        results.append(ModelEnsemble(members, ["p"], execution=execution).eval()(batch.copy()))
-    assert_same_results(*results)
-    ModelEnsemble(members, ["p"], execution="vmap").eval()(batch.copy())  # each draws its own
+    members = [ModelWrapSeqToDict(model=Dropping(), model_inputs=["data.image"], model_outputs=["p"])] * 3
+    result = ModelEnsemble(members, {"p": "values"}, execution="vmap").eval()(batch)
+    assert not result["p_ensemble_0"].equal(result["p_ensemble_1"])
+
+
+class Calibrated(nn.Module):
+    """Probabilities at a temperature, which is an attribute and in the extra state."""
+
+    def __init__(self, activation=nn.ReLU):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(72, 8), activation(), nn.Linear(8, 3))
+        self.temperature = 1.0
+
+    def forward(self, image):
+        return (self.layers(image) / self.temperature).softmax(1)
+
+    def get_extra_state(self):
+        return {"temperature": self.temperature}
+
+    def set_extra_state(self, state):
+        self.temperature = state["temperature"]
+
+
+def calibrated(activation=nn.ReLU):
+    return ModelWrapSeqToDict(model=Calibrated(activation), model_inputs=["data.image"], model_outputs=[KEY]).eval()
+
+
+def calibrate(ensemble):
+    for i, member in enumerate(ensemble.models):
+        member.model.temperature = 1.0 + i
+    return ensemble
+
+
+def load_a_calibrated_state(ensemble):
+    ensemble.load_state_dict(calibrate(copy.deepcopy(ensemble)).state_dict())
+    return ensemble
+
+
+def replace_a_member(ensemble):
+    ensemble.models[1] = calibrated(nn.Tanh)
+    return ensemble
+
+
+def append_a_member(ensemble):
+    ensemble.models.append(calibrated(nn.Tanh))
+    return ensemble
+
+
+def delete_a_member(ensemble):
+    del ensemble.models[0]
+    return ensemble
+
+
+def quantize(ensemble):
+    return torch.ao.quantization.quantize_dynamic(ensemble, {nn.Linear}, dtype=torch.qint8)
+
+
+MEMBER_CHANGES = [calibrate, load_a_calibrated_state, replace_a_member, append_a_member, delete_a_member, quantize]
+
+
+@pytest.mark.filterwarnings("ignore:.*quantiz.*deprecated")
+@pytest.mark.parametrize("execution", ["sequential", "vmap"])
+@pytest.mark.parametrize("change", MEMBER_CHANGES, ids=lambda change: change.__name__)
+def test_changed_members_give_what_they_give_alone_or_are_refused(batch, execution, change):
+    ensemble = ModelEnsemble([calibrated() for _ in range(4)], [KEY], execution=execution).eval()
+    ensemble(batch.copy())
+    ensemble = change(ensemble)
+    if execution == "vmap" and change not in (delete_a_member, quantize):  # int8 layers have no weights to stack
+        with pytest.raises(ValueError, match=r"needs models of one architecture, but models 0 and \d differ in"):
+            ensemble(batch)
+        return
+    result = ensemble(batch.copy())
+    assert {key for key in result if key.startswith(KEY)} == set(ensemble.writes)
+    alone = [member(batch.copy())[KEY] for member in ensemble.models]
+    for i, prediction in enumerate(alone):
+        torch.testing.assert_close(result[f"{KEY}_ensemble_{i}"], prediction)
+    torch.testing.assert_close(result[f"{KEY}_ensemble_average"], torch.stack(alone).mean(0))
+
+
+@pytest.mark.parametrize("execution", ["sequential", "vmap"])
+def test_members_without_parameters_give_what_they_give_alone(batch, execution):
+    members = [
+        ModelWrapSeqToDict(model=nn.Softmax(dim=1), model_inputs=["data.image"], model_outputs=["p"]) for _ in range(2)
+    ]
+    result = ModelEnsemble(members, ["p"], execution=execution).eval()(batch)
+    assert result["p_ensemble_1"].equal(batch["data.image"].softmax(1))
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+@pytest.mark.parametrize("execution", ["sequential", "vmap"])
+def test_members_with_lazy_layers_run(batch, execution, monkeypatch):
+    calls = count_vectorised(monkeypatch)
+    layers = [nn.Sequential(nn.Flatten(), nn.LazyLinear(3), nn.Softmax(1)) for _ in range(2)]
+    members = [ModelWrapSeqToDict(model=one, model_inputs=["data.image"], model_outputs=[KEY]) for one in layers]
+    ensemble = ModelEnsemble(members, [KEY], execution=execution).eval()
+    first = ensemble(batch.copy())  # initialises the layers
+    assert_same_results(ensemble(batch.copy()), first)
+    assert len(calls) == (1 if execution == "vmap" else 0)
 
 
 def test_vmap_needs_one_architecture():
@@ -353,59 +444,6 @@ def test_models_of_several_architectures_run_one_after_another(batch, monkeypatc
     other.model.insert(3, nn.Tanh())
     ModelEnsemble([network(), other], [KEY]).eval()(batch)
     assert not calls
-
-
-@pytest.mark.parametrize("is_faster", [True, False])
-def test_auto_measures_once_for_inputs_of_about_a_size(batch, monkeypatch, is_faster):
-    calls, measured = count_vectorised(monkeypatch), []
-    monkeypatch.setattr(ensemble_members, "is_faster", lambda *args: measured.append(1) or is_faster)
-    ensemble = ModelEnsemble(trained_networks(), [KEY]).eval()
-    for samples in (5, 4, 7):
-        ensemble(NDict({"data.image": torch.randn(samples, 2, 6, 6)}))
-    assert len(measured) == 1
-    assert len(calls) == (3 if is_faster else 0)
-    ensemble(NDict({"data.image": torch.randn(8, 2, 6, 6)}))
-    assert len(measured) == 2
-
-
-def test_auto_does_not_measure_where_vectorising_cannot_gain(batch, monkeypatch):
-    monkeypatch.setattr(ensemble_members, "is_faster", lambda *args: pytest.fail("measured"))
-    ModelEnsemble(trained_networks(), [KEY]).train()(batch)
-    ModelEnsemble(trained_networks(1), [KEY]).eval()(batch)
-    large = [ModelWrapSeqToDict(model=nn.Linear(1030, 1030), model_inputs=["x"], model_outputs=["p"]) for _ in range(2)]
-    ModelEnsemble(large, ["p"]).eval()({"x": torch.rand(1, 1030)})
-    small = [ModelWrapSeqToDict(model=nn.Linear(8, 2), model_inputs=["x"], model_outputs=["p"]) for _ in range(2)]
-    ModelEnsemble(small, ["p"]).eval()({"x": torch.rand(2**15 + 1, 8)})
-    with torch.autocast("cpu", dtype=torch.bfloat16):  # where a vectorised linear layer gives float32
-        result = ModelEnsemble(trained_networks(), ["model.logits.cls"]).eval()(batch.copy())
-    assert result["model.logits.cls_ensemble_average"].dtype == torch.bfloat16
-    torch.use_deterministic_algorithms(True)
-    try:
-        ModelEnsemble(trained_networks(), [KEY]).eval()(batch)
-    finally:
-        torch.use_deterministic_algorithms(False)
-
-
-def test_auto_gives_the_right_results_whatever_it_chooses(batch):
-    members = trained_networks()
-    auto = ModelEnsemble(members, [KEY]).eval()(batch.copy())
-    assert_same_results(auto, ModelEnsemble(members, [KEY], execution="sequential").eval()(batch.copy()))
-
-
-def test_auto_runs_models_that_cannot_be_vectorised(batch):
-    class Branching(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.scale = nn.Parameter(torch.ones(()))
-
-        def forward(self, image):
-            return image.flatten(1) * (self.scale if self.scale > 0 else 0)
-
-    members = [
-        ModelWrapSeqToDict(model=Branching(), model_inputs=["data.image"], model_outputs=["p"]) for _ in range(2)
-    ]
-    result = ModelEnsemble(members, ["p"]).eval()(batch.copy())
-    torch.testing.assert_close(result["p_ensemble_average"], batch["data.image"].flatten(1))
 
 
 def test_it_copies_and_its_state_dict_loads(batch):

@@ -143,7 +143,7 @@ def test_missing_and_unknown_weights_are_named_with_their_file(dirs, trained):
     checkpoint["state_dict"]["model.model.0.wieght"] = checkpoint["state_dict"].pop("model.model.0.weight")
     torch.save(checkpoint, dirs[1] / "best_epoch.ckpt")
     message = (
-        r"weights in '.*fold_1/best_epoch\.ckpt' are not those of the ModelWrapSeqToDict that model_factory makes: "
+        r"weights in '.*fold_1/best_epoch\.ckpt' do not fit the ModelWrapSeqToDict that model_factory makes: "
         r"missing: model\.0\.weight; unknown: model\.0\.wieght\."
     )
     with pytest.raises(ValueError, match=message):
@@ -180,7 +180,9 @@ class Trap:
 
 def test_a_pickled_payload_is_refused_and_does_not_run(dirs, trained, tmp_path):
     torch.save(lightning_checkpoint(trained[2]) | {"payload": Trap(tmp_path / "trapped")}, dirs[2] / "best_epoch.ckpt")
-    message = r"fold_2/best_epoch\.ckpt' holds pickled objects.* trust_pickle=True unpickles it, and runs what code it"
+    message = (
+        r"fold_2/best_epoch\.ckpt' holds pickled objects.* trust_pickle=True unpickles it and runs the code it holds"
+    )
     with pytest.raises(ValueError, match=message):
         ModelEnsemble.from_directories(dirs, model, prediction_keys=[KEY])
     assert not Path(tmp_path, "trapped").exists()

@@ -1,31 +1,22 @@
-"""Inception-ResNet-v2, cut where you like."""
+"""Inception-ResNet-v2, cut after any unit."""
 
 from collections.abc import Callable
 
 from torch import Tensor, nn
 
 from ..argument_checks import check_positive
+from ..layers import inception_layers as layers
 from ..layers.global_pooling import Pooling, check_pooling, global_pooling
-from ..layers.inception_layers import (
-    Branches,
-    ConvNormRelu,
-    block8,
-    block17,
-    block17_branches,
-    block35,
-    mixed_5b,
-    mixed_6a,
-    mixed_7a,
-)
+from ..layers.inception_layers import Branches, ConvNormRelu, block8, block17, block17_branches, block35
 from ..weights.pretrained_weights import Weights, load_pretrained_weights
 
-# What each logical unit is called in the state dict, what makes it, and how many channels it gives. Unit 0 is the stem.
+# The name of each logical unit in the state dict, its constructor, and its number of output channels.
 UNITS: tuple[tuple[str, Callable[[], nn.Module], int], ...] = (
-    ("mixed_5b", mixed_5b, 320),
+    ("mixed_5b", layers.mixed_5b, 320),
     *((f"repeat.{i}", block35, 320) for i in range(10)),
-    ("mixed_6a", mixed_6a, 1088),
+    ("mixed_6a", layers.mixed_6a, 1088),
     *((f"repeat_1.{i}", block17, 1088) for i in range(20)),
-    ("mixed_7a", mixed_7a, 2080),
+    ("mixed_7a", layers.mixed_7a, 2080),
     *((f"repeat_2.{i}", lambda: block8(scale=0.2), 2080) for i in range(9)),
     ("block8", lambda: block8(scale=1.0, activation=False), 2080),
     ("conv2d_7b", lambda: ConvNormRelu(2080, 1536, 1), 1536),
@@ -51,18 +42,18 @@ class BackboneInceptionResnetV2(nn.Module):
 
     Args:
         logical_units_num: the last unit, from 0 to 43.
-        intra_block_cut_level: where the last block "17" ends, if the network ends with it (units 12 to 31): 384 for the
-            concatenated branches, before they are added to the block's input; 1088 for the sum, before its ReLU.
-        in_channels: of the images.
+        intra_block_cut_level: the point where the last block "17" ends, if the network ends with it (units 12 to 31):
+            384 for the concatenated branches, before they are added to the block's input; 1088 for the sum, before its
+            ReLU.
+        in_channels: the number of channels of the images.
         weights: a state dict or the path of a `.pth` or `.safetensors` file, with the names of Cadene's
             pretrained-models or of timm. They may be of the full network, whatever `logical_units_num`: units behind
-            the cut and the classifier are left out, and all else must fit. None starts at random. A first
-            convolution of other channels than `in_channels`, 3 for instance, is summed for 1, else repeated cyclically
-            and scaled by `3 / in_channels`.
+            the cut and the classifier are left out; all others must fit. They are adapted to `in_channels` as in
+            `BackboneResnet`. None initialises at random.
         pool: `"avg"` or `"max"` to return a vector instead of a feature map.
 
     Attributes:
-        feature_depth: the number of channels returned.
+        feature_depth: the number of channels of the output.
 
     Raises:
         ValueError: an argument is out of range, or the weights do not fit.

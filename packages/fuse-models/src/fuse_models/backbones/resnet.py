@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from ..argument_checks import check_positive
+from ..argument_checks import check_option, check_positive
 from ..layers.global_pooling import Pooling, check_pooling, global_pooling
-from ..layers.residual_layers import expansion, initialise, residual_stage
+from ..layers.residual_layers import initialise, residual_stage
 from ..weights.pretrained_weights import Weights, load_pretrained_weights
 
 DEPTHS: dict[str, tuple[bool, tuple[int, int, int, int]]] = {
@@ -14,7 +14,7 @@ DEPTHS: dict[str, tuple[bool, tuple[int, int, int, int]]] = {
     "resnet101": (True, (3, 4, 23, 3)),
     "resnet152": (True, (3, 8, 36, 3)),
 }
-"""For each name, whether its blocks are bottlenecks, and how many blocks its four stages have."""
+"""For each name, whether its blocks are bottlenecks, and the number of blocks of its four stages."""
 
 
 class BackboneResnet(nn.Module):
@@ -25,15 +25,15 @@ class BackboneResnet(nn.Module):
 
     Args:
         weights: a state dict, the path of a `.pth` or `.safetensors` file, or a member of a torchvision weights enum.
-            All must fit but the classifier (`fc`), which is left out. None starts at random. A first
-            convolution of other channels than `in_channels`, 3 for instance, is summed for 1, else repeated cyclically
-            and scaled by `3 / in_channels`.
-        in_channels: of the images.
+            All must fit, except the classifier (`fc`), which is left out. None initialises at random. If the first
+            convolution of the weights has 3 channels and `in_channels` is another number, it is summed for one
+            channel, otherwise repeated cyclically and scaled by `3 / in_channels`.
+        in_channels: the number of channels of the images.
         name: `resnet18`, `resnet34`, `resnet50`, `resnet101` or `resnet152`.
         pool: `"avg"` or `"max"` to return a vector instead of a feature map.
 
     Attributes:
-        feature_depth: the number of channels returned: 512, from `resnet50` on 2048.
+        feature_depth: the number of channels of the output: 512, from `resnet50` on 2048.
 
     Raises:
         ValueError: unknown name or pooling, or weights that do not fit.
@@ -54,12 +54,11 @@ class BackboneResnet(nn.Module):
         pool: Pooling | None = None,
     ) -> None:
         super().__init__()
-        if name not in DEPTHS:
-            raise ValueError(f"BackboneResnet(name=) takes one of {', '.join(map(repr, DEPTHS))}, got {name!r}.")
+        check_option(name, DEPTHS, "BackboneResnet(name=)")
         check_positive(in_channels, "BackboneResnet(in_channels=)")
         check_pooling(pool, "BackboneResnet(pool=)")
         bottleneck, blocks = DEPTHS[name]
-        grown = expansion(bottleneck)
+        grown = 4 if bottleneck else 1
         self.conv1 = nn.Conv2d(in_channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)

@@ -14,26 +14,24 @@ Triple = tuple[int, int, int]
 
 
 class BackboneResnet3D(nn.Module):
-    """A ResNet of 3D convolutions without its classifier. As it comes it is r3d_18, and takes torchvision's weights.
+    """A ResNet of 3D convolutions without its classifier. By default it is r3d_18 and takes torchvision's weights.
 
     Source: Tran et al., A Closer Look at Spatiotemporal Convolutions for Action Recognition, CVPR 2018 (R3D),
     https://arxiv.org/abs/1711.11248.
 
     Args:
-        in_channels: of the volumes.
+        in_channels: the number of channels of the volumes.
         pool: `"avg"` or `"max"` to return a vector instead of a feature map. True is `"avg"`, False is None.
         layers: the number of blocks in each stage. All stages but the first halve each axis and double the channels.
-        first_channel_dim: the number of channels of stem and first stage.
+        first_channel_dim: the number of channels of the stem and of the first stage.
         first_stride: the stride of the first stage; 2 halves each axis once more.
-        stem_kernel_size: of the first convolution, a number for all axes or one for each; odd, to be centred.
-        stem_stride: likewise. The default leaves the first axis (depth, or time) as it is.
+        stem_kernel_size: kernel size of the first convolution, one odd number for all axes or one for each.
+        stem_stride: its stride, likewise. The default keeps the size of the first axis (depth or time).
         weights: a state dict, the path of a `.pth` or `.safetensors` file, or a member of a torchvision weights enum.
-            All must fit but the classifier (`fc`), which is left out. None starts at random. A first
-            convolution of other channels than `in_channels`, 3 for instance, is summed for 1, else repeated cyclically
-            and scaled by `3 / in_channels`.
+            They are adapted to `in_channels` as in `BackboneResnet`. None initialises at random.
 
     Attributes:
-        feature_depth: the number of channels returned: `first_channel_dim * 2 ** (len(layers) - 1)`.
+        feature_depth: the number of channels of the output: `first_channel_dim * 2 ** (len(layers) - 1)`.
 
     Raises:
         ValueError: an argument is out of range, or the weights do not fit.

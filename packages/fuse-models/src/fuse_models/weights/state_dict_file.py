@@ -1,4 +1,4 @@
-"""A state dict from a file, without running code that the file may hold."""
+"""Reads a state dict from a file, without running code that the file may hold."""
 
 import pickle
 import warnings
@@ -19,8 +19,8 @@ class PickledObjectsError(ValueError):
 def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
     """The state dict in a file, on the CPU.
 
-    A name that ends in `.safetensors` is read by safetensors, anything else by `torch.load(weights_only=True)`, which
-    rebuilds tensors and plain containers and runs nothing else. Of a Lightning checkpoint, its `"state_dict"` is taken.
+    A file whose name ends in `.safetensors` is read by safetensors, any other by `torch.load(weights_only=True)`, which
+    rebuilds only tensors and plain containers and runs no code. From a Lightning checkpoint it takes `"state_dict"`.
 
     Args:
         path: a file such as `model.safetensors`, `resnet18.pth` or `best_epoch.ckpt`.
@@ -30,7 +30,7 @@ def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, holds pickled objects, or holds no state dict. Says which file and what to do.
+        ValueError: the file is damaged, holds pickled objects, or holds no state dict. Names the file.
 
     Example:
         >>> import tempfile
@@ -60,7 +60,7 @@ def _load_without_code(path: Path) -> Any:
         raise PickledObjectsError(
             f"{str(path)!r} holds pickled objects, not only tensors and plain containers ({reason}), and was not "
             f"loaded: unpickling runs whatever code the file's author put there. Save the weights alone, by "
-            f"torch.save(model.state_dict(), path) or safetensors.torch.save_model(model, path), where you trust it."
+            f"torch.save(model.state_dict(), path) or safetensors.torch.save_model(model, path), if you trust the file."
         ) from None
     except (OSError, MemoryError):
         raise
@@ -71,7 +71,7 @@ def _load_without_code(path: Path) -> Any:
 
 
 def state_dict_in(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in what a file at `path` held: a state dict, or a Lightning checkpoint.
+    """The state dict in the content of the file at `path`: a state dict or a Lightning checkpoint.
 
     Raises:
         ValueError: it is neither.
