@@ -3,12 +3,12 @@
 import pytest
 import torch
 import torch._dynamo.testing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from fuse_core import NDict, check_wiring
-from fuse_models import Head1D, Head3D, HeadDenseSegmentation, HeadGlobalPoolingClassifier
+from fuse_models import Head1D, Head3D, HeadDenseSegmentation, HeadGlobalPoolingClassifier, ModelWrapDictToSeq
 
 TORCH_2_6 = torch.__version__.startswith("2.6.")
 SPATIAL = {Head1D: (), HeadGlobalPoolingClassifier: (3, 4), Head3D: (2, 3, 4), HeadDenseSegmentation: (3, 4)}
@@ -304,7 +304,7 @@ def test_a_shared_classifier_is_a_module(head_class):
 @heads_of_vectors
 @pytest.mark.parametrize("mode", ["segmentation", None])
 def test_an_unknown_mode_is_refused(head_class, mode):
-    with pytest.raises(ValueError, match=rf"\(mode=\) takes 'classification' or 'regression', got {mode!r}"):
+    with pytest.raises(ValueError, match=rf"\(mode=\) takes one of 'classification', 'regression', got {mode!r}"):
         make(head_class, mode=mode)
 
 
@@ -343,7 +343,6 @@ def test_arguments_of_the_appended_part_out_of_range(head_class, options, messag
 # -------------------------------------------------------------------------------------------------------------- shapes
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     head_class=st.sampled_from([HeadGlobalPoolingClassifier, Head3D]),
     number=st.integers(1, 3),
@@ -364,7 +363,6 @@ def test_pooling_heads_take_any_number_of_inputs_of_any_rank(head_class, number,
     assert head(batch)["model.output.cls"].shape == (number, outputs)
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     number=st.integers(1, 2),
     spatial=st.lists(st.integers(2, 5), min_size=1, max_size=3),
@@ -379,3 +377,36 @@ def test_dense_heads_take_maps_of_any_rank(number, spatial, vectors, kernel):
         "cls", [("model.f", 3)], 2, post_concat_inputs=post_concat_inputs, maxpool_kernel=kernel
     )
     assert head(batch)["model.output.cls"].shape == (number, 2, *[size // (kernel or 1) for size in spatial])
+
+
+class Int8Linear(nn.Module):
+    """Weights of 8 bits with a scale; computes in the input's precision."""
+
+    def __init__(self, linear, bias):
+        super().__init__()
+        self.scale = linear.weight.detach().abs().max() / 127
+        self.weight = nn.Parameter((linear.weight.detach() / self.scale).round().to(torch.int8), requires_grad=False)
+        self.bias = linear.bias if bias else None
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight.float() * self.scale, self.bias)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_int8_layers_do_not_truncate_appended_vectors(bias):
+    head = Head1D("risk", "regression", [("x", 4)], 1, [("clinical", 3)], layers_description=())
+    head.classifier[0] = Int8Linear(head.classifier[0], bias)
+    batch = {"x": torch.rand(2, 4), "clinical": torch.tensor([[0.9, 0.4, -0.8], [0.1, 0.7, 0.2]])}
+    expected = head.classifier(torch.cat([batch["x"], batch["clinical"]], dim=1))
+    torch.testing.assert_close(head(batch)["model.output.risk"], expected)
+
+
+@every_head
+def test_fx_traces_heads_with_declared_channels(head_class):
+    vectors = VECTORS.get(head_class, "append_features")
+    keys = ["model.backbone_features", "model.more", "data.clinical"]
+    appended = None if head_class is HeadDenseSegmentation else [("data.clinical", 4)]
+    head = make(head_class, **{vectors: appended}).eval()
+    plain = ModelWrapDictToSeq(head, "model.output.cls", keys)
+    inputs = [batch_of(head_class)[key] for key in keys]
+    torch.testing.assert_close(torch.fx.symbolic_trace(plain)(*inputs), plain(*inputs))

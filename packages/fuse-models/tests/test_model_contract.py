@@ -5,9 +5,7 @@ import pickle
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from fuse_core import NDict, check_wiring
 from fuse_models import (
@@ -236,20 +234,3 @@ def test_inference_mode(make, batch):
 def test_the_key_of_the_features_is_a_string(model_class, arguments):
     with pytest.raises(ValueError, match=rf"{model_class.__name__}\(key_out_features=\) takes a non-empty string"):
         model_class(**arguments, heads=[], key_out_features=None)
-
-
-@pytest.mark.parametrize("make", [multistream_of_shared_weights, siamese_in_two_passes])
-def test_weights_that_are_used_twice_train_under_distributed_data_parallel(make, batch, tmp_path):
-    alone = make()
-    logits_of(alone(batch.copy())).pow(2).sum().backward()
-    expected = [parameter.grad.clone() for parameter in alone.parameters()]
-    alone.zero_grad()
-    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
-    try:
-        model = DistributedDataParallel(alone)
-        for _ in range(2):  # the second forward fails where a gradient of the first was not reduced
-            model.zero_grad()
-            logits_of(model(batch.copy())).pow(2).sum().backward()
-    finally:
-        dist.destroy_process_group()
-    torch.testing.assert_close([parameter.grad for parameter in alone.parameters()], expected)

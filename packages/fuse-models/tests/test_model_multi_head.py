@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -57,7 +57,6 @@ def test_backbone_args_need_not_be_tensors():
     assert model(NDict({"data.text": ["a", "bcd"]}))["model.backbone_features"].tolist() == [[1], [3]]
 
 
-@settings(max_examples=15, deadline=None)
 @given(channels=st.lists(st.integers(1, 3), min_size=1, max_size=3), rank=st.integers(0, 3), samples=st.integers(1, 3))
 def test_inputs_of_any_rank_are_concatenated(channels, rank, samples):
     inputs = {f"data.x{i}": torch.rand(samples, c, *[5, 4, 3][:rank]) for i, c in enumerate(channels)}
@@ -183,3 +182,44 @@ def test_the_state_dict_has_fusemedmls_names():
 def test_slices_hold_heads():
     model = ModelMultiHead(nn.Identity(), [head("a"), head("b")], conv_inputs=["data.image"])
     assert list(model.heads[1:]) == [model.heads[1]]
+
+
+# ---------------------------------------------------------------------------------------------- heads that change later
+
+
+def test_heads_that_change_later_are_declared(batch):
+    model = ModelMultiHead(nn.Identity(), [head("a")], conv_inputs=["data.image"])
+    model.heads.append(head("b"))
+    assert model.writes == ("model.backbone_features", "model.logits.a", "model.logits.b")
+    model.heads[0] = head("c")
+    assert model.writes == ("model.backbone_features", "model.logits.c", "model.logits.b")
+    model.heads.insert(0, head("d"))
+    del model.heads[1]
+    assert model.writes == ("model.backbone_features", "model.logits.d", "model.logits.b")
+    model.heads.extend([UndeclaredHead()])
+    assert model.reads is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda heads: heads.append(head("a")),
+        lambda heads: heads.extend([head("c"), head("c")]),
+        lambda heads: heads.insert(0, head("a")),
+        lambda heads: heads.__setitem__(1, head("a")),
+        lambda heads: heads.__iadd__([head("a")]),
+    ],
+)
+def test_a_head_that_writes_the_key_of_another_is_refused_later_too(change):
+    model = ModelMultiHead(nn.Identity(), [head("a"), head("b")], conv_inputs=["data.image"])
+    with pytest.raises(ValueError, match=r"ModelMultiHead: 2 heads write 'model\.logits\.[ac]'"):
+        change(model.heads)
+    assert len(model.heads) == 2
+
+
+def test_a_model_of_a_subclass_is_named_in_errors(batch):
+    class MyModel(ModelMultiHead):
+        pass
+
+    with pytest.raises(NestedKeyError, match=r"MyModel reads 'data\.imgae'"):
+        MyModel(nn.Identity(), [], conv_inputs=["data.imgae"])(batch)

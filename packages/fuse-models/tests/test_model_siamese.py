@@ -1,11 +1,11 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from fuse_core import NDict
-from fuse_models import ModelSiamese
+from fuse_models import ModelSiamese, ModelWrapDictToSeq
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -28,7 +28,6 @@ def batch(*shape, second=None):
     return NDict({"data.before": torch.rand(shape), "data.after": torch.rand(second or shape)})
 
 
-@settings(max_examples=15, deadline=None)
 @given(rank=st.integers(1, 3), samples=st.integers(0, 3), batched=st.booleans())
 def test_both_branches_go_through_the_same_backbone(rank, samples, batched):
     backbone = CONVOLUTIONS[rank](2, 4, 3)
@@ -133,3 +132,13 @@ def test_inputs_are_a_sequence_of_keys_or_pairs(argument, keys):
 def test_the_backbone_must_be_a_module():
     with pytest.raises(TypeError, match=r"ModelSiamese\(backbone=\) takes a module"):
         siamese(nn.functional.relu)
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_the_batch_size_of_an_exported_model_is_dynamic(batched):
+    model = ModelSiamese([("data.a", 2)], [("data.b", 2)], nn.Conv2d(2, 4, 3), [], batched=batched).eval()
+    plain = ModelWrapDictToSeq(model, "model.backbone_features", ["data.a", "data.b"])
+    inputs, size = torch.randn(2, 4, 2, 8, 8).unbind(), torch.export.Dim("batch", min=1, max=64)
+    exported = torch.export.export(plain, inputs, dynamic_shapes=(({0: size}, {0: size}),), strict=False)
+    others = torch.randn(2, 7, 2, 8, 8).unbind()
+    torch.testing.assert_close(exported.module()(*others), plain(*others))

@@ -1,21 +1,19 @@
 """Models for PyTorch that read from and write to a nested batch_dict."""
 
 from .__about__ import __version__
-from .backbone_inception_resnet_v2 import BackboneInceptionResnetV2
-from .backbone_mlp import BackboneMultilayerPerceptron
-from .backbone_resnet import BackboneResnet
-from .backbone_resnet_3d import BackboneResnet3D
-from .head_1d import Head1D
-from .head_3d import Head3D
-from .head_dense_segmentation import HeadDenseSegmentation
-from .head_global_pooling_classifier import HeadGlobalPoolingClassifier
-from .load_state_dict_file import load_state_dict_file
-from .model_ensemble import ModelEnsemble
+from .backbones.inception_resnet_v2 import BackboneInceptionResnetV2
+from .backbones.mlp import BackboneMultilayerPerceptron
+from .backbones.resnet import BackboneResnet
+from .backbones.resnet_3d import BackboneResnet3D
+from .ensemble.model_ensemble import ModelEnsemble
+from .heads.dense_segmentation import HeadDenseSegmentation
+from .heads.of_vectors import Head1D, Head3D, HeadGlobalPoolingClassifier
 from .model_multi_head import ModelMultiHead
 from .model_multistream import ModelMultistream
 from .model_siamese import ModelSiamese
 from .model_wrap_dict_to_seq import ModelWrapDictToSeq
 from .model_wrap_seq_to_dict import ModelWrapSeqToDict
+from .weights.state_dict_file import load_state_dict_file
 
 __all__ = [
     "BackboneInceptionResnetV2",
@@ -35,3 +33,7 @@ __all__ = [
     "__version__",
     "load_state_dict_file",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,8 +1,10 @@
-"""Checks of constructor arguments that several classes share."""
+"""Checks of constructor arguments that several classes share. `where` names the argument: `"Head1D(mode=)"`."""
 
 from collections.abc import Iterable
 
 from torch import nn
+
+from fuse_core import did_you_mean
 
 
 def check_positive(value: object, where: str) -> None:
@@ -12,7 +14,7 @@ def check_positive(value: object, where: str) -> None:
 
 
 def check_all_positive(values: object, where: str, *, count: int | None = None) -> None:
-    """Raises `ValueError` unless `values` holds integers above 0, as many as `count` where that is given."""
+    """Raises `ValueError` unless `values` holds integers above 0, and exactly `count` of them if it is given."""
     listed = list(values) if isinstance(values, Iterable) else None
     if listed is None or not all(map(_is_positive, listed)) or count not in (None, len(listed)):
         number = "a sequence of" if count is None else count
@@ -26,9 +28,17 @@ def check_rate(value: object, where: str) -> None:
 
 
 def check_name(value: object, where: str) -> None:
-    """Raises `ValueError` unless `value` is a string, and not an empty one."""
+    """Raises `ValueError` unless `value` is a non-empty string."""
     if not isinstance(value, str) or not value:
         raise ValueError(f"{where} takes a non-empty string, got {value!r}.")
+
+
+def check_option(value: object, options: Iterable[str | None], where: str) -> None:
+    """Raises `ValueError` unless `value` is one of the options, and suggests the nearest."""
+    allowed = tuple(options)
+    if value not in allowed:
+        nearest = did_you_mean(str(value), [option for option in allowed if option is not None])
+        raise ValueError(f"{where} takes one of {', '.join(map(repr, allowed))}, got {value!r}.{nearest}")
 
 
 def check_module_or_none(value: object, where: str) -> None:

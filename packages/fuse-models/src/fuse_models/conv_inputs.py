@@ -1,29 +1,33 @@
 """The inputs of a backbone or head: their keys, their channels, and their concatenation on the channel axis."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 
 from fuse_core import read_key
 
+BatchDict = TypeVar("BatchDict", bound=MutableMapping[str, Any])
+"""The nested dictionary that components take and return: an NDict or a plain dict."""
+
 ConvInput = str | tuple[str, int]
-"""A key, or a key and the number of channels that it is to have."""
+"""A key, or a key and its number of channels."""
 
 ConvInputs = tuple[tuple[str, int | None], ...]
-"""Keys with their number of channels, None where it was not declared."""
+"""Keys with their number of channels, None if it was not declared."""
 
 
 def parse_conv_inputs(conv_inputs: Sequence[ConvInput], argument: str) -> ConvInputs:
-    """Each input as `(key, channels)`, with None for a number of channels that was not given.
+    """Each input as `(key, channels)`, where `channels` is None if it was not given.
 
     Args:
         conv_inputs: keys, or pairs of a key and a number of channels.
-        argument: what the user calls it, for the message, such as `"ModelMultiHead(conv_inputs=)"`.
+        argument: the argument's name for error messages, such as `"ModelMultiHead(conv_inputs=)"`.
 
     Raises:
-        ValueError: it is something else, or empty.
+        ValueError: `conv_inputs` is empty or something else.
 
     Example:
         >>> parse_conv_inputs(["data.image", ("data.mask", 1)], "ModelMultiHead(conv_inputs=)")
@@ -51,8 +55,8 @@ def read_conv_inputs(batch_dict: Mapping[str, Any], conv_inputs: ConvInputs, rea
 
     Args:
         batch_dict: holds the inputs.
-        conv_inputs: what `parse_conv_inputs` returned.
-        reader: the component that reads, for the messages.
+        conv_inputs: returned by `parse_conv_inputs`.
+        reader: the component that reads, for error messages.
 
     Raises:
         NestedKeyError: the batch_dict lacks an input.
@@ -61,7 +65,8 @@ def read_conv_inputs(batch_dict: Mapping[str, Any], conv_inputs: ConvInputs, rea
     tensors = []
     for key, channels in conv_inputs:
         tensor = read_key(batch_dict, key, reader)
-        if channels is not None and (not isinstance(tensor, Tensor) or tensor.shape[1:2] != (channels,)):
+        has_channels = isinstance(tensor, Tensor) and tensor.shape[1:2] == (channels,)
+        if channels is not None and not has_channels and not is_symbolic(tensor):
             raise ValueError(
                 f"{reader} expects {key!r} to have {channels} channels (axis 1), but {found(tensor)}. Declare the "
                 f"channels that it has, or give another input."
@@ -70,8 +75,13 @@ def read_conv_inputs(batch_dict: Mapping[str, Any], conv_inputs: ConvInputs, rea
     return tensors
 
 
+def is_symbolic(value: object) -> bool:
+    """Whether `torch.fx.symbolic_trace` put a stand-in without a shape in the place of an input."""
+    return isinstance(value, Proxy)
+
+
 def found(value: object) -> str:
-    """What an input is, for a message that says what it should be."""
+    """Describes an input in an error message."""
     return f"its shape is {tuple(value.shape)}" if isinstance(value, Tensor) else f"it is a {type(value).__name__}"
 
 
@@ -79,16 +89,18 @@ def concatenate_channels(tensors: Sequence[Tensor], names: Iterable[str], owner:
     """`torch.cat(tensors, dim=1)`, with an error that names the tensors if their other axes differ.
 
     Args:
-        tensors: of shape (N, C, ...), equal but for C.
-        names: what they are called, for the message.
-        owner: the component that joins them, for the message.
+        tensors: of shape (N, C, ...), equal except for C.
+        names: the tensors' names for error messages.
+        owner: the component that joins them, for error messages.
 
     Raises:
-        ValueError: the axes beside the channels differ.
+        ValueError: the tensors differ in another axis than the channels.
     """
     first, *others = tensors
     if not others:
         return first
+    if any(map(is_symbolic, tensors)):
+        return torch.cat(list(tensors), dim=1)
     rest = first.shape[:1] + first.shape[2:]
     if any(tensor.ndim < 2 or tensor.shape[:1] + tensor.shape[2:] != rest for tensor in tensors):
         shapes = ", ".join(f"{name!r} {tuple(tensor.shape)}" for name, tensor in zip(names, tensors, strict=True))

@@ -1,4 +1,4 @@
-"""What several components that run one after another read from outside and write."""
+"""Keys that several components together read and write."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ def are_declared(component: Any) -> bool:
 
 
 def keys_in_turn(components: Iterable[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The keys that the components read and that none before them wrote, and the keys that they write.
+    """The keys that components read which run one after another, without those written before; the keys they write.
 
     Args:
         components: with `reads` and `writes`, in the order in which they run.
@@ -32,11 +32,12 @@ def keys_in_turn(components: Iterable[Any]) -> tuple[tuple[str, ...], tuple[str,
     return tuple(reads), tuple(writes)
 
 
-def keys_read_by_any(components: Sequence[Any]) -> tuple[str, ...] | None:
+def keys_read_by_any(components: Iterable[Any]) -> tuple[str, ...] | None:
     """The keys that components read which do not see one another's writes; None if one declares no keys."""
-    if not all(are_declared(component) for component in components):
+    listed = list(components)
+    if not all(are_declared(component) for component in listed):
         return None
-    return tuple(dict.fromkeys(key for component in components for key in getattr(component, "reads", None) or ()))
+    return tuple(dict.fromkeys(key for component in listed for key in getattr(component, "reads", None) or ()))
 
 
 def is_provided(key: str, written: Sequence[str]) -> bool:

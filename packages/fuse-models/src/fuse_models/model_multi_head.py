@@ -1,35 +1,32 @@
 """A backbone and heads over a batch_dict."""
 
-from collections.abc import MutableMapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 from torch import nn
 
 from fuse_core import BACKBONE_FEATURES
 
-from .argument_checks import check_name
-from .conv_inputs import ConvInput, concatenate_channels, parse_conv_inputs, read_conv_inputs
-from .head_sequence import HeadSequence
-
-BatchDict = TypeVar("BatchDict", bound=MutableMapping[str, Any])
+from .conv_inputs import BatchDict, ConvInput, concatenate_channels, parse_conv_inputs, read_conv_inputs
+from .model_with_heads import ModelWithHeads
 
 
-class ModelMultiHead(nn.Module):
+class ModelMultiHead(ModelWithHeads):
     """A backbone whose features any number of heads use.
 
     Args:
-        backbone: any module; what it returns is written to `key_out_features`.
-        heads: modules that take the batch_dict and return it with their outputs added, run in this order. Heads that
-            declare their keys in `reads` and `writes` let the model declare its own.
+        backbone: any module; its result is written to `key_out_features`.
+        heads: modules that take the batch_dict and return it with their outputs added, run in this order. If all heads
+            declare their keys in `reads` and `writes`, so does the model.
         conv_inputs: keys, or pairs of a key and its number of channels, of tensors of shape (N, C, ...) that are
             concatenated on the channel axis into one argument of the backbone. Declared channels are checked.
         backbone_args: in place of `conv_inputs`, the keys (or pairs) of the backbone's positional arguments.
         key_out_features: the key of the features.
 
     Attributes:
-        reads: the keys that the batch_dict must hold, those that heads read from outside included; None where a head
+        heads: the heads, which may be appended, replaced or deleted later.
+        reads: the keys that the batch_dict must hold, including those that heads read from outside; None if a head
             declares neither `reads` nor `writes`.
-        writes: the features and the heads' outputs; None likewise.
+        writes: the keys of the features and of the heads' outputs; None likewise.
 
     Raises:
         NestedKeyError: the batch_dict lacks an input.
@@ -70,22 +67,16 @@ class ModelMultiHead(nn.Module):
                 f"ModelMultiHead takes either conv_inputs, which are concatenated on the channel axis, or "
                 f"backbone_args, which are passed one by one, but {given} of them were given."
             )
-        self.backbone = backbone
-        self.heads = HeadSequence(heads, "ModelMultiHead")
-        if conv_inputs is not None:
-            self.inputs = parse_conv_inputs(conv_inputs, "ModelMultiHead(conv_inputs=)")
-        elif backbone_args is not None:
-            self.inputs = parse_conv_inputs(backbone_args, "ModelMultiHead(backbone_args=)")
+        argument = "backbone_args" if conv_inputs is None else "conv_inputs"
+        inputs = parse_conv_inputs(conv_inputs or backbone_args or (), f"ModelMultiHead({argument}=)")
         self.concatenates_inputs = conv_inputs is not None
-        check_name(key_out_features, "ModelMultiHead(key_out_features=)")
-        self.key_out_features = key_out_features
-        self.reads, self.writes = self.heads.keys_behind(tuple(key for key, _ in self.inputs), (key_out_features,))
+        self.backbone = backbone
+        self._add_heads(heads, inputs, key_out_features)
 
     def forward(self, batch_dict: BatchDict) -> BatchDict:
         """The batch_dict with the features and the heads' outputs written to it."""
-        inputs = read_conv_inputs(batch_dict, self.inputs, "ModelMultiHead")
+        name = type(self).__name__
+        inputs = read_conv_inputs(batch_dict, self.inputs, name)
         if self.concatenates_inputs:
-            inputs = [concatenate_channels(inputs, (key for key, _ in self.inputs), "ModelMultiHead")]
-        batch_dict[self.key_out_features] = self.backbone(*inputs)
-        result: BatchDict = self.heads(batch_dict)
-        return result
+            inputs = [concatenate_channels(inputs, (key for key, _ in self.inputs), name)]
+        return self._run_heads(batch_dict, self.backbone(*inputs))

@@ -1,39 +1,37 @@
 """Several backbones side by side, whose features are joined, and heads."""
 
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from fuse_core import BACKBONE_FEATURES
 
-from .argument_checks import check_name
-from .conv_inputs import ConvInput, concatenate_channels, parse_conv_inputs, read_conv_inputs
-from .head_sequence import HeadSequence
+from .conv_inputs import BatchDict, ConvInput, concatenate_channels, parse_conv_inputs, read_conv_inputs
+from .model_with_heads import ModelWithHeads
 
-BatchDict = TypeVar("BatchDict", bound=MutableMapping[str, Any])
 SplitLogic = Callable[[Mapping[str, Any], Sequence[nn.Module]], Sequence[Any]]
 JoinLogic = Callable[[Mapping[str, Any], Sequence[Any]], Any]
 
 
-class ModelMultistream(nn.Module):
+class ModelMultistream(ModelWithHeads):
     """Streams that each see a part of the input, their features joined on the channel axis, and heads.
 
     Args:
-        conv_inputs: what the streams see. A key, or a pair of a key and its number of channels: the tensor, of shape
-            (N, C, ...), has one channel for each stream; so does a sequence of one, `[("data.image", 3)]`, unless
-            there is but one stream. A sequence of several keys or pairs: one for each stream.
-        backbone_streams: a module for each stream. The same module may stand in it more than once, as in
-            `[backbone] * 3`: those streams share their weights, which are registered once.
+        conv_inputs: the input of the streams. A key, or a pair of a key and its number of channels: a tensor of shape
+            (N, C, ...) with one channel for each stream. A sequence of one such key or pair, `[("data.image", 3)]`,
+            means the same, unless there is only one stream. A sequence of several: one key for each stream.
+        backbone_streams: a module for each stream. Streams share their weights if the same module stands there several
+            times, as in `[backbone] * 3`; it is registered once.
         heads: modules that take the batch_dict and return it with their outputs added, as in `ModelMultiHead`.
-        split_logic: called as `split_logic(batch_dict, streams)` in place of the above; it runs the streams and
-            returns their outputs. `conv_inputs` then says which keys it reads.
-        join_logic: called as `join_logic(batch_dict, outputs)`, returns the features; None concatenates the outputs on
-            the channel axis.
+        split_logic: a function that runs the streams in place of the above, called as
+            `split_logic(batch_dict, streams)`, and returns their outputs. It must read the keys of `conv_inputs` only.
+        join_logic: a function called as `join_logic(batch_dict, outputs)` that returns the features; None concatenates
+            the outputs on the channel axis.
         key_out_features: the key of the features.
 
     Attributes:
-        backbone_streams: each of the modules once, in order of their first use.
+        backbone_streams: each module once, in the order of first use.
         reads: as `ModelMultiHead.reads`.
         writes: as `ModelMultiHead.writes`.
 
@@ -79,12 +77,9 @@ class ModelMultistream(nn.Module):
         self._module_of_stream = tuple(unique.index(stream) for stream in streams)
         if split_logic is None:
             self._check_inputs()
-        self.heads = HeadSequence(heads, "ModelMultistream")
         self.split_logic = split_logic
         self.join_logic = join_logic
-        check_name(key_out_features, "ModelMultistream(key_out_features=)")
-        self.key_out_features = key_out_features
-        self.reads, self.writes = self.heads.keys_behind(tuple(key for key, _ in self.inputs), (key_out_features,))
+        self._add_heads(heads, self.inputs, key_out_features)
 
     def _check_inputs(self) -> None:
         keys, streams = len(self.inputs), len(self._module_of_stream)
@@ -114,13 +109,12 @@ class ModelMultistream(nn.Module):
         if self.join_logic is not None:
             features = self.join_logic(batch_dict, outputs)
         else:
-            features = concatenate_channels(outputs, (f"stream {i}" for i in range(len(outputs))), "ModelMultistream")
-        batch_dict[self.key_out_features] = features
-        result: BatchDict = self.heads(batch_dict)
-        return result
+            names = (f"stream {i}" for i in range(len(outputs)))
+            features = concatenate_channels(outputs, names, type(self).__name__)
+        return self._run_heads(batch_dict, features)
 
     def _parts(self, batch_dict: Mapping[str, Any]) -> Sequence[Tensor]:
-        tensors = read_conv_inputs(batch_dict, self.inputs, "ModelMultistream")
+        tensors = read_conv_inputs(batch_dict, self.inputs, type(self).__name__)
         if not self.splits_channels:
             return tensors
         self._check_channels(tensors[0].shape[1])
@@ -128,7 +122,7 @@ class ModelMultistream(nn.Module):
 
 
 def _is_one_input(conv_inputs: Any) -> bool:
-    """Whether it is a key, or a pair of a key and a number, and not a sequence of those."""
+    """Whether `conv_inputs` is one key, or one pair of a key and a number, not a sequence of them."""
     if isinstance(conv_inputs, str):
         return True
     return isinstance(conv_inputs, (tuple, list)) and len(conv_inputs) == 2 and isinstance(conv_inputs[1], int)

@@ -1,37 +1,33 @@
 """One backbone for two inputs, and heads that see the features of both."""
 
-from collections.abc import MutableMapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from fuse_core import BACKBONE_FEATURES
 
-from .argument_checks import check_name
-from .conv_inputs import ConvInput, concatenate_channels, parse_conv_inputs, read_conv_inputs
-from .head_sequence import HeadSequence
-
-BatchDict = TypeVar("BatchDict", bound=MutableMapping[str, Any])
+from .conv_inputs import BatchDict, ConvInput, concatenate_channels, parse_conv_inputs, read_conv_inputs
+from .model_with_heads import ModelWithHeads
 
 
-class ModelSiamese(nn.Module):
+class ModelSiamese(ModelWithHeads):
     """Two branches with the same weights, and heads that see the features of both.
 
-    The branches go through the backbone in one pass, as one batch of twice the size, where their inputs have the same
-    shape, and else one after the other. The result is the same but for layers that look across the batch: in
-    training mode batch normalisation takes its statistics from both branches together in one pass, and from each by
-    itself in two. With `batched=False` there are always two.
+    If the inputs of both branches have the same shape, they go through the backbone in one pass, as one batch of twice
+    the size; otherwise in two passes. The results are the same, except for layers that look across the batch: in
+    training mode, batch normalisation uses the statistics of both branches together in one pass, and of each branch
+    alone in two. `batched=False` always takes two passes.
 
     Args:
         conv_inputs_0: the inputs of the first branch: keys, or pairs of a key and its number of channels, of tensors
             of shape (N, C, ...), concatenated on the channel axis.
-        conv_inputs_1: those of the second branch.
+        conv_inputs_1: the inputs of the second branch.
         backbone: a module that returns one tensor with the batch first.
         heads: modules that take the batch_dict and return it with their outputs added, as in `ModelMultiHead`.
-        key_out_features: the key of both branches' features, concatenated on the channel axis. Those of each branch
-            are written to this key with `_0` and `_1` appended.
-        batched: whether the branches go through the backbone together where their shapes allow it.
+        key_out_features: the key of both branches' features, concatenated on the channel axis. The features of each
+            branch are written to this key followed by `_0` or `_1`.
+        batched: whether the branches go through the backbone together if their shapes allow it.
 
     Attributes:
         reads: as `ModelMultiHead.reads`.
@@ -67,35 +63,30 @@ class ModelSiamese(nn.Module):
         self.inputs_0 = parse_conv_inputs(conv_inputs_0, "ModelSiamese(conv_inputs_0=)")
         self.inputs_1 = parse_conv_inputs(conv_inputs_1, "ModelSiamese(conv_inputs_1=)")
         self.backbone = backbone
-        self.heads = HeadSequence(heads, "ModelSiamese")
-        check_name(key_out_features, "ModelSiamese(key_out_features=)")
-        self.key_out_features = key_out_features
-        self.keys_of_branches = (f"{key_out_features}_0", f"{key_out_features}_1")
         self.batched = batched
-        inputs = dict.fromkeys(key for key, _ in self.inputs_0 + self.inputs_1)
-        self.reads, self.writes = self.heads.keys_behind(tuple(inputs), (key_out_features, *self.keys_of_branches))
+        self._add_heads(heads, self.inputs_0 + self.inputs_1, key_out_features, more_features=("_0", "_1"))
 
     def forward(self, batch_dict: BatchDict) -> BatchDict:
         """The batch_dict with the features of both branches and the heads' outputs written to it."""
+        name = type(self).__name__
         branches = []
         for inputs in (self.inputs_0, self.inputs_1):
-            tensors = read_conv_inputs(batch_dict, inputs, "ModelSiamese")
-            branches.append(concatenate_channels(tensors, (key for key, _ in inputs), "ModelSiamese"))
+            tensors = read_conv_inputs(batch_dict, inputs, name)
+            branches.append(concatenate_channels(tensors, (key for key, _ in inputs), name))
         features = self._features(*branches)
-        for key, branch_features in zip(self.keys_of_branches, features, strict=True):
+        for key, branch_features in zip(self._more_features, features, strict=True):
             batch_dict[key] = branch_features
-        batch_dict[self.key_out_features] = concatenate_channels(features, self.keys_of_branches, "ModelSiamese")
-        result: BatchDict = self.heads(batch_dict)
-        return result
+        return self._run_heads(batch_dict, concatenate_channels(features, self._more_features, name))
 
     def _features(self, branch_0: Tensor, branch_1: Tensor) -> Sequence[Tensor]:
         if not self.batched or branch_0.shape != branch_1.shape or branch_0.dtype != branch_1.dtype:
             return [self.backbone(branch_0), self.backbone(branch_1)]
         features = self.backbone(torch.cat([branch_0, branch_1]))
-        if not isinstance(features, Tensor) or features.shape[:1] != (2 * len(branch_0),):
+        number = branch_0.shape[0]  # not len(), which torch.export would take for a constant
+        if not isinstance(features, Tensor) or features.shape[:1] != (2 * number,):
             kind = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
             raise TypeError(
-                f"ModelSiamese needs a backbone that returns one tensor with the batch, here of {2 * len(branch_0)}, "
-                f"first, but it returned {kind}. Wrap the backbone in a module that returns the features alone."
+                f"{type(self).__name__} needs a backbone that returns one tensor with the batch, here of {2 * number}, "
+                f"first, but it returned {kind}. Wrap the backbone in a module that returns only the features."
             )
-        return features.tensor_split(2)
+        return features[:number], features[number:]

@@ -1,4 +1,4 @@
-"""A model over a batch_dict as one that takes and returns tensors."""
+"""Wraps a model over a batch_dict as a module that takes and returns tensors."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,33 +6,34 @@ from typing import Any
 import torch
 from torch import nn
 
-from fuse_core import NDict, read_key
+from fuse_core import NDict, did_you_mean, read_key
 
+from .conv_inputs import is_symbolic
 from .declared_keys import is_provided
 
 TORCH_2_6 = torch.__version__.startswith("2.6.")
-"""Which cannot compile an NDict. A plain dict does there for models that use dotted keys, as all of this package do."""
+"""torch 2.6 cannot compile an NDict. A plain dict works there for models that use dotted keys, as ours do."""
 
 
 class ModelWrapDictToSeq(nn.Module):
-    """Puts its arguments into a batch_dict, calls the model with it, and returns what the model wrote.
+    """Puts its arguments into a batch_dict, calls the model with it, and returns the model's outputs.
 
     For tools that call a model with tensors: export, attribution maps, profilers.
 
     Args:
         fuse_model: a module that takes the batch_dict and returns it with its outputs added.
-        output_key: the key of what to return; a sequence of keys returns a tuple.
+        output_key: the key of the output; a sequence of keys returns a tuple.
         input_key: the key of the argument; a sequence of keys takes as many arguments.
 
     Attributes:
-        reads: the keys that the arguments are put under.
-        writes: the keys of what is returned.
+        reads: the keys of the arguments.
+        writes: the keys of the outputs.
 
     Raises:
         NestedKeyError: the model did not write an output.
-        TypeError: `fuse_model` is no module, or the number of arguments is not that of the input keys.
-        ValueError: the model declares that it reads a key that is not among the input keys, or that it does not write
-            an output key.
+        TypeError: `fuse_model` is no module, or the number of arguments differs from that of the input keys.
+        ValueError: the model declares that it reads a key that is not an input key, or that it does not write an
+            output key.
 
     Example:
         >>> import torch
@@ -53,22 +54,26 @@ class ModelWrapDictToSeq(nn.Module):
         self.returns_tuple = not isinstance(output_key, str)
         self.reads = _keys("input_key", input_key)
         self.writes = _keys("output_key", output_key)
-        self._empty_batch = NDict.fromkeys(self.reads)  # copied in each call, which spares checking the keys anew
+        self._empty_batch = NDict.fromkeys(self.reads)  # copied in each call, so that the keys are checked only once
         self._check(getattr(fuse_model, "reads", None), getattr(fuse_model, "writes", None))
 
     def _check(self, reads: Sequence[str] | None, writes: Sequence[str] | None) -> None:
-        """Whether the keys that the model declares, if any, are those given."""
+        """Compares the given keys with those that the model declares, if any."""
         name = type(self.model).__name__
         for key in reads or ():
             if not is_provided(key, self.reads):
-                raise ValueError(f"{name} reads {key!r}, which input_key={list(self.reads)} lacks. Add it there.")
+                hint = did_you_mean(key, self.reads)
+                raise ValueError(f"{name} reads {key!r}, which input_key={list(self.reads)} lacks. Add it there.{hint}")
         if writes is not None:
             for key in self.writes:
                 if not is_provided(key, (*writes, *self.reads)):
-                    raise ValueError(f"{name} does not write {key!r}, but {list(writes)}. Take output_key from those.")
+                    hint = did_you_mean(key, writes)
+                    raise ValueError(f"{name} does not write {key!r}, but {list(writes)}.{hint}")
 
     def forward(self, *inputs: Any) -> Any:
-        """What the model wrote to `output_key`, a tuple for a sequence of keys."""
+        """The model's output under `output_key`, a tuple for a sequence of keys."""
+        if is_symbolic(inputs):  # one stand-in for all arguments
+            inputs = tuple(inputs[i] for i in range(len(self.reads)))
         if len(inputs) != len(self.reads):
             raise TypeError(
                 f"ModelWrapDictToSeq takes {len(self.reads)} arguments, for {list(self.reads)}, got {len(inputs)}."

@@ -1,35 +1,37 @@
-"""Any PyTorch module as a model over a batch_dict."""
+"""Wraps any PyTorch module as a model over a batch_dict."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
-from fuse_core import read_key
+from fuse_core import did_you_mean, read_key
 
-BatchDict = TypeVar("BatchDict", bound=MutableMapping[str, Any])
+from .conv_inputs import BatchDict
+
+OWNER = "ModelWrapSeqToDict"
 
 
 class ModelWrapSeqToDict(nn.Module):
     """Reads the wrapped model's inputs from the batch_dict, calls it, and writes its outputs back.
 
     Args:
-        model: the module to wrap. Its attributes and submodules stay reachable through the wrapper, as
-            `wrapper.classifier` for instance; set them on `wrapper.model`.
+        model: the module to wrap. The wrapper hands on its attributes and submodules for reading: `wrapper.classifier`
+            is `wrapper.model.classifier`. Set them on `wrapper.model`.
         model_inputs: the keys of the model's positional inputs, or `{argument name: key}`.
-        model_outputs: one key for each output, None to drop one. A model that returns a tuple has as many outputs as
-            that has elements; a tensor, list or other value is one output. Several keys take the elements of a list
-            too. `{name: key}` takes outputs by name from a returned mapping, dataclass or named tuple.
-        pre_forward_processing_function: is given the list (or dict, by argument name) of inputs and returns the inputs
-            to use.
-        post_forward_processing_function: is given what the model returned and returns what to use instead.
+        model_outputs: one key for each output, None to drop one. A returned tuple is as many outputs as it has
+            elements; a tensor, a list or any other value is one output. With several keys, a list is taken apart too.
+            `{name: key}` selects outputs by name from a returned mapping, dataclass or named tuple.
+        pre_forward_processing_function: gets the list (or dict, by argument name) of inputs and returns the inputs to
+            use.
+        post_forward_processing_function: gets the model's result and returns the result to use.
 
     Raises:
         NestedKeyError: the batch_dict lacks an input.
         TypeError: `model` is no module, a key is no string, or the pre-function returns neither list nor dict.
-        ValueError: a key is given for two outputs, the model returns another number of outputs than declared, or it
-            lacks a declared name.
+        ValueError: a key is given for two outputs, or the model's outputs differ from the declared ones in number or
+            lack a declared name.
 
     Example:
         >>> import torch
@@ -63,41 +65,40 @@ class ModelWrapSeqToDict(nn.Module):
                     raise TypeError(f"ModelWrapSeqToDict({name}=) takes keys, which are strings, got {key!r}.")
         if not isinstance(model, nn.Module):
             raise TypeError(f"ModelWrapSeqToDict(model=) takes a module, got {model!r}.")
-        written = _keys(model_outputs)
-        if len(set(written)) != len(written):
-            raise ValueError(f"ModelWrapSeqToDict needs a key of its own for each output, got {written}.")
-        self.model = model
         # Plain tuples and dicts: a caller's list may change later, and torch.compile need not guard more than these.
         self.model_inputs = dict(model_inputs) if isinstance(model_inputs, Mapping) else tuple(model_inputs)
         self.model_outputs = dict(model_outputs) if isinstance(model_outputs, Mapping) else tuple(model_outputs)
+        self.reads, self.writes = _keys(self.model_inputs), _keys(self.model_outputs)
+        if len(set(self.writes)) != len(self.writes):
+            raise ValueError(f"ModelWrapSeqToDict needs a key of its own for each output, got {self.writes}.")
+        self.model = model
         self.pre_forward_processing_function = pre_forward_processing_function
         self.post_forward_processing_function = post_forward_processing_function
-        self.reads = _keys(self.model_inputs)
-        self.writes = _keys(self.model_outputs)
 
     def forward(self, batch_dict: BatchDict) -> BatchDict:
         """The same batch_dict with the outputs written to it."""
-        name = "ModelWrapSeqToDict"
         inputs: Any
         if isinstance(self.model_inputs, dict):
-            inputs = {argument: read_key(batch_dict, key, name) for argument, key in self.model_inputs.items()}
+            inputs = {name: read_key(batch_dict, key, OWNER) for name, key in self.model_inputs.items()}
         else:
-            inputs = [read_key(batch_dict, key, name) for key in self.model_inputs]
+            inputs = [read_key(batch_dict, key, OWNER) for key in self.model_inputs]
         if self.pre_forward_processing_function is not None:
             inputs = self.pre_forward_processing_function(inputs)
-            if not isinstance(inputs, (list, tuple, dict)):  # a tensor would be taken apart by sample
+            if not isinstance(inputs, (list, tuple, dict)):  # a tensor would be split into samples
                 raise TypeError(
-                    f"ModelWrapSeqToDict's pre_forward_processing_function must return the list or dict of inputs, but "
-                    f"it returned {_kind(inputs)}. Return [input]."
+                    f"ModelWrapSeqToDict of {list(self.reads)}: pre_forward_processing_function must return the list "
+                    f"or dict of inputs, but it returned {_kind(inputs)}. Return [input]."
                 )
         model: Any = self._modules["model"]  # as self.model, without the detour through __getattr__
         outputs = model(**inputs) if isinstance(inputs, dict) else model(*inputs)
         if self.post_forward_processing_function is not None:
             outputs = self.post_forward_processing_function(outputs)
-        self._write(batch_dict, outputs)
+        for key, output in self._outputs_by_key(outputs):
+            if key is not None:
+                batch_dict[key] = output
         return batch_dict
 
-    def _write(self, batch_dict: MutableMapping[str, Any], outputs: Any) -> None:
+    def _outputs_by_key(self, outputs: Any) -> Iterable[tuple[str | None, Any]]:
         keys = self.model_outputs
         if isinstance(keys, dict):
             by_name = _by_name(outputs)
@@ -105,25 +106,22 @@ class ModelWrapSeqToDict(nn.Module):
                 if name not in by_name:
                     raise ValueError(
                         f"ModelWrapSeqToDict takes the output {name!r} for {key!r}, but the model returned "
-                        f"{sorted(by_name)}."
+                        f"{sorted(by_name)}.{did_you_mean(name, by_name)}"
                     )
-                batch_dict[key] = by_name[name]
-            return
-        # A tuple is several outputs. A tensor or a list has a length too, but is one value, to be stored whole.
+            return [(key, by_name[name]) for name, key in keys.items()]
+        # A tuple is several outputs. A tensor or a list has a length too, but is one value.
         if len(keys) == 1 and not isinstance(outputs, tuple):
-            outputs = (outputs,)
+            return [(keys[0], outputs)]
         if not isinstance(outputs, (tuple, list)) or len(outputs) != len(keys):
             returned = f"{len(outputs)} outputs" if isinstance(outputs, (tuple, list)) else _kind(outputs)
             raise ValueError(
                 f"ModelWrapSeqToDict writes {len(keys)} outputs {keys}, but the model returned {returned}. "
                 f"Declare one key per output, None for those to drop."
             )
-        for output_key, output in zip(keys, outputs, strict=True):
-            if output_key is not None:
-                batch_dict[output_key] = output
+        return zip(keys, outputs, strict=True)
 
     def __getattr__(self, name: str) -> Any:
-        # Only called for what the wrapper itself does not have.
+        # Only called for attributes that the wrapper itself does not have.
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -133,14 +131,15 @@ class ModelWrapSeqToDict(nn.Module):
 
 
 def _keys(keys: Mapping[str, str] | Sequence[str | None]) -> tuple[str, ...]:
-    values = keys.values() if isinstance(keys, Mapping) else keys
-    return tuple(key for key in values if key is not None)
+    return tuple(key for key in (keys.values() if isinstance(keys, Mapping) else keys) if key is not None)
 
 
 def _kind(outputs: object) -> str:
-    if isinstance(outputs, Tensor):
-        return f"one tensor of shape {tuple(outputs.shape)}"
-    return f"one {type(outputs).__name__}"
+    return (
+        f"one tensor of shape {tuple(outputs.shape)}"
+        if isinstance(outputs, Tensor)
+        else f"one {type(outputs).__name__}"
+    )
 
 
 def _by_name(outputs: Any) -> Mapping[str, Any]:

@@ -1,0 +1,1 @@
+"""Several trained models and what they predict together."""

@@ -1,0 +1,134 @@
+"""The members of an ensemble, run one after another or in one vectorised pass."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from fuse_core import NDict, read_key
+
+from .same_architecture import architecture_difference
+
+Execution = Literal["sequential", "vmap"]
+EXECUTIONS: tuple[str, ...] = get_args(Execution)
+
+
+class EnsembleMembers(nn.ModuleList):
+    """Modules that each take a copy of the batch_dict; their predictions are stacked.
+
+    Args:
+        members: the modules.
+        prediction_keys: the keys of the predictions.
+        execution: see `ModelEnsemble`.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[nn.Module],
+        prediction_keys: Sequence[str] = (),  # slices are made by PyTorch, from modules alone
+        execution: Execution = "sequential",
+    ) -> None:
+        super().__init__(members)
+        self.prediction_keys = tuple(prediction_keys)
+        self.execution = execution
+
+    def check_one_architecture(self) -> None:
+        """Raises `ValueError` unless the members differ in the values of their weights only."""
+        for i, member in enumerate(self):
+            difference = architecture_difference(self[0], member)
+            if difference is not None:
+                raise ValueError(
+                    f"ModelEnsemble(execution='vmap') needs models of one architecture, but models 0 and {i} differ in "
+                    f"{difference}. Use execution='sequential'."
+                )
+
+    def forward(self, batch_dict: Mapping[str, Any]) -> list[Tensor]:
+        """For each prediction key the members' predictions, stacked on a new first axis."""
+        if self.execution == "vmap" and _can_be_vectorised(self):
+            self.check_one_architecture()  # in each call, because members may be changed or replaced at any time
+            return list(run_stacked(self, lambda member: self._predict(member, batch_dict, "a model")))
+        by_member = [self._predict(member, batch_dict, f"model {i}") for i, member in enumerate(self)]
+        by_key = list(zip(*by_member, strict=True))
+        for key, predictions in zip(self.prediction_keys, by_key, strict=True):
+            if any(prediction.shape != predictions[0].shape for prediction in predictions):
+                shapes = ", ".join(str(tuple(prediction.shape)) for prediction in predictions)
+                raise ValueError(f"ModelEnsemble needs predictions of one shape, but those for {key!r} have {shapes}.")
+        return [torch.stack(predictions) for predictions in by_key]
+
+    def _predict(self, member: Callable[..., Any], batch_dict: Mapping[str, Any], name: str) -> tuple[Tensor, ...]:
+        result = member(_own_copy(batch_dict))
+        predictions = []
+        for key in self.prediction_keys:
+            prediction = read_key(result, key, f"ModelEnsemble, in what {name} returned,")
+            if not isinstance(prediction, Tensor) or not prediction.is_floating_point():
+                kind = f"{prediction.dtype}" if isinstance(prediction, Tensor) else type(prediction).__name__
+                raise TypeError(
+                    f"ModelEnsemble averages floating-point tensors, but {name} wrote {kind} to {key!r}. Use the key "
+                    f"of its probabilities or logits."
+                )
+            predictions.append(prediction)
+        return tuple(predictions)
+
+
+def _own_copy(batch_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy that holds the same values. Keys added to it are not seen by the other members."""
+    if isinstance(batch_dict, NDict):
+        return batch_dict.copy()
+    return {key: _own_copy(value) if isinstance(value, Mapping) else value for key, value in batch_dict.items()}
+
+
+def _can_be_vectorised(members: nn.ModuleList) -> bool:
+    """Whether members of one architecture do the same in a pass over their stacked weights.
+
+    They do not in training mode, in which layers write to buffers, nor with hooks, which would see the tensors of all
+    members at once. Compilers and exporters trace the members one after another, so that each member's own attributes
+    are in the graph. Members without weights have nothing to stack.
+    """
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or not _weights(members[0]):
+        return False
+    return not any(
+        module.training
+        or module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        for module in members.modules()
+        if module is not members
+    )
+
+
+def run_stacked(members: nn.ModuleList, run: Callable[[Callable[..., Any]], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """The results of `run(member)` for each member, stacked on a new first axis.
+
+    The weights are stacked in each call, so that they are the members' current ones, and gradients reach the members.
+    `torch.func.stack_module_state` would detach them. Members that draw random numbers each draw their own.
+
+    Args:
+        members: modules of the same architecture.
+        run: calls the function it is given, which stands for a member, and returns tensors.
+    """
+    states = [_weights(member) for member in members]
+    stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
+
+    def run_one(state: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        return run(lambda *args: functional_call(members[0], state, args, tie_weights=False))
+
+    results: tuple[Tensor, ...] = vmap(run_one, randomness="different")(stacked)
+    return results
+
+
+def _weights(member: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, under one name for each place that holds them.
+
+    A module that others share is named once; a parameter that two modules hold is named twice. With
+    `functional_call(tie_weights=True)` the stacked tensors would stay in a shared module.
+    """
+    return {
+        f"{path}.{name}" if path else name: tensor
+        for path, module in member.named_modules()
+        for named in (module._parameters, module._buffers)
+        for name, tensor in named.items()
+        if tensor is not None
+    }

@@ -1,0 +1,183 @@
+"""Several models over the same batch_dict, and what they predict together."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from torch import nn
+
+from ..argument_checks import check_option
+from ..conv_inputs import BatchDict
+from ..declared_keys import keys_read_by_any
+from ..weights.trained_model import load_trained_model
+from .combine_predictions import AVERAGES, Average, Holds, average_predictions, majority_vote
+from .members import EXECUTIONS, EnsembleMembers, Execution
+from .predicted_keys import predicted_keys
+
+
+class ModelEnsemble(nn.Module):
+    """Runs several models and writes each one's predictions, their average, majority vote and standard deviation.
+
+    For each prediction key K it writes
+
+    - `K_ensemble_<i>`, what model i wrote to K;
+    - `K_ensemble_average`, the average, of the same kind as K: where K holds logits, so does it;
+    - `K_ensemble_majority_vote`, the class that most models score highest, an index at each location (int64, K's shape
+      without the classes). Ties go to the class with the higher average, then to the lower index;
+    - `K_ensemble_std`, the standard deviation of K over the models: sqrt(mean_i (K_i - mean K)^2), divided by the
+      number of models, not one less, so that a single model has 0. It is of K's own values whatever is averaged.
+
+    Each model gets its own copy of the batch_dict and does not see what the others write. The batch_dict keeps all its
+    values; only the keys above are added.
+
+    **Execution.** `"sequential"` runs the models one after another. `"vmap"` runs models of one architecture in one
+    vectorised pass over their stacked weights (`torch.func.vmap`), which is faster for many small models on small
+    inputs. The results are equal up to rounding. In each call it compares the models, because attributes may change,
+    and refuses models that differ in anything but the values of their weights. It runs them one after another where
+    vectorising would change the results: in training mode, with hooks, and while a compiler or exporter traces. It
+    does not suit models that keep something from a forward, such as attention maps as an attribute, and under
+    autocast it may give float32 where a model alone gives half precision.
+
+    Args:
+        models: modules that take the batch_dict and return it with their predictions added.
+        prediction_keys: the keys K. A sequence, in which keys below `model.logits` hold logits and all others
+            probabilities; or `{key: "probabilities" | "logits" | "values"}`. Values have no classes, such as those of
+            a regression: they are averaged and not voted on. None uses each `model.output.<head>` that all models
+            declare in `writes`: as probabilities if they also write `model.logits.<head>`, otherwise as values.
+        average: `"probabilities"` averages the models' probabilities; `"logits"` averages their logits, which is the
+            normalised geometric mean of their probabilities. Both averages work for both kinds of K.
+        classes_axis: the axis of the classes in K. Maps of shape (N, C, H, W) are voted on at each location.
+        execution: see above.
+
+    Attributes:
+        models: the models, which may be appended, replaced or deleted later.
+        prediction_keys: the kind of each K.
+        reads: the keys that the models read; None if a model declares neither `reads` nor `writes`.
+        writes: the keys above.
+
+    Raises:
+        NestedKeyError: a model did not write a prediction key, or the batch_dict lacks an input.
+        TypeError: a model is no module, or predictions are not floating-point tensors.
+        ValueError: an option is unknown, a model does not declare a prediction key, predictions differ in shape or
+            have no classes to vote on, or `execution="vmap"` and the architectures differ.
+
+    Example:
+        >>> import torch
+        >>> from fuse_core import NDict
+        >>> from fuse_models import ModelWrapSeqToDict
+        >>> def member():
+        ...     network = nn.Sequential(nn.Linear(8, 3), nn.Softmax(dim=1))
+        ...     return ModelWrapSeqToDict(model=network, model_inputs=["data.x"], model_outputs=["model.output.cls"])
+        >>> ensemble = ModelEnsemble([member() for _ in range(5)], ["model.output.cls"]).eval()
+        >>> batch = ensemble(NDict({"data.x": torch.rand(4, 8)}))
+        >>> batch["model.output.cls_ensemble_average"].shape, batch["model.output.cls_ensemble_majority_vote"].shape
+        (torch.Size([4, 3]), torch.Size([4]))
+    """
+
+    __jit_unused_properties__: ClassVar = ["reads", "writes"]  # torch.jit.trace would compile them
+
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        prediction_keys: Sequence[str] | Mapping[str, Holds] | None = None,
+        *,
+        average: Average = "probabilities",
+        classes_axis: int = 1,
+        execution: Execution = "sequential",
+    ) -> None:
+        super().__init__()
+        members = list(models) if isinstance(models, Iterable) else []
+        if not members or not all(isinstance(member, nn.Module) for member in members):
+            raise TypeError(f"ModelEnsemble(models=) takes a non-empty sequence of modules, got {models!r}.")
+        check_option(average, AVERAGES, "ModelEnsemble(average=)")
+        check_option(execution, EXECUTIONS, "ModelEnsemble(execution=)")
+        self.prediction_keys = predicted_keys(members, prediction_keys)
+        self.models = EnsembleMembers(members, tuple(self.prediction_keys), execution)
+        if execution == "vmap":
+            self.models.check_one_architecture()
+        self.average: Average = average
+        self.classes_axis = classes_axis
+
+    @property
+    def reads(self) -> tuple[str, ...] | None:
+        """The keys that the models read."""
+        return keys_read_by_any(self.models)
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The keys of each model's predictions and of those of all together."""
+        return tuple(
+            f"{key}_ensemble_{name}"
+            for key, kind in self.prediction_keys.items()
+            for name in (*range(len(self.models)), "average", "std", *(["majority_vote"] if kind != "values" else []))
+        )
+
+    def forward(self, batch_dict: BatchDict) -> BatchDict:
+        """The same batch_dict with the predictions of each model and of all together written to it."""
+        for (key, kind), predictions in zip(self.prediction_keys.items(), self.models(batch_dict), strict=True):
+            for i, prediction in enumerate(predictions.unbind()):
+                batch_dict[f"{key}_ensemble_{i}"] = prediction
+            if kind != "values":
+                self._check_classes(key, predictions.shape[1:])
+            average = average_predictions(predictions, kind, self.average, self.classes_axis)
+            batch_dict[f"{key}_ensemble_average"] = average
+            batch_dict[f"{key}_ensemble_std"] = predictions.std(0, correction=0)
+            if kind != "values":
+                batch_dict[f"{key}_ensemble_majority_vote"] = majority_vote(predictions, average, self.classes_axis)
+        return batch_dict
+
+    def _check_classes(self, key: str, shape: Sequence[int]) -> None:
+        axis = self.classes_axis
+        if not -len(shape) <= axis < len(shape) or shape[axis] < 2:
+            raise ValueError(
+                f"ModelEnsemble votes on the classes along axis {axis} of {key!r}, whose shape is {tuple(shape)}. Set "
+                f"classes_axis to an axis of two classes or more, or prediction_keys to {{{key!r}: 'values'}}."
+            )
+
+    @classmethod
+    def from_directories(
+        cls,
+        dirs: Sequence[str | Path],
+        model_factory: Callable[[], nn.Module] | None,
+        weights: str = "best_epoch.ckpt",
+        *,
+        trust_pickle: bool = False,
+        **options: Any,
+    ) -> Self:
+        """An ensemble of trained models, in eval mode.
+
+        Args:
+            dirs: one model directory for each model.
+            model_factory: a function without arguments that makes a model of the trained architecture.
+            weights: the name of the file in each directory: a Lightning checkpoint, from which the model's weights are
+                taken, or a state dict, such as `model.safetensors`.
+            trust_pickle: whether to unpickle files that hold more than tensors: checkpoints with objects in them, or
+                whole modules (`torch.save(model)`), for which `model_factory` may be None. **Unpickling a file runs
+                the code in it with your rights.** Use it only for files of your own.
+            options: the other arguments of `ModelEnsemble`.
+
+        Raises:
+            FileNotFoundError: files are missing; lists all of them.
+            ValueError: the weights in a file do not fit the model; names the file and the weights. Or a file holds
+                pickled objects, and `trust_pickle` is False. Or the models of the factory share weights.
+        """
+        if isinstance(dirs, (str, Path)) or not dirs:
+            raise ValueError(
+                f"ModelEnsemble.from_directories(dirs=) takes a non-empty sequence of directories, got {dirs!r}."
+            )
+        paths = [Path(directory, weights) for directory in dirs]
+        missing = [str(path) for path in paths if not path.is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"ModelEnsemble.from_directories(weights={weights!r}): {len(missing)} of {len(paths)} files are not "
+                f"there: {', '.join(missing)}."
+            )
+        models = [load_trained_model(model_factory, path, trust_pickle) for path in paths]
+        weights_of = [{id(weight) for weight in model.parameters()} for model in models]
+        if len(set().union(*weights_of)) < sum(map(len, weights_of)):
+            raise ValueError(
+                "ModelEnsemble.from_directories(model_factory=) must make a new model in each call, but its models "
+                "share weights, so that each file overwrites the weights of the file before. Construct all modules in "
+                "model_factory."
+            )
+        return cls(models, **options).eval()

@@ -1,0 +1,1 @@
+"""Heads: modules that turn features into predictions."""

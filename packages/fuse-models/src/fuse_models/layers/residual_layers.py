@@ -1,0 +1,79 @@
+"""The layers of residual networks, for images and volumes, named as in torchvision's state dicts."""
+
+from torch import Tensor, nn
+
+CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+NORMS: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+class ResidualBlock(nn.Module):
+    """`relu(x + F(x))`, where F is two or three convolutions, each with batch normalisation.
+
+    "Basic" blocks have two convolutions of kernel 3; "bottleneck" blocks a 1, a 3 and a 1, the last with four times the
+    channels. The stride is at the first kernel of 3, as in torchvision ("ResNet v1.5"). Source: He et al., Deep
+    Residual Learning for Image Recognition, CVPR 2016.
+
+    Torchvision registers the layers of images and videos under different names, and so does this block:
+    `conv1, bn1, conv2, bn2` and `conv1.0, conv1.1, conv2.0, conv2.1`.
+
+    Args:
+        rank: 2 for images, 3 for volumes.
+        in_channels: channels of the input.
+        channels: channels of the inner convolutions.
+        stride: stride of the block in each axis.
+        bottleneck: whether this is a bottleneck block.
+    """
+
+    def __init__(self, rank: int, in_channels: int, channels: int, stride: int, bottleneck: bool) -> None:
+        super().__init__()
+        kernels = (1, 3, 1) if bottleneck else (3, 3)
+        sizes = [in_channels, *[channels] * (len(kernels) - 1), channels * (4 if bottleneck else 1)]
+        strides = [stride if i == kernels.index(3) else 1 for i in range(len(kernels))]
+        order: list[str] = []
+        self.relu = nn.ReLU(inplace=True)
+        for i, kernel in enumerate(kernels):
+            conv = _conv(rank, sizes[i], sizes[i + 1], kernel, strides[i])
+            norm = NORMS[rank](sizes[i + 1])
+            last = i == len(kernels) - 1
+            if rank == 2:
+                self.add_module(f"conv{i + 1}", conv)
+                self.add_module(f"bn{i + 1}", norm)
+                order += [f"conv{i + 1}", f"bn{i + 1}", *["relu"] * (not last)]
+            else:
+                self.add_module(f"conv{i + 1}", nn.Sequential(conv, norm, *[self.relu] * (not last)))
+                order += [f"conv{i + 1}"]
+        self._order = tuple(order)
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or in_channels != sizes[-1]:
+            self.downsample = nn.Sequential(_conv(rank, in_channels, sizes[-1], 1, stride), NORMS[rank](sizes[-1]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, in_channels, *spatial)` to `(batch, channels, *spatial / stride)`."""
+        residual = x
+        for name in self._order:
+            residual = self._modules[name](residual)  # type: ignore[misc]  # none of them is None
+        residual += x if self.downsample is None else self.downsample(x)
+        result: Tensor = self.relu(residual)
+        return result
+
+
+def residual_stage(
+    rank: int, in_channels: int, channels: int, blocks: int, stride: int, bottleneck: bool
+) -> nn.Sequential:
+    """A stage of the network: `blocks` blocks, of which the first has the stride."""
+    first = ResidualBlock(rank, in_channels, channels, stride, bottleneck)
+    out_channels = channels * (4 if bottleneck else 1)
+    return nn.Sequential(first, *[ResidualBlock(rank, out_channels, channels, 1, bottleneck) for _ in range(1, blocks)])
+
+
+def initialise(network: nn.Module) -> None:
+    """Initialise convolutions as in He et al., Delving Deep into Rectifiers (2015), with the mode "fan out"."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _conv(rank: int, in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Module:
+    return CONVOLUTIONS[rank](
+        in_channels, out_channels, kernel_size=kernel, stride=stride, padding=kernel // 2, bias=False
+    )

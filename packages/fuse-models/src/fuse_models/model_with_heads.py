@@ -1,0 +1,52 @@
+"""The part that `ModelMultiHead`, `ModelMultistream` and `ModelSiamese` share: features that heads use."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import nn
+
+from .argument_checks import check_name
+from .conv_inputs import BatchDict, ConvInputs
+from .heads.sequence import HeadSequence
+
+
+class ModelWithHeads(nn.Module):
+    """Declares the keys of its inputs, features and heads, as they are when asked for, and runs the heads.
+
+    Attributes:
+        heads: the heads; one that is appended, replaced or deleted later is declared from then on.
+        reads: the keys that the batch_dict must hold, including those that heads read from outside; None if a head
+            declares neither `reads` nor `writes`.
+        writes: the keys of the features and of the heads' outputs; None likewise.
+    """
+
+    __jit_unused_properties__: ClassVar = ["reads", "writes"]  # torch.jit.trace would compile them
+
+    def _add_heads(
+        self, heads: Sequence[nn.Module], inputs: ConvInputs, key_out_features: str, more_features: tuple[str, ...] = ()
+    ) -> None:
+        """Called last by the constructors, so that the backbone stands first in the state dict."""
+        self.heads = HeadSequence(heads, type(self).__name__)
+        check_name(key_out_features, f"{type(self).__name__}(key_out_features=)")
+        self.inputs = inputs
+        self.key_out_features = key_out_features
+        self._more_features = tuple(f"{key_out_features}{suffix}" for suffix in more_features)
+
+    @property
+    def reads(self) -> tuple[str, ...] | None:
+        """The keys that the batch_dict must hold."""
+        return self._declared_keys()[0]
+
+    @property
+    def writes(self) -> tuple[str, ...] | None:
+        """The keys of the features and of the heads' outputs."""
+        return self._declared_keys()[1]
+
+    def _declared_keys(self) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+        inputs = tuple(dict.fromkeys(key for key, _ in self.inputs))
+        return self.heads.keys_with(inputs, (self.key_out_features, *self._more_features))
+
+    def _run_heads(self, batch_dict: BatchDict, features: Any) -> BatchDict:
+        batch_dict[self.key_out_features] = features
+        result: BatchDict = self.heads(batch_dict)
+        return result

@@ -1,0 +1,1 @@
+"""Weights from files: those of others, and those that a run left behind."""

@@ -1,0 +1,90 @@
+"""Reads a state dict from a file, without running code that the file may hold."""
+
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+
+class PickledObjectsError(ValueError):
+    """A file holds pickled objects, which were not loaded because that could run any code."""
+
+
+def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a file, on the CPU.
+
+    A file whose name ends in `.safetensors` is read by safetensors, any other by `torch.load(weights_only=True)`, which
+    rebuilds only tensors and plain containers and runs no code. From a Lightning checkpoint it takes `"state_dict"`.
+
+    Args:
+        path: a file such as `model.safetensors`, `resnet18.pth` or `best_epoch.ckpt`.
+
+    Returns:
+        Tensors by dotted name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, holds pickled objects, or holds no state dict. Names the file.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "linear.pth")
+        >>> torch.save(torch.nn.Linear(3, 2).state_dict(), path)
+        >>> {name: tuple(tensor.shape) for name, tensor in load_state_dict_file(path).items()}
+        {'weight': (2, 3), 'bias': (2,)}
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No weights at {str(path)!r}: there is no such file.")
+    if path.suffix == ".safetensors":
+        try:
+            return safetensors.torch.load_file(path)
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{str(path)!r} is no readable safetensors file: {error}.") from error
+    return state_dict_in(_load_without_code(path), path)
+
+
+def _load_without_code(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols, which the error below is about
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = " ".join(str(error).rpartition("WeightsUnpickler error:")[2].split()).partition(". ")[0]
+        raise PickledObjectsError(
+            f"{str(path)!r} holds pickled objects, not only tensors and plain containers ({reason}), and was not "
+            f"loaded: unpickling runs whatever code the file's author put there. Save the weights alone, by "
+            f"torch.save(model.state_dict(), path) or safetensors.torch.save_model(model, path), if you trust the file."
+        ) from None
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # what a damaged file raises depends on where it is damaged
+        raise ValueError(
+            f"{str(path)!r} is no readable checkpoint ({type(error).__name__}: {error}). Copy or download it again."
+        ) from error
+
+
+def state_dict_in(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in the content of the file at `path`: a state dict or a Lightning checkpoint.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{str(path)!r} holds a {type(content).__name__}, where a state dict was expected.")
+    others = [f"{name!r} ({type(value).__name__})" for name, value in content.items() if not isinstance(value, Tensor)]
+    if others or not content:
+        listed = ", ".join(others[:5]) + ", …" * (len(others) > 5) if others else "nothing at all"
+        raise ValueError(
+            f"{str(path)!r} holds no state dict, which maps names to tensors, but {listed}. Take the state dict out of "
+            f"it and pass that, or save it alone."
+        )
+    return dict(content)

@@ -1,0 +1,9 @@
+"""How many examples hypothesis tries: few by default, many with FUSE_DEEP_TESTS=1."""
+
+import os
+
+from hypothesis import settings
+
+settings.register_profile("light", max_examples=25, deadline=None, derandomize=True)
+settings.register_profile("deep", max_examples=400, deadline=None)
+settings.load_profile("deep" if os.environ.get("FUSE_DEEP_TESTS") == "1" else "light")
