@@ -16,7 +16,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from fuse_lightning.lightning_module_default import LightningModuleDefault
 from fuse_lightning.predictions.predictions_to_file import PredictionsToFile
 
-from .configuration_problems import configuration_problems
+from .configuration.configuration_problems import configuration_problems
 from .earlier_run import RemoveEarlierRun, bring_back, set_aside
 from .errors import BuildError, ConfigurationError, RunError
 from .run_folder import (

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from .class_paths import ClassPathError, find_class, find_subclass
-from .errors import did_you_mean
+from ..errors import did_you_mean
 from .parser_keys import is_group
 from .signatures import (
     arguments_of,

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from .class_paths import ClassPathError, find_class
-from .errors import did_you_mean
+from ..errors import did_you_mean
 from .file_problems import CLASSES, FileProblems, nearest, unaccepted
 from .parser_keys import is_group
 from .signatures import arguments_of, is_accepted, type_hints

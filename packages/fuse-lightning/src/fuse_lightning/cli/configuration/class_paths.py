@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
-from .errors import did_you_mean
+from ..errors import did_you_mean
 
 
 class ClassPathError(Exception):
