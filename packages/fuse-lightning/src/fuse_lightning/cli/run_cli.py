@@ -82,7 +82,7 @@ class RunCLI(LightningCLI):
         except argparse.ArgumentError as error:
             refusal = error
         parsers = dict(zip(self.subcommands(), self.command_parsers, strict=True))
-        problems = configuration_problems(parsers[command], options, refusal)
+        problems = configuration_problems(parsers[command], options, refusal, None if refusal else self.config[command])
         if problems:
             raise ConfigurationError(problems) from refusal
         # Lightning would take settings from a checkpoint that it finds here. They come from the configuration, and from

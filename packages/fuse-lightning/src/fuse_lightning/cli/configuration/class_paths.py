@@ -3,83 +3,50 @@
 import importlib
 import pkgutil
 from collections.abc import Iterable
-from types import ModuleType
 from typing import Any
 
-from ..errors import did_you_mean
+from fuse_core import did_you_mean
 
 
 class ClassPathError(Exception):
-    """There is nothing of this path; says how far it leads and what is near."""
+    """There is nothing of this path. Says how far it leads, and what is near."""
 
 
-def find_class(class_path: str) -> Any:
-    """The class or function of a dotted path.
+def find_class(class_path: str, bases: Iterable[type] = ()) -> Any:
+    """The class or function of a dotted path; of a name without dots, the class of this name below one of the bases.
 
     Raises:
         ClassPathError: a part of the path is missing, or its module cannot be imported.
     """
+    if "." not in class_path:
+        classes = {found.__name__: found for base in bases for found in _with_subclasses(base)}
+        if class_path not in classes:
+            near = did_you_mean(class_path, classes)
+            raise ClassPathError(f"there is no such class.{near} Give the whole path, such as my_project.{class_path}.")
+        return classes[class_path]
     found: Any = None
     parts = class_path.split(".")
     for position, name in enumerate(parts):
-        parent = ".".join(parts[:position])
-        if found is not None and hasattr(found, name):
-            found = getattr(found, name)
-            continue
-        if found is None or hasattr(found, "__path__"):  # a package may have modules that are not imported yet
-            module = _imported(".".join(parts[: position + 1]))
-            if module is not None:
-                found = module
-                continue
-        if found is None:
-            raise ClassPathError(
-                f"there is no module {name!r}.{did_you_mean(name, _top_level_modules())} It must be installed, or "
-                f"lie in the folder where the command runs."
-            )
-        near = did_you_mean(name, _public_names(found))
-        there = "" if near else f" It has: {', '.join(_public_names(found)) or 'nothing public'}."
-        raise ClassPathError(f"{parent} has no {name!r}.{near}{there}")
+        path = ".".join(parts[: position + 1])
+        try:
+            found = getattr(found, name) if hasattr(found, name) else importlib.import_module(path)
+        except Exception as error:
+            if not (isinstance(error, ModuleNotFoundError) and f"{path}.".startswith(f"{error.name}.")):
+                raise ClassPathError(f"importing {path} fails: {type(error).__name__}: {error}.") from error
+            modules = [
+                module.name for module in pkgutil.iter_modules(getattr(found, "__path__", None if not position else []))
+            ]
+            if found is None:
+                where = "It must be installed, or lie in the folder where the command runs."
+                raise ClassPathError(f"there is no module {name!r}.{did_you_mean(name, modules)} {where}") from error
+            public = {name for name, value in vars(found).items() if callable(value) and not name.startswith("_")}
+            known = sorted(public.union(modules))
+            near = did_you_mean(name, known) or f" It has: {', '.join(known) or 'nothing public'}."
+            raise ClassPathError(f"{'.'.join(parts[:position])} has no {name!r}.{near}") from error
     return found
-
-
-def find_subclass(name: str, bases: Iterable[type]) -> Any:
-    """The class of this name among those below the bases, as the parser takes classes by their names alone.
-
-    Raises:
-        ClassPathError: there is none.
-    """
-    classes = {found.__name__: found for base in bases for found in _with_subclasses(base)}
-    if name not in classes:
-        raise ClassPathError(
-            f"there is no such class.{did_you_mean(name, classes)} Give the whole path, such as my_project.{name}."
-        )
-    return classes[name]
 
 
 def _with_subclasses(base: type) -> Iterable[type]:
     yield base
-    subclasses: list[type] = type.__subclasses__(base)
-    for below in subclasses:
+    for below in type.__subclasses__(base):
         yield from _with_subclasses(below)
-
-
-def _imported(name: str) -> ModuleType | None:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            return None
-        raise ClassPathError(f"importing {name} fails: {error}. Install what is missing.") from error
-    except Exception as error:
-        raise ClassPathError(f"importing {name} fails: {type(error).__name__}: {error}") from error
-
-
-def _top_level_modules() -> Iterable[str]:
-    return [module.name for module in pkgutil.iter_modules()]
-
-
-def _public_names(found: Any) -> list[str]:
-    """Classes and functions, and a package's modules."""
-    names = [name for name, value in vars(found).items() if callable(value) and not name.startswith("_")]
-    modules = [module.name for module in pkgutil.iter_modules(getattr(found, "__path__", []))]
-    return sorted({*names, *modules})

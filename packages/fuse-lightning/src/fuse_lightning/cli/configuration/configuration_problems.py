@@ -1,47 +1,132 @@
 """What is wrong in a configuration, each mistake with its place and the nearest valid name.
 
-The parser tells the first mistake only, inside out, and passes over some: a misspelt key that holds nothing, and any
-mistake where a mapping would do as well as a class. So the files are read here too, node by node.
+The parser tells one mistake at a time, and passes over some: a misspelt key that holds nothing, and a mistake in a
+class where a mapping would do as well. So the configuration is read here too. Values are left to the parser to judge.
 """
 
 import argparse
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from jsonargparse import ArgumentParser
+import pytorch_lightning as pl
+import yaml
+from jsonargparse import ArgumentParser, Namespace
 
-from .file_problems import FileProblems
-from .option_problems import option_problems
-from .parser_keys import key_types
+from fuse_core import did_you_mean
 
-NOISE = ("Given value", "Subtypes:", "Errors:", "Does not validate against", "- Expected a <class 'NoneType'>")
+from .arguments import Arguments, classes_in
+from .class_paths import ClassPathError, find_class
+from .document import CLASS_KEYS, COMPONENTS, NEEDS_CLASS, NULL, Document, entries, is_text, place
+
+TYPES = {"model": pl.LightningModule, "data": pl.LightningDataModule}
+LINKED = {"model": ("model_dir",)}  # arguments that come from the run folder
+NO_SUCH_KEY = "there is no such key."
 
 
 def configuration_problems(
-    parser: ArgumentParser, arguments: list[str], refusal: argparse.ArgumentError | None = None
+    parser: ArgumentParser, arguments: list[str], refusal: argparse.ArgumentError | None, config: Namespace | None
 ) -> list[str]:
-    """A line for each mistake in the configuration files and options.
+    """A line for each mistake in the files and options of a command's arguments.
 
-    Args:
-        parser: the parser of the command.
-        arguments: the command's arguments.
-        refusal: what the parser raised, if it did. Then values and missing arguments are looked at too, and where
-            nothing is found, this is what is told.
+    Of the parser it takes what it raised, which is told where no mistake is found, or the configuration that it gave.
     """
-    types = key_types(parser)
-    files = _config_files(arguments)
-    problems = list(option_problems(arguments, types, files, thorough=refusal is not None))
-    for path in files:
-        problems += FileProblems(path, types, thorough=refusal is not None, whole=len(files) == 1).all()
-    if refusal is not None and not problems:
-        lines = [line for line in str(refusal).splitlines() if not line.strip().startswith(NOISE)]
-        return ["\n".join(lines)]
-    return problems
+    document = Document(arguments)
+    keys = {key.partition(".")[0] for key in parser.get_defaults(skip_validation=True).keys()}  # noqa: SIM118
+    check = _Check(judge_values=refusal is not None or _holds_class_as_mapping(config))
+    problems = document.problems or check.problems_in(document.root, keys)
+    return problems or ([] if refusal is None else [str(refusal)])
 
 
-def _config_files(arguments: list[str]) -> list[Path]:
-    files = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, equals, value = argument.partition("=")
-        if name in ("-c", "--config"):
-            files.append(Path(value if equals else following))
-    return files
+def _holds_class_as_mapping(value: Any) -> bool:
+    """Whether the parser took a class for a mapping, which it does where there is a mistake in the class."""
+    parts = vars(value) if isinstance(value, Namespace) else value
+    items = parts.values() if isinstance(parts, Mapping) else parts if isinstance(parts, list) else ()
+    return (isinstance(value, Mapping) and "class_path" in value) or any(map(_holds_class_as_mapping, items))
+
+
+class _Check:
+    def __init__(self, judge_values: bool) -> None:
+        self.judge_values = judge_values
+        self.found: dict[tuple[Any, ...], str] = {}  # by place: what an anchor names is met more than once
+        self.met = 0  # mistakes, those found before included
+
+    def problems_in(self, root: Any, keys: set[str]) -> list[str]:
+        """A line for each mistake. `keys` are those of the upper level."""
+        for key, (key_node, value) in entries(root).items():
+            if key == "trainer":
+                self._arguments(value, key, Arguments(pl.Trainer))
+            elif key not in keys:
+                self._add(key_node, key, f"{NO_SUCH_KEY}{_nearest(key, keys)}")
+            elif key in COMPONENTS and (is_text(value) or "class_path" in entries(value)):
+                self._class(value, key, TYPES[key])
+            elif key == "model" or (key == "data" and value.tag != NULL):  # a module may have loaders of its own
+                self._add(key_node, key, NEEDS_CLASS.format(COMPONENTS[key]))
+        return list(self.found.values())
+
+    def _add(self, node: Any, key: str, problem: str) -> None:
+        self.met += 1
+        self.found.setdefault((node.start_mark.name, node.start_mark.index, problem), f"{place(node, key)}: {problem}")
+
+    def _value(self, node: Any, key: str, annotation: Any) -> None:
+        parts = entries(node)
+        near = [name for name in parts if name not in CLASS_KEYS and did_you_mean(name, ["class_path"])]
+        if "class_path" in parts:
+            self._class(node, key, annotation)
+        elif "init_args" in parts and near:
+            self._add(parts[near[0]][0], f"{key}.{near[0]}", f"{NO_SUCH_KEY} Did you mean 'class_path'?")
+        else:
+            for name, (_, value) in parts.items():
+                item = f"[{name}]" if isinstance(node, yaml.SequenceNode) else f".{name}"
+                self._value(value, key + item, annotation)
+
+    def _class(self, node: Any, key: str, annotation: Any) -> None:
+        parts = entries(node)
+        _, path_node = parts.get("class_path", (None, node))
+        path, bases = str(path_node.value), classes_in(annotation)
+        made = self._find(path_node, f"{key}.class_path" if parts else key, bases)
+        if made is None:
+            return
+        if isinstance(made, type) and not issubclass(made, tuple(bases)):
+            names = " or ".join(sorted(base.__name__ for base in bases if base.__module__ != "builtins"))
+            self._add(path_node, key, f"it takes {names}, which {path} is not.")
+            return
+        arguments = Arguments(made)
+        for name, (key_node, _) in parts.items():
+            if name in arguments.names and name not in CLASS_KEYS:
+                self._add(key_node, f"{key}.{name}", f"an argument of {path} goes under init_args.")
+            elif name not in CLASS_KEYS:
+                self._add(key_node, f"{key}.{name}", NO_SUCH_KEY + _nearest(name, CLASS_KEYS))
+        _, init_args = parts.get("init_args", (None, None))
+        given = self._arguments(init_args, f"{key}.init_args", arguments, path_node)
+        missing = [name for name in arguments.required if name not in {*given, *LINKED.get(key, ())}]
+        if self.judge_values and missing and given <= set(arguments.names) and "dict_kwargs" not in parts:
+            self._add(path_node, key, f"{path} needs {', '.join(missing)} in init_args.")
+
+    def _find(self, node: Any, key: str, bases: Iterable[type] = ()) -> Any:
+        try:
+            return find_class(str(node.value), bases)
+        except ClassPathError as error:
+            return self._add(node, key, f"{node.value!r}: {error}")
+
+    def _arguments(self, node: Any, key: str, arguments: Arguments, path_node: Any = None) -> set[str]:
+        """Check the arguments of a class, or of the trainer, which has no class path; gives their names."""
+        for name, (key_node, value) in entries(node).items():
+            own_key, annotation, met = f"{key}.{name}", arguments.types.get(name), self.met
+            if name in arguments.names:
+                self._value(value, own_key, annotation)
+                refusal = arguments.refusal(key_node, value) if self.judge_values and met == self.met else None
+                if refusal and is_text(value) and "." in value.value and "Callable" in str(annotation):
+                    self._find(value, own_key)
+                if refusal and met == self.met:
+                    self._add(value, own_key, refusal)
+            elif path_node is None:
+                self._add(key_node, own_key, NO_SUCH_KEY + _nearest(name, arguments.names))
+            elif key_node.start_mark.name == path_node.start_mark.name or key_node.start_mark.name.startswith("--"):
+                # else the class was replaced by another, for which the parser drops arguments that it does not have
+                has_no = f"{path_node.value} has no argument {name!r}."
+                self._add(key_node, own_key, has_no + _nearest(name, arguments.names))
+        return set(entries(node))
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    return did_you_mean(name, known) or f" There are: {', '.join(known) or 'none'}."
