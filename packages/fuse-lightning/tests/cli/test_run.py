@@ -673,7 +673,7 @@ MISTAKES = {
     "an argument beside init_args": (
         f"{LOSS}.weight",
         2.0,
-        r"losses.side.weight: an argument of fuse_losses.LossDefault goes under init_args",
+        r"losses.side.weight: .* An argument of fuse_losses.LossDefault goes under init_args",
     ),
     "a value of another type": ("trainer.max_epochs", "many", r"trainer.max_epochs: it takes int, got 'many'"),
     "an optimizer's argument": (
@@ -689,7 +689,7 @@ MISTAKES = {
     "an optimizer that is none": (
         f"{OPTIMIZER}",
         {"class_path": "torch.nn.Linear", "init_args": {"in_features": 1, "out_features": 1}},
-        r"optimizer: it takes a class of Optimizer, or a function that makes one, which torch.nn.Linear is not",
+        r"optimizer: it takes Optimizer, which torch.nn.Linear is not",
     ),
     "a schedule's argument": (
         "model.init_args.optimizers_and_lr_schs.init_args.lr_scheduler.init_args",
@@ -796,7 +796,7 @@ def test_module_and_data_may_be_in_files_of_their_own(component_files, capsys, o
     )
     Path("parts/model.yaml").write_text("model.yaml")
     assert main(["fit", *options, "--run_dir", "other"]) == 2
-    assert "error: parts/model.yaml: model: it needs class_path, such as" in capsys.readouterr().err
+    assert "error: parts/model.yaml:1: model: it needs class_path, such as" in capsys.readouterr().err
 
 
 def test_a_module_with_loaders_of_its_own_goes_on_from_the_configuration_that_was_kept(project, capsys):
@@ -828,21 +828,21 @@ def test_a_key_given_twice_is_refused(project, capsys):
 def test_what_is_not_yaml_is_told_with_its_line(project, capsys):
     Path("run.yaml").write_text("trainer:\n  max_epochs: 1\n model: 3\n")
     assert fuse_lightning("fit") == 2
-    assert "run.yaml:3: this is not YAML" in capsys.readouterr().err
+    assert 'in "run.yaml", line 3, column 2' in capsys.readouterr().err
 
 
 def test_a_configuration_file_that_is_not_there_is_named(project, capsys):
     assert main(["fit", "--config", "runn.yaml"]) == 2
-    assert "runn.yaml cannot be read" in capsys.readouterr().err
+    assert "cannot be read: [Errno 2] No such file or directory: 'runn.yaml'" in capsys.readouterr().err
 
 
 def test_a_misspelt_option_is_told(project, capsys):
     assert fuse_lightning("fit", "--trainer.max_epocks=3") == 2
-    assert "no option --trainer.max_epocks. Did you mean '--trainer.max_epochs'?" in capsys.readouterr().err
+    assert "--trainer.max_epocks: there is no such key. Did you mean 'max_epochs'?" in capsys.readouterr().err
     assert fuse_lightning("fit", f"--{LOSS}.init_args.taget=3") == 2
     assert "fuse_losses.LossDefault has no argument 'taget'. Did you mean 'target'?" in capsys.readouterr().err
     assert fuse_lightning("fit", "--model.class_path", "fuse_lightning.LightningModulDefault") == 2
-    assert "--model.class_path: fuse_lightning has no 'LightningModulDefault'. Did you" in capsys.readouterr().err
+    assert ": fuse_lightning has no 'LightningModulDefault'. Did you mean 'LightningModuleDefault'?" in capsys.readouterr().err
 
 
 def test_an_options_value_of_another_type_is_told(project, capsys):

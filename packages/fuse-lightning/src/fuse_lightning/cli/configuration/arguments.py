@@ -17,7 +17,10 @@ class Arguments:
     """What a class, or a function that returns an object, takes: `names`, those of them `required`, and their types."""
 
     def __init__(self, made: Any) -> None:
-        parameters = list(inspect.signature(made).parameters.values())
+        try:
+            parameters = list(inspect.signature(made, eval_str=True).parameters.values())
+        except NameError:  # a type that cannot be looked up
+            parameters = list(inspect.signature(made).parameters.values())
         first = 1 if isinstance(made, type) and issubclass(made, Optimizer | LRScheduler) else 0
         named = [p for p in parameters[first:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         self.made = made
@@ -26,12 +29,7 @@ class Arguments:
         self.required = [p.name for p in named if p.default is p.empty]
         if any(p.kind is p.VAR_KEYWORD for p in parameters):  # the parser finds out whose they are
             self.names += [name for name in self._add_to(ArgumentParser(), set()) if name not in self.names]
-        self.types: dict[str, Any] = {}  # as far as they can be looked up, those of base classes included
-        for function in [vars(base).get("__init__") for base in made.__mro__] if isinstance(made, type) else [made]:
-            try:
-                self.types = {**typing.get_type_hints(function), **self.types}
-            except Exception:  # noqa: S112  it stays without
-                continue
+        self.types = {p.name: p.annotation for p in named if p.annotation is not p.empty}
 
     def _add_to(self, parser: ArgumentParser, skip: set[str]) -> list[str]:
         add = parser.add_class_arguments if isinstance(self.made, type) else parser.add_function_arguments

@@ -5,7 +5,7 @@ class where a mapping would do as well. So the configuration is read here too. V
 """
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,12 +15,11 @@ from jsonargparse import ArgumentParser, Namespace
 from fuse_core import did_you_mean
 
 from .arguments import Arguments, classes_in
-from .class_paths import ClassPathError, find_class
-from .document import CLASS_KEYS, COMPONENTS, NEEDS_CLASS, NULL, Document, entries, is_text, place
+from .class_paths import find_class
+from .document import CLASS_KEYS, NULL, Document, entries, is_option, is_text, place
 
 TYPES = {"model": pl.LightningModule, "data": pl.LightningDataModule}
-LINKED = {"model": ("model_dir",)}  # arguments that come from the run folder
-NO_SUCH_KEY = "there is no such key."
+USUAL = {"model": "fuse_lightning.LightningModuleDefault", "data": "fuse_lightning.DataModuleDefault"}
 
 
 def configuration_problems(
@@ -30,18 +29,15 @@ def configuration_problems(
 
     Of the parser it takes what it raised, which is told where no mistake is found, or the configuration that it gave.
     """
-    document = Document(arguments)
+    try:
+        document = Document(arguments)
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        return [f"a configuration file cannot be read: {error}"]
     keys = {key.partition(".")[0] for key in parser.get_defaults(skip_validation=True).keys()}  # noqa: SIM118
-    check = _Check(judge_values=refusal is not None or _holds_class_as_mapping(config))
-    problems = document.problems or check.problems_in(document.root, keys)
+    # The parser takes a class with a mistake for a mapping where it can; else a Namespace holds the class.
+    check = _Check(judge_values=refusal is not None or "'class_path': " in repr(config))
+    problems = document.problems + check.problems_in(document.root, keys)
     return problems or ([] if refusal is None else [str(refusal)])
-
-
-def _holds_class_as_mapping(value: Any) -> bool:
-    """Whether the parser took a class for a mapping, which it does where there is a mistake in the class."""
-    parts = vars(value) if isinstance(value, Namespace) else value
-    items = parts.values() if isinstance(parts, Mapping) else parts if isinstance(parts, list) else ()
-    return (isinstance(value, Mapping) and "class_path" in value) or any(map(_holds_class_as_mapping, items))
 
 
 class _Check:
@@ -51,16 +47,15 @@ class _Check:
         self.met = 0  # mistakes, those found before included
 
     def problems_in(self, root: Any, keys: set[str]) -> list[str]:
-        """A line for each mistake. `keys` are those of the upper level."""
         for key, (key_node, value) in entries(root).items():
             if key == "trainer":
-                self._arguments(value, key, Arguments(pl.Trainer))
+                self._arguments(value, key, Arguments(pl.Trainer), "there is no such key.")
             elif key not in keys:
-                self._add(key_node, key, f"{NO_SUCH_KEY}{_nearest(key, keys)}")
-            elif key in COMPONENTS and (is_text(value) or "class_path" in entries(value)):
+                self._add(key_node, key, f"there is no such key.{_nearest(key, keys)}")
+            elif key in TYPES and (is_text(value) or "class_path" in entries(value)):
                 self._class(value, key, TYPES[key])
             elif key == "model" or (key == "data" and value.tag != NULL):  # a module may have loaders of its own
-                self._add(key_node, key, NEEDS_CLASS.format(COMPONENTS[key]))
+                self._add(value, key, f"it needs class_path, such as {USUAL[key]}, and its init_args.")
         return list(self.found.values())
 
     def _add(self, node: Any, key: str, problem: str) -> None:
@@ -72,12 +67,11 @@ class _Check:
         near = [name for name in parts if name not in CLASS_KEYS and did_you_mean(name, ["class_path"])]
         if "class_path" in parts:
             self._class(node, key, annotation)
-        elif "init_args" in parts and near:
-            self._add(parts[near[0]][0], f"{key}.{near[0]}", f"{NO_SUCH_KEY} Did you mean 'class_path'?")
+        elif near and "init_args" in parts:
+            self._add(parts[near[0]][0], f"{key}.{near[0]}", "there is no such key. Did you mean 'class_path'?")
         else:
             for name, (_, value) in parts.items():
-                item = f"[{name}]" if isinstance(node, yaml.SequenceNode) else f".{name}"
-                self._value(value, key + item, annotation)
+                self._value(value, f"{key}.{name}", annotation)
 
     def _class(self, node: Any, key: str, annotation: Any) -> None:
         parts = entries(node)
@@ -92,24 +86,24 @@ class _Check:
             return
         arguments = Arguments(made)
         for name, (key_node, _) in parts.items():
-            if name in arguments.names and name not in CLASS_KEYS:
-                self._add(key_node, f"{key}.{name}", f"an argument of {path} goes under init_args.")
-            elif name not in CLASS_KEYS:
-                self._add(key_node, f"{key}.{name}", NO_SUCH_KEY + _nearest(name, CLASS_KEYS))
-        _, init_args = parts.get("init_args", (None, None))
-        given = self._arguments(init_args, f"{key}.init_args", arguments, path_node)
-        missing = [name for name in arguments.required if name not in {*given, *LINKED.get(key, ())}]
-        if self.judge_values and missing and given <= set(arguments.names) and "dict_kwargs" not in parts:
+            if name not in CLASS_KEYS:
+                near = did_you_mean(name, CLASS_KEYS) or f" An argument of {path} goes under init_args."
+                self._add(key_node, f"{key}.{name}", f"there is no such key.{near}")
+        given = parts.get("init_args", (None, None))[1]
+        self._arguments(given, f"{key}.init_args", arguments, f"{path} has no argument {{!r}}.", path_node)
+        there = set(entries(given))
+        linked = {"model_dir"} if key == "model" else set()  # which comes from the run folder
+        missing = [name for name in arguments.required if name not in there | linked]
+        if self.judge_values and missing and there <= set(arguments.names) and "dict_kwargs" not in parts:
             self._add(path_node, key, f"{path} needs {', '.join(missing)} in init_args.")
 
     def _find(self, node: Any, key: str, bases: Iterable[type] = ()) -> Any:
         try:
             return find_class(str(node.value), bases)
-        except ClassPathError as error:
+        except LookupError as error:
             return self._add(node, key, f"{node.value!r}: {error}")
 
-    def _arguments(self, node: Any, key: str, arguments: Arguments, path_node: Any = None) -> set[str]:
-        """Check the arguments of a class, or of the trainer, which has no class path; gives their names."""
+    def _arguments(self, node: Any, key: str, arguments: Arguments, unknown: str, path_node: Any = None) -> None:
         for name, (key_node, value) in entries(node).items():
             own_key, annotation, met = f"{key}.{name}", arguments.types.get(name), self.met
             if name in arguments.names:
@@ -119,13 +113,9 @@ class _Check:
                     self._find(value, own_key)
                 if refusal and met == self.met:
                     self._add(value, own_key, refusal)
-            elif path_node is None:
-                self._add(key_node, own_key, NO_SUCH_KEY + _nearest(name, arguments.names))
-            elif key_node.start_mark.name == path_node.start_mark.name or key_node.start_mark.name.startswith("--"):
-                # else the class was replaced by another, for which the parser drops arguments that it does not have
-                has_no = f"{path_node.value} has no argument {name!r}."
-                self._add(key_node, own_key, has_no + _nearest(name, arguments.names))
-        return set(entries(node))
+            # Where a later file names another class, the parser drops the arguments that this class does not have.
+            elif path_node is None or is_option(key_node) or key_node.start_mark.name == path_node.start_mark.name:
+                self._add(key_node, own_key, unknown.format(name) + _nearest(name, arguments.names))
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

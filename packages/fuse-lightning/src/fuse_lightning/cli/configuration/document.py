@@ -5,64 +5,45 @@ from typing import Any
 
 import yaml
 
-COMPONENTS = {"model": "fuse_lightning.LightningModuleDefault", "data": "fuse_lightning.DataModuleDefault"}
-NEEDS_CLASS = "it needs class_path, such as {}, and its init_args."
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
+COMPONENTS = ("model", "data")  # each may be in a file of its own
 STRING, NULL, MAPPING = (f"tag:yaml.org,2002:{name}" for name in ("str", "null", "map"))
 
 
 class Document:
-    """The configuration that a command's arguments give: later files and options override earlier ones.
+    """What a command's arguments configure, as `root`; `problems` has a line for each key that is there twice.
 
-    `problems` has a line for each file that cannot be read, and for each key that a mapping holds twice.
+    Later files and options override earlier ones. A file that cannot be read raises OSError, UnicodeError or YAMLError.
     """
 
     def __init__(self, arguments: list[str]) -> None:
-        self.root: Any = yaml.MappingNode(MAPPING, [])
         self.problems: list[str] = []
+        self.root: Any = yaml.MappingNode(MAPPING, [])
         for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
             option, equals, text = argument.partition("=")
             text = text if equals else "true" if following.startswith("--") else following
             if option in ("-c", "--config"):
-                self.root = merged(self.root, self._file(Path(text)))
+                node = self._read(Path(text).read_text(encoding="utf-8"), text)
+                self.root = merged(self.root, self._with_components(node, Path(text).parent))
             elif option.startswith("--") and not option.startswith("--print_config") and "+" not in option:
-                self.root = with_value(self.root, option.removeprefix("--").split("."), self._option(option, text))
+                node = self._read(text, option) or yaml.ScalarNode(NULL, "")
+                node.start_mark = yaml.Mark(option, 0, 0, 0, None, 0)
+                for name in reversed(option.removeprefix("--").split(".")):
+                    node = mapping(name, node)
+                self.root = merged(self.root, self._with_components(node, Path()))
 
-    def _file(self, path: Path) -> Any:
-        node = self._read(path)
-        if not isinstance(node, yaml.MappingNode) and not self.problems:
-            self.problems.append(f"{path} holds no keys; it needs trainer, model and data.")
-        parts = [(key, self._component(name, value, path.parent)) for name, (key, value) in entries(node).items()]
-        return yaml.MappingNode(MAPPING, parts)
+    def _with_components(self, node: Any, folder: Path) -> Any:
+        """The mapping, with what their files hold in place of the names of files of module and data."""
+        parts = entries(node)
+        for key in COMPONENTS:
+            key_node, value = parts.get(key, (None, None))
+            if is_text(value) and (folder / value.value).is_file():
+                file = folder / value.value
+                inner = self._read(file.read_text(encoding="utf-8"), str(file))
+                parts[key] = (key_node, inner if entries(inner) else yaml.MappingNode(MAPPING, [], inner.start_mark))
+        return yaml.MappingNode(MAPPING, list(parts.values()), getattr(node, "start_mark", None))
 
-    def _option(self, option: str, text: str) -> Any:
-        try:
-            value = self._compose(text, option) or yaml.ScalarNode(NULL, "")
-        except yaml.YAMLError:
-            value = yaml.ScalarNode(STRING, text)
-        value.start_mark = yaml.Mark(option, 0, 0, 0, None, 0)
-        return self._component(option.removeprefix("--"), value, Path())
-
-    def _component(self, key: str, value: Any, folder: Path) -> Any:
-        """The value of a key; of a module or data in a file of its own, what that file holds."""
-        if key not in COMPONENTS or not is_text(value) or not (folder / value.value).is_file():
-            return value
-        node = self._read(folder / value.value)
-        if "class_path" not in entries(node):
-            self.problems.append(f"{folder / value.value}: {key}: {NEEDS_CLASS.format(COMPONENTS[key])}")
-        return node or value
-
-    def _read(self, path: Path) -> Any:
-        try:
-            return self._compose(path.read_text(encoding="utf-8"), str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            self.problems.append(f"{path} cannot be read: {error}.")
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else "?"
-            self.problems.append(f"{path}:{line}: this is not YAML: {error.problem}. Check indentation and colons.")
-        return None
-
-    def _compose(self, text: str, source: str) -> Any:
+    def _read(self, text: str, source: str) -> Any:
         loader = yaml.SafeLoader(text)
         loader.name = source  # the marks of its nodes get this name
         root = loader.get_single_node()
@@ -81,10 +62,15 @@ class Document:
             self._check_keys(loader, value, f"{prefix}{name}.")
 
 
+def mapping(key: str, value: Any) -> yaml.MappingNode:
+    """A mapping of one key, which was written where its value is."""
+    return yaml.MappingNode(MAPPING, [(yaml.ScalarNode(STRING, key, value.start_mark), value)], value.start_mark)
+
+
 def entries(node: Any) -> dict[str, tuple[Any, Any]]:
     """The nodes of key and value, by key, in a mapping; the items by position in a list; none in anything else."""
     if isinstance(node, yaml.SequenceNode):
-        return {str(position): (item, item) for position, item in enumerate(node.value)}
+        return {f"[{position}]": (item, item) for position, item in enumerate(node.value)}
     return {key.value: (key, value) for key, value in node.value} if isinstance(node, yaml.MappingNode) else {}
 
 
@@ -93,30 +79,29 @@ def is_text(node: Any) -> bool:
     return isinstance(node, yaml.ScalarNode) and node.tag != NULL
 
 
+def is_option(node: Any) -> bool:
+    """Whether it was written on the command line."""
+    return node.start_mark is not None and bool(node.start_mark.name.startswith("--"))
+
+
 def place(node: Any, key: str) -> str:
     """Where a node was written: the option, or the file with line and key."""
     mark = node.start_mark
-    return mark.name if mark.name.startswith("--") else f"{mark.name}:{mark.line + 1}: {key}"
+    return mark.name if is_option(node) else f"{mark.name}:{mark.line + 1}: {key.replace('.[', '[')}"
 
 
 def merged(earlier: Any, later: Any) -> Any:
-    """The later node, with what an earlier mapping holds beside it."""
+    """The later node, with what an earlier mapping holds beside it. An option's path may leave out `init_args`."""
+    if isinstance(later, yaml.MappingNode) and is_option(later):
+        if isinstance(earlier, yaml.SequenceNode):  # it belongs to the last item, which is left to the parser
+            return earlier
+        if is_text(earlier):  # a class by its path alone
+            earlier = mapping("class_path", earlier)
+        if "class_path" in entries(earlier) and not any(key in CLASS_KEYS for key in entries(later)):
+            later = mapping("init_args", later)
     if not (isinstance(earlier, yaml.MappingNode) and isinstance(later, yaml.MappingNode)):
         return later
     result = entries(earlier)
     for name, (key, value) in entries(later).items():
         result[name] = (key, merged(result[name][1], value) if name in result else value)
     return yaml.MappingNode(MAPPING, list(result.values()), later.start_mark)
-
-
-def with_value(node: Any, path: list[str], value: Any) -> Any:
-    """A node with the value of an option in its place. As in the parser, the option may leave out `init_args`."""
-    if not path or isinstance(node, yaml.SequenceNode):  # what belongs to an item of a list, the parser judges
-        return node if path else merged(node, value)
-    names = [yaml.ScalarNode(STRING, name, value.start_mark) for name in ("class_path", path[0])]
-    result = {"class_path": (names[0], node)} if is_text(node) else entries(node)  # a class by its path alone
-    if "class_path" in result and path[0] not in CLASS_KEYS:
-        return with_value(yaml.MappingNode(MAPPING, list(result.values())), ["init_args", *path], value)
-    _, old = result.get(path[0], (None, None))
-    result[path[0]] = (names[1], with_value(old, path[1:], value))
-    return yaml.MappingNode(MAPPING, list(result.values()), value.start_mark)
