@@ -15,22 +15,16 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from fuse_lightning.lightning_module_default import LightningModuleDefault
 from fuse_lightning.predictions.predictions_to_file import PredictionsToFile
+from fuse_lightning.run_folder import PREDICTIONS_FILE
 
+from .checkpoint_by_name import BY_NAME, UNTRAINED, find_checkpoint, find_checkpoint_to_evaluate
 from .configuration.configuration_problems import configuration_problems
-from .earlier_run import RemoveEarlierRun, bring_back, set_aside
+from .earlier_run import RemoveEarlierRun, bring_back, check_run_folder, make_run_folder, set_aside
 from .errors import BuildError, ConfigurationError, RunError
-from .run_folder import (
-    LOGS,
-    PREDICTIONS_FILE,
-    best_or_last_checkpoint,
-    check_run_folder,
-    find_checkpoint,
-    make_run_folder,
-)
+from .file_names import LOGS
 from .save_run_config import SaveRunConfig
 
 BASE_CLASSES = ("pytorch_lightning.LightningModule", "pytorch_lightning.core.module.LightningModule")
-UNTRAINED = "untrained"
 LOADERS = {
     "fit": "train_dataloader",
     "validate": "val_dataloader",
@@ -112,8 +106,8 @@ class RunCLI(LightningCLI):
         if which == UNTRAINED:
             return None
         if which is None:
-            return None if self.subcommand == "fit" else str(best_or_last_checkpoint(run_dir))
-        if which in ("best", "last"):
+            return None if self.subcommand == "fit" else str(find_checkpoint_to_evaluate(run_dir))
+        if which in BY_NAME:
             return str(find_checkpoint(run_dir, which))
         if not Path(which).is_file() and "://" not in str(which):
             raise RunError(f"--ckpt_path {which}: there is no such file. Name one, or best or last of the run folder.")

@@ -8,7 +8,8 @@ import pytorch_lightning as pl
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, SaveConfigCallback
 
-from .run_folder import CONFIG_FILE, CONFIG_FILES, checkpoints_in
+from .checkpoint_by_name import checkpoints_in
+from .file_names import CONFIG_FILE, CONFIG_FILES
 
 
 class SaveRunConfig(SaveConfigCallback):

@@ -32,8 +32,9 @@ class Arguments:
         self.types = {p.name: p.annotation for p in named if p.annotation is not p.empty}
 
     def _add_to(self, parser: ArgumentParser, skip: set[str]) -> list[str]:
-        add = parser.add_class_arguments if isinstance(self.made, type) else parser.add_function_arguments
-        return add(self.made, skip=skip | self.not_in_files, fail_untyped=False, sub_configs=True)
+        add: Any = parser.add_class_arguments if isinstance(self.made, type) else parser.add_function_arguments
+        names: list[str] = add(self.made, skip=skip | self.not_in_files, fail_untyped=False, sub_configs=True)
+        return names
 
     def refusal(self, key: yaml.ScalarNode, value: yaml.Node) -> str | None:
         """What the parser says of a value that it refuses."""

@@ -44,5 +44,6 @@ def _missing(name: str, path: str, parent: Any) -> str:
 
 def _with_subclasses(base: type) -> Iterable[type]:
     yield base
-    for below in type.__subclasses__(base):
+    subclasses: list[type] = type.__subclasses__(base)
+    for below in subclasses:
         yield from _with_subclasses(below)

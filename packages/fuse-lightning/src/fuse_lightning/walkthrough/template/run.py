@@ -27,13 +27,15 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import nn
 
+from fuse_lightning.run_folder import PREDICTIONS_FILE
+
 from . import classification, segmentation
 from .figures import draw_learning_curves, read_learning_curves
 from .loaders import make_training_loader
 from .module_ready_made import STYLE, make_module
 from .page import write_page
-from .run_folder import MODEL_DIR, PREDICTIONS_FILE, newest_run, start_run_folder
 from .settings import BadInputError, Settings, add_settings, make_settings, read_config, write_config
+from .start_run import MODEL_DIR, newest_run, start_run_folder
 from .task import Evaluation, Splits, Task
 from .training import BEST_CHECKPOINT, check_accelerator, predict, train
 from .wiring import check_keys, write_wiring

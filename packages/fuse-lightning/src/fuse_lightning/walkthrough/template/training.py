@@ -17,8 +17,8 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from .loaders import make_evaluation_loader, make_training_loader
-from .run_folder import LOGS_DIR, MODEL_DIR
 from .settings import BadInputError, Settings
+from .start_run import LOGS_DIR, MODEL_DIR
 from .task import Splits, Task
 
 BEST_CHECKPOINT = "best_epoch.ckpt"
