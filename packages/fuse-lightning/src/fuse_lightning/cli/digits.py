@@ -1,4 +1,4 @@
-"""The data of the configuration to start from: handwritten digits."""
+"""The data of `starting_point.yaml`: handwritten digits."""
 
 from typing import Literal
 
@@ -11,13 +11,13 @@ from fuse_lightning.walkthrough.template.loaders import sample_ids
 
 
 def digits(split: Literal["train", "validation", "test"], seed: int = 0) -> DatasetWrapSeqToDict:
-    """One part of scikit-learn's 1,797 images of handwritten digits, as the walkthrough splits them.
+    """One part of scikit-learn's 1,797 images of handwritten digits, split as in the walkthrough.
 
-    Samples hold `data.sample_id`, `data.image`, float32 [1, 8, 8] from 0 to 1, and `data.label`, the digit.
+    A sample holds `data.sample_id`, `data.image` (float32 [1, 8, 8], values from 0 to 1) and `data.label` (the digit).
 
     Args:
-        split: which part.
-        seed: of the split.
+        split: the part to return.
+        seed: the seed of the split.
     """
     samples = getattr(digits_splits(seed), split)
     tuples = TensorDataset(torch.from_numpy(samples.images), torch.from_numpy(samples.targets))

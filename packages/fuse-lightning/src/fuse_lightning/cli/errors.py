@@ -1,17 +1,15 @@
-"""What went wrong for the user to mend, and how it is told: a message with the fix instead of a traceback."""
+"""Errors that the user can fix, and how they are printed: a message with the fix instead of a traceback."""
 
-import difflib
 import pickle
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from types import FrameType
-from typing import Self
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 FAILURE = 1
 USAGE = 2
-INTERRUPTED = 130  # by convention, 128 and the number of the signal
+INTERRUPTED = 130  # by convention, 128 plus the number of the signal
 
 SPEAKING_PACKAGES = (
     "fuse_core",
@@ -22,103 +20,68 @@ SPEAKING_PACKAGES = (
     "pytorch_lightning",
     "jsonargparse",
 )
-"""Packages whose errors are written for users. What others raise may come from a mistake in the user's own code."""
+"""Packages whose errors are written for users. An error of any other package may be a mistake in the user's code."""
 
 
 class UsageError(Exception):
     """The command line is wrong."""
 
-    @classmethod
-    def unknown(cls, what: str, got: str, known: Sequence[str]) -> Self:
-        """The error for a name that is not among the known ones."""
-        return cls(f"there is no {what} {got!r}.{did_you_mean(got, known)} There are: {', '.join(known)}.")
+
+class RunError(Exception):
+    """The run cannot start or continue."""
 
 
 class ConfigurationError(Exception):
-    """The configuration is wrong: one line for each problem.
-
-    Attributes:
-        problems: what is wrong and where.
-    """
+    """The configuration is wrong; the message has one line for each problem."""
 
     def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__(self.problems)
-
-    def __str__(self) -> str:
-        if len(self.problems) == 1:
-            return self.problems[0]
-        return "\n".join([f"{len(self.problems)} problems in the configuration:", *(f"- {p}" for p in self.problems)])
+        problems = list(problems)
+        title = f"{len(problems)} problems in the configuration:"
+        super().__init__(problems[0] if len(problems) == 1 else "\n- ".join([title, *problems]))
 
 
 class BuildError(Exception):
-    """A class of the configuration did not take its arguments; the cause is what it raised."""
+    """A class of the configuration could not be made; the message repeats what it raised."""
 
     def __init__(self, cause: Exception) -> None:
-        super().__init__(cause)
-        # The parser wraps what a class raised in what it has to say itself.
-        while _raised_by(cause) == "jsonargparse":
-            inner = cause.__cause__ or cause.__context__
-            if not isinstance(inner, Exception):
-                break
-            cause = inner
-        self.cause = cause
-
-    def own_code(self) -> str:
-        """Where in other code than that of the packages it was raised, which may be the user's; empty for theirs."""
-        if _raised_by(self.cause) in SPEAKING_PACKAGES:
-            return ""
-        steps = traceback.walk_tb(self.cause.__traceback__)
-        frames = [step for step in steps if _package(step[0]) not in SPEAKING_PACKAGES]
-        return "".join(traceback.StackSummary.extract(iter(frames)).format())
-
-    def __str__(self) -> str:
-        failed = _class_under_construction(self.cause)
-        message = _own_words(self.cause)
+        # The parser wraps what a class raised in an error of its own.
+        while _raised_by(cause) == "jsonargparse" and isinstance(cause.__cause__ or cause.__context__, Exception):
+            cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
+        message = _message_of(cause)
+        failed = _class_under_construction(cause)
         if failed is not None and not message.startswith(failed.__name__):
             message = f"{failed.__module__}.{failed.__qualname__} cannot be made: {message}"
-        own_code = self.own_code()
-        where = f"{type(self.cause).__name__}, raised here:\n{own_code}" if own_code else ""
-        return f"{message}\n{where}(--traceback shows all of where it was raised)"
-
-
-class RunError(Exception):
-    """The run cannot start or go on as told."""
-
-
-def did_you_mean(name: str, known: Iterable[str], count: int = 1) -> str:
-    """A question with the nearest known name, `" Did you mean 'target'?"`; nothing where none is near."""
-    nearest = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
-    return f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
+        if _raised_by(cause) not in SPEAKING_PACKAGES:  # it may be the user's code: show the part outside the packages
+            steps = traceback.walk_tb(cause.__traceback__)
+            outside = [step for step in steps if _package(step[0]) not in SPEAKING_PACKAGES]
+            lines = "".join(traceback.StackSummary.extract(iter(outside)).format())
+            message = f"{message}\n{type(cause).__name__}, raised here:\n{lines.rstrip()}"
+        super().__init__(f"{message}\n(--traceback shows the whole traceback)")
 
 
 def short_message(error: Exception) -> str | None:
-    """What to tell the user instead of a traceback; None where the traceback is what tells."""
+    """What to print instead of a traceback; None if the traceback should be printed."""
     if isinstance(error, UsageError | ConfigurationError | BuildError | RunError):
         return str(error)
     if isinstance(error, pickle.UnpicklingError):
         return (
-            "the checkpoint holds pickled objects, and loading them could run any code, so it was not loaded. If you "
-            "trust whoever made it, add --weights_only false."
+            "the checkpoint holds pickled objects. Loading them could run any code, so it was not loaded. If you trust "
+            "its author, add --weights_only false."
         )
     if isinstance(error, RuntimeError) and str(error).startswith("Error(s) in loading state_dict"):
-        return f"the checkpoint is not of the model that the configuration describes. {error}"
+        return f"the checkpoint does not fit the model in the configuration. {error}"
     if isinstance(error, MisconfigurationException) or _raised_by(error) in SPEAKING_PACKAGES:
-        return f"{_own_words(error)}\n(--traceback shows where it was raised)"
+        return f"{_message_of(error)}\n(--traceback shows the whole traceback)"
     return None
 
 
-def _own_words(error: Exception) -> str:
+def _message_of(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
 def _frames(error: Exception) -> list[FrameType]:
     """The frames from where the error was caught to where it was raised."""
-    frames, trace = [], error.__traceback__
-    while trace is not None:
-        frames.append(trace.tb_frame)
-        trace = trace.tb_next
-    return frames
+    return [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
 
 
 def _raised_by(error: Exception) -> str:
@@ -132,7 +95,7 @@ def _package(frame: FrameType) -> str:
 
 
 def _class_under_construction(error: Exception) -> type | None:
-    """The class whose `__init__` raised the error, if one did; not one that is a part of another."""
+    """The class whose `__init__` raised the error, if one did; private classes are parts of others and do not count."""
     for frame in reversed(_frames(error)):
         if frame.f_code.co_name == "__init__" and "self" in frame.f_locals:
             made = type(frame.f_locals["self"])

@@ -1,28 +1,26 @@
-"""The entry point: which command, its help, and how errors are told."""
+"""The entry point: chooses the command, prints help, and prints errors."""
 
 import importlib.util
 import os
 import sys
 import traceback
 
+from fuse_core import did_you_mean
 from fuse_lightning import __version__
 
 from .errors import FAILURE, INTERRUPTED, USAGE, ConfigurationError, UsageError, short_message
 from .help_texts import COMMAND_HELP, HELP
 from .template import write_template
 
-TRAINER_COMMANDS = ("fit", "validate", "test", "predict", "wiring")
-COMMANDS = (*TRAINER_COMMANDS, "template")
 REQUIRED_MODULES = {"jsonargparse": "jsonargparse", "docstring_parser": "jsonargparse[signatures]"}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 when interrupted."""
+    """Run one command; returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     show_traceback = "--traceback" in given
-    given = [argument for argument in given if argument != "--traceback"]
     try:
-        return _run(given)
+        return _run([argument for argument in given if argument != "--traceback"])
     except KeyboardInterrupt:
         return INTERRUPTED
     except SystemExit as exit_request:
@@ -34,43 +32,37 @@ def main(arguments: list[str] | None = None) -> int:
         if show_traceback or message is None:
             traceback.print_exc()
         else:
-            _print_error(message)
+            print(f"error: {message}", file=sys.stderr)  # noqa: T201
         return USAGE if isinstance(error, UsageError | ConfigurationError) else FAILURE
 
 
 def _run(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    command, *rest = arguments or [""]
+    if command in ("", "-h", "--help", "help"):
         print(HELP)  # noqa: T201
-        return 0 if arguments else USAGE
-    if arguments[0] in ("-V", "--version"):
+        return 0 if command else USAGE
+    if command in ("-V", "--version"):
         print(f"fuse-lightning {__version__}")  # noqa: T201
         return 0
-    command, *rest = arguments
-    if command not in COMMANDS:
-        raise UsageError.unknown("command", command, COMMANDS)
+    if command not in COMMAND_HELP:
+        near = did_you_mean(command, COMMAND_HELP)
+        raise UsageError(f"there is no command {command!r}.{near} There are: {', '.join(COMMAND_HELP)}.")
     if {"-h", "--help"} & set(rest):
         print(COMMAND_HELP[command])  # noqa: T201
-        return 0
-    if command == "template":
+    elif command == "template":
         write_template(rest)
-        return 0
-    return _run_trainer_command(command, rest)
+    else:
+        _run_configuration(command, rest)
+    return 0
 
 
-def _run_trainer_command(command: str, arguments: list[str]) -> int:
+def _run_configuration(command: str, arguments: list[str]) -> None:
     missing = [name for module, name in REQUIRED_MODULES.items() if importlib.util.find_spec(module) is None]
     if missing:
-        raise UsageError(
-            f"fuse-lightning {command} needs {' and '.join(missing)}, which the extra brings: "
-            f'pip install "fuse-lightning[cli]"'
-        )
-    sys.path.insert(0, os.getcwd())  # classes of the user's own are imported from where the command runs
+        install = 'pip install "fuse-lightning[cli]"'
+        raise UsageError(f"fuse-lightning {command} needs {' and '.join(missing)}. Install the extra: {install}")
+    sys.path.insert(0, os.getcwd())  # the user's own classes are imported from the current folder
 
     from .run import run_command
 
     run_command(command, arguments)
-    return 0
-
-
-def _print_error(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)  # noqa: T201

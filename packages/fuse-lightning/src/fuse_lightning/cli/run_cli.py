@@ -1,4 +1,4 @@
-"""LightningCLI with a run folder, messages that name the mistake, and checkpoints found by name."""
+"""LightningCLI with a run folder, checkpoints found by name, and messages that name the mistake."""
 
 import argparse
 from pathlib import Path
@@ -15,22 +15,16 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from fuse_lightning.lightning_module_default import LightningModuleDefault
 from fuse_lightning.predictions.predictions_to_file import PredictionsToFile
+from fuse_lightning.run_folder import PREDICTIONS_FILE
 
-from .configuration_problems import configuration_problems
-from .earlier_run import RemoveEarlierRun, bring_back, set_aside
+from .checkpoint_by_name import BY_NAME, UNTRAINED, find_checkpoint, find_checkpoint_to_evaluate
+from .configuration.configuration_problems import USUAL, configuration_problems
+from .earlier_run import RemoveEarlierRun, bring_back, check_run_folder, make_run_folder, set_aside
 from .errors import BuildError, ConfigurationError, RunError
-from .run_folder import (
-    LOGS,
-    PREDICTIONS_FILE,
-    best_or_last_checkpoint,
-    check_run_folder,
-    find_checkpoint,
-    make_run_folder,
-)
+from .file_names import LOGS
 from .save_run_config import SaveRunConfig
 
 BASE_CLASSES = ("pytorch_lightning.LightningModule", "pytorch_lightning.core.module.LightningModule")
-UNTRAINED = "untrained"
 LOADERS = {
     "fit": "train_dataloader",
     "validate": "val_dataloader",
@@ -40,15 +34,15 @@ LOADERS = {
 
 
 class RunCLI(LightningCLI):
-    """Reads the arguments, makes what they describe, and runs the command.
+    """Reads the arguments, makes the objects that they describe, and runs the command.
 
     Args:
         arguments: the command and its options.
 
     Raises:
-        ConfigurationError: the configuration is wrong; lists every mistake found, with its place.
-        BuildError: a class did not take its arguments.
-        RunError: the run folder holds another run, or a checkpoint is not there.
+        ConfigurationError: the configuration is wrong; lists all mistakes with their places.
+        BuildError: a class refused its arguments.
+        RunError: the run folder holds another run, or a checkpoint does not exist.
     """
 
     def __init__(self, arguments: list[str]) -> None:
@@ -61,96 +55,91 @@ class RunCLI(LightningCLI):
             save_config_callback=SaveRunConfig,
             parser_kwargs={"exit_on_error": False, **{name: {"exit_on_error": False} for name in self.subcommands()}},
             auto_configure_optimizers=False,  # the module has its own, from optimizers_and_lr_schs
-            load_from_checkpoint_support=False,  # the configuration is what tells how to make the module
+            load_from_checkpoint_support=False,  # the configuration alone describes the module
             args=arguments,
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The run folder, and what is told by it. Lightning asks for each command in turn."""
+        """Add the run folder, and link to it. Lightning calls this for each command in turn."""
         self.command_parsers.append(parser)
-        parser.add_argument("--run_dir", type=str, default="runs/default", help="Where everything of the run is.")
-        parser.add_argument("--overwrite", action="store_true", help="Replace what is there.")
+        parser.add_argument("--run_dir", type=str, default="runs/default", help="The folder for all files of the run.")
+        parser.add_argument("--overwrite", action="store_true", help="Replace the files of an earlier run.")
         parser.link_arguments("run_dir", "trainer.default_root_dir")
         parser.link_arguments("run_dir", "model.init_args.model_dir")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, and find every mistake with its place."""
+        """Parse, and find all mistakes with their places."""
         command, *options = self.arguments
-        refusal = None
+        config = refusal = None
         try:
             self.config = parser.parse_args(self.arguments)
+            config = self.config[command]
         except argparse.ArgumentError as error:
             refusal = error
         parsers = dict(zip(self.subcommands(), self.command_parsers, strict=True))
-        problems = configuration_problems(parsers[command], options, refusal)
+        problems = configuration_problems(parsers[command], options, refusal, config)
         if problems:
             raise ConfigurationError(problems) from refusal
-        # Lightning would take settings from a checkpoint that it finds here. They come from the configuration, and from
-        # the checkpoint only its state.
+        # Lightning would take hyperparameters from a checkpoint that it finds here. Only the state comes from there.
         self.ckpt_path, self.config[command].ckpt_path = self.config[command].ckpt_path, None
 
     def before_instantiate_classes(self) -> None:
-        """Find what can be found wrong before anything costly is made."""
+        """Find mistakes before anything expensive is made."""
         config = self.config[self.subcommand]
-        if config.model.class_path in BASE_CLASSES:  # which the parser takes where none is named
-            problem = "model: needs class_path, such as fuse_lightning.LightningModuleDefault, and its init_args."
+        if config.model.class_path in BASE_CLASSES:  # the parser's choice if the configuration names no class
+            problem = f"model: it needs class_path, such as {USUAL['model']}, and its init_args."
             raise ConfigurationError([problem])
         self.prepare_run(config)
 
     def prepare_run(self, config: Namespace) -> None:
-        """Find the checkpoint and see whether there is an earlier run."""
+        """Find the checkpoint, and check for an earlier run."""
         run_dir = Path(config.run_dir)
         config.ckpt_path = self._checkpoint(run_dir, self.ckpt_path)
         if config.weights_only is None:
-            config.weights_only = True  # a checkpoint's pickled objects could run any code
-        if self._starts_anew(config):
+            config.weights_only = True  # pickled objects in a checkpoint could run any code
+        if self._is_new_run(config):
             check_run_folder(run_dir, config.overwrite)
         if self.subcommand == "predict" and config.return_predictions is None:
-            config.return_predictions = False  # they go to a file, batch by batch
+            config.return_predictions = False  # they are written to a file, batch by batch
 
     def _checkpoint(self, run_dir: Path, which: Any) -> str | None:
         if which == UNTRAINED:
             return None
         if which is None:
-            return None if self.subcommand == "fit" else str(best_or_last_checkpoint(run_dir))
-        if which in ("best", "last"):
+            return None if self.subcommand == "fit" else str(find_checkpoint_to_evaluate(run_dir))
+        if which in BY_NAME:
             return str(find_checkpoint(run_dir, which))
         if not Path(which).is_file() and "://" not in str(which):
-            raise RunError(f"--ckpt_path {which}: there is no such file. Name one, or best or last of the run folder.")
+            raise RunError(f"--ckpt_path {which}: there is no such file. Give a path, or best or last.")
         return str(which)
 
-    def _starts_anew(self, config: Namespace) -> bool:
-        """Whether this process is the one that sees to the folder of a new run; another's checkpoint may start it."""
+    def _is_new_run(self, config: Namespace) -> bool:
+        """Whether this process prepares the folder of a new run. A checkpoint of another folder starts a new run."""
         run_dir = Path(config.run_dir).resolve()
-        goes_on = config.ckpt_path is not None and Path(config.ckpt_path).parent.resolve().is_relative_to(run_dir)
-        return self.subcommand == "fit" and not goes_on and getattr(rank_zero_only, "rank", 0) == 0
-
-    def before_fit(self) -> None:
-        """Make the run folder, now that nothing of the configuration is wrong."""
-        config = self.config[self.subcommand]
-        if self._starts_anew(config):
-            make_run_folder(Path(config.run_dir))
+        continues = config.ckpt_path is not None and Path(config.ckpt_path).parent.resolve().is_relative_to(run_dir)
+        return self.subcommand == "fit" and not continues and getattr(rank_zero_only, "rank", 0) == 0
 
     def fit(self, model: pl.LightningModule, **arguments: Any) -> None:
-        """Train. What ends before the first step, by a wrong key or Ctrl-C, leaves all as it was."""
+        """Train. A training that ends before its first step, by a wrong key or Ctrl-C, leaves the folder as it was."""
         config = self.config[self.subcommand]
-        if not self._starts_anew(config):
+        if not self._is_new_run(config):
             self.trainer.fit(model, **arguments)
             return
         run_dir = Path(config.run_dir)
+        make_run_folder(run_dir)
         trainer: Any = self.trainer
         trainer.callbacks.insert(0, RemoveEarlierRun(run_dir))
         try:
             set_aside(run_dir)
             trainer.fit(model, **arguments)
         finally:
-            bring_back(run_dir)  # where no step was taken; else there is nothing to bring back
+            bring_back(run_dir)  # after the first step there is nothing to bring back
 
     def before_predict(self) -> None:
         """Have the predictions written to the run folder, unless a callback of the configuration writes them."""
         if isinstance(self.model, LightningModuleDefault) and self.model.prediction_keys is None:
             written = ", ".join(getattr(self.model.model, "writes", ())) or "unknown"
-            problem = f"predict needs the keys to write, a list. The model writes: {written}."
+            problem = f"predict needs a list of the keys to write. The model writes: {written}."
             raise ConfigurationError([f"model.init_args.prediction_keys: {problem}"])
         trainer: Any = self.trainer
         if any(isinstance(callback, BasePredictionWriter) for callback in trainer.callbacks):
@@ -158,11 +147,11 @@ class RunCLI(LightningCLI):
         config = self.config[self.subcommand]
         path = Path(config.run_dir) / PREDICTIONS_FILE
         if path.exists() and not config.overwrite:
-            raise RunError(f"{path} is there already. Replace it with --overwrite, or move it away.")
+            raise RunError(f"{path} exists already. Replace it with --overwrite, or move it away.")
         trainer.callbacks.append(PredictionsToFile(path))
 
     def after_predict(self) -> None:
-        """Tell where they are."""
+        """Print where the predictions are."""
         trainer: Any = self.trainer
         for callback in trainer.callbacks:
             if isinstance(callback, PredictionsToFile) and trainer.is_global_zero:
@@ -178,14 +167,13 @@ class RunCLI(LightningCLI):
             raise BuildError(error) from error
 
     def after_instantiate_classes(self) -> None:
-        """Find what the parts, once made, do not fit together in."""
-        loader = LOADERS[str(self.subcommand)]
-        if self.datamodule is None and not is_overridden(loader, self.model):
-            problem = "needs batches. Give data a class_path, such as fuse_lightning.DataModuleDefault."
+        """Check that there are batches for the command."""
+        if self.datamodule is None and not is_overridden(LOADERS[str(self.subcommand)], self.model):
+            problem = f"needs batches. Give data a class_path, such as {USUAL['data']}."
             raise ConfigurationError([f"data: {self.subcommand} {problem}"])
 
     def instantiate_trainer(self, **arguments: Any) -> pl.Trainer:
-        """The trainer, which logs to the run folder unless told otherwise."""
+        """Make the trainer. It logs to the run folder unless the configuration has a logger."""
         config = self.config_init[self.subcommand]
         if config.trainer.logger in (None, True):
             logs = self.subcommand != "predict"  # which has nothing to log
@@ -197,6 +185,6 @@ class RunCLI(LightningCLI):
             if accelerator in ("auto", "cpu"):
                 raise
             raise RunError(
-                f"trainer.accelerator is {accelerator!r}, but: {error} To take what this machine has: "
+                f"trainer.accelerator is {accelerator!r}, but: {error} To use what this machine has, add "
                 f"--trainer.accelerator auto --trainer.devices auto"
             ) from error

@@ -8,14 +8,15 @@ import pytorch_lightning as pl
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, SaveConfigCallback
 
-from .run_folder import CONFIG_FILE, CONFIG_FILES, checkpoints_in
+from .checkpoint_by_name import checkpoints_in
+from .file_names import CONFIG_FILE, CONFIG_FILES
 
 
 class SaveRunConfig(SaveConfigCallback):
-    """Writes the configuration to `config.yaml` in the run folder when a training starts.
+    """Writes the configuration to `config.yaml` in the run folder when training starts.
 
-    What says only how this run was started is left out, so that `--config <run folder>/config.yaml` serves each
-    command. A run that goes on with another configuration adds `config_2.yaml`, and so on.
+    Options that only concern the start of this run are left out, so that every command accepts `--config
+    <run folder>/config.yaml`. A run that is continued with another configuration adds `config_2.yaml`, and so on.
     """
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace, **arguments: Any) -> None:
@@ -23,16 +24,14 @@ class SaveRunConfig(SaveConfigCallback):
         self.path: Path | None = None  # where this training's configuration is
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write it, once for each configuration."""
+        """Write it, unless the newest file holds the same."""
         if stage != "fit":
             return
         config = self.config.clone()
         config.config, config.overwrite, config.ckpt_path = None, False, None
-        text = self.parser.dump(config, skip_none=False)  # starts with CONFIG_START
+        text = self.parser.dump(config, skip_none=False)  # begins with CONFIG_START
         run_dir = Path(trainer.default_root_dir)
-        earlier = sorted(
-            (path for names in CONFIG_FILES for path in run_dir.glob(names)), key=lambda path: path.stat().st_mtime
-        )
+        earlier = sorted((path for names in CONFIG_FILES for path in run_dir.glob(names)), key=_time_written)
         if earlier and earlier[-1].read_text(encoding="utf-8") == text:
             self.path = earlier[-1]
             return
@@ -42,10 +41,12 @@ class SaveRunConfig(SaveConfigCallback):
         self.path.write_text(text, encoding="utf-8")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Tell how to continue a training after Ctrl-C."""
+        """Print how to continue a training after Ctrl-C."""
         interrupted = isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and self.path is not None
         if interrupted and checkpoints_in(Path(trainer.default_root_dir), "last"):
-            print(  # noqa: T201
-                f"\nInterrupted. To continue from the last checkpoint:\n"
-                f"  fuse-lightning fit --config {shlex.quote(str(self.path))} --ckpt_path last"
-            )
+            command = f"fuse-lightning fit --config {shlex.quote(str(self.path))} --ckpt_path last"
+            print(f"\nInterrupted. To continue from the last checkpoint:\n  {command}")  # noqa: T201
+
+
+def _time_written(path: Path) -> float:
+    return path.stat().st_mtime

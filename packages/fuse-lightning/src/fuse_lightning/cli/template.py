@@ -1,4 +1,4 @@
-"""`fuse-lightning template`: the walkthrough as a project of the user's own."""
+"""`fuse-lightning template`: writes the walkthrough as a project of the user's own."""
 
 import argparse
 import shlex
@@ -26,10 +26,9 @@ def write_template(arguments: list[str]) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         raise RunError(f"{folder} is not empty, and nothing there is overwritten. Choose another folder.")
     texts = template_files(options.style)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8")
     print(f"Wrote {len(texts)} files to {folder}: {', '.join(sorted(texts))}.\n")  # noqa: T201
     print('Next:\n  pip install "fuse-lightning[walkthrough]"')  # noqa: T201
     print(f"  cd {shlex.quote(str(folder))}\n  python run.py --help\n  python run.py")  # noqa: T201

@@ -29,7 +29,7 @@ LOADERS = {
 
 
 class WiringCLI(RunCLI):
-    """Takes a batch and follows its keys through the components, instead of training.
+    """Takes one batch of each loader and follows its keys through the components, instead of training.
 
     Args:
         arguments: the options of `fit`, and `--output`, the Markdown file to write.
@@ -47,19 +47,16 @@ class WiringCLI(RunCLI):
         super().__init__(["fit", *others])
 
     def prepare_run(self, config: Namespace) -> None:
-        """Nothing: there is no run."""
-
-    def before_fit(self) -> None:
-        """Nothing: there is no run."""
+        """Does nothing: there is no run."""
 
     def instantiate_trainer(self, **arguments: Any) -> pl.Trainer:
-        """A trainer that does nothing, on any machine."""
+        """Make a trainer that works on any machine and is not used."""
         logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
         return pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
 
     def fit(self, model: pl.LightningModule, datamodule: pl.LightningDataModule | None = None, **_: Any) -> None:
-        """Print tables and drawings, and write them."""
-        modes: dict[str, list[str]] = {}  # those whose tables are the same, together
+        """Print tables and drawings, and write them to the output file."""
+        modes: dict[str, list[str]] = {}  # modes with equal tables share one
         drawings: dict[str, str] = {}
         for mode, wiring in module_wirings(model, model if datamodule is None else datamodule).items():
             table = str(wiring)
@@ -76,15 +73,15 @@ class WiringCLI(RunCLI):
 
 
 def module_wirings(module: pl.LightningModule, data: Any) -> dict[str, Wiring]:
-    """The wiring of a training step, of a step with each validation and test loader there is, and of a prediction.
+    """The wiring of a training step, of a step for each validation and test loader, and of a prediction.
 
     Args:
-        module: a LightningModuleDefault, or one that names its parts likewise; see `module_wiring`.
-        data: what has the loaders, a LightningDataModule or a LightningModule.
+        module: a LightningModuleDefault, or a module whose parts have the same names; see `module_wiring`.
+        data: the LightningDataModule or LightningModule that has the loaders.
 
     Raises:
         RunError: a loader has no batch, or the module has no `model`.
-        ValueError: losses, metrics and loaders name different loaders.
+        ValueError: losses, metrics and data name different loaders.
         WiringError: a key is read that nothing provides.
     """
     if not hasattr(module, "model"):
@@ -108,7 +105,7 @@ def module_wirings(module: pl.LightningModule, data: Any) -> dict[str, Wiring]:
 
 
 def _loaders(data: Any, mode: str) -> Any:
-    """The mode's loader, or several in a sequence or a mapping; None for none."""
+    """The mode's loader, or several in a sequence or mapping; None if there is none."""
     stage, method = LOADERS[mode]
     if not is_overridden(method, data) or (isinstance(data, DataModuleDefault) and getattr(data, mode) is None):
         return None

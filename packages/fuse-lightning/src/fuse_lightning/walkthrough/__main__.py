@@ -7,7 +7,7 @@ from .files import STYLES
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the template in the style that was asked for."""
+    """Run the template in the requested style."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(
         "--style",

@@ -1,20 +1,20 @@
-"""The walkthrough as the files of a project of the user's own."""
+"""The walkthrough's files, as a project of the user's own."""
 
 import re
 from importlib.resources import files
 
 STYLES = ("ready-made", "custom")
-"""How the LightningModule comes about: LightningModuleDefault, or one written from the step functions."""
+"""The LightningModule: LightningModuleDefault, or one written from the step functions."""
 
 
 def template_files(style: str = "ready-made") -> dict[str, str]:
-    """The text of each file of a new project, by its path in the project's folder; `python run.py` there runs it.
+    """The text of each file of a new project, by the file's name. `python run.py` in the project's folder runs it.
 
-    They are the files of `fuse_lightning/walkthrough/template`, changed in two ways: they import one another by name
-    instead of as parts of a package, and of the two LightningModules there is the one that was asked for.
+    These are the files of `fuse_lightning/walkthrough/template` with two changes: they import one another by plain
+    names instead of relative ones, and only the requested one of the two LightningModules is there.
 
     Args:
-        style: `"ready-made"` or `"custom"`, the LightningModule that the project has.
+        style: the project's LightningModule, `"ready-made"` or `"custom"`.
 
     Raises:
         ValueError: an unknown style.

@@ -1,1 +1,1 @@
-"""The walkthrough's files as they are copied into a project: see `fuse_lightning.walkthrough.files`."""
+"""The walkthrough's files, which are copied into a project: see `fuse_lightning.walkthrough.files`."""

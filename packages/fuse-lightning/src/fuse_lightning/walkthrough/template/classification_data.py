@@ -1,4 +1,4 @@
-"""Block 1 of the classification task, the data: images of digits and their labels, split three ways, and augmentation.
+"""Block 1 of the classification task, the data: images of digits with labels, three splits, and augmentation.
 
 Keys: `data.image`, float32 [B, 1, H, W] from 0 to 1, and `data.label`, int64 [B], the digit.
 """
@@ -22,31 +22,31 @@ LABEL = "data.label"
 
 
 def load_splits(settings: Settings) -> Splits:
-    """The 8 x 8 digits that scikit-learn ships, or MNIST from `--data-dir`."""
+    """The 8 x 8 digits of scikit-learn, or MNIST from `--data-dir`."""
     if settings.data_dir is None:
         return digits_splits(settings.seed)
     return mnist_splits(Path(settings.data_dir), settings.seed)
 
 
 def digits_splits(seed: int) -> Splits:
-    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels: 60 % to train, 20 % to validate, 20 % to test."""
+    """The 1,797 digits of scikit-learn, 8 x 8 pixels: 60 % for training, 20 % for validation, 20 % for test."""
     digits = load_digits()
     images, labels = (digits.images / 16.0).astype(np.float32), digits.target.astype(np.int64)
-    # In medical data split by patient, not by image: sklearn.model_selection.StratifiedGroupKFold does.
+    # Split medical data by patient, not by image, with sklearn.model_selection.StratifiedGroupKFold.
     rest, test = _stratified_split((images, labels), test_size=0.2, seed=seed)
     train, validation = _stratified_split(rest, test_size=0.25, seed=seed)
     return Splits(_samples(train), _samples(validation), _samples(test))
 
 
 def mnist_splits(data_dir: Path, seed: int) -> Splits:
-    """MNIST from its four IDX files, gzipped or not: its own test set, and a tenth of the training set to validate."""
+    """MNIST from its four IDX files, gzipped or not. A tenth of its training set is for validation."""
     whole, test = read_mnist(data_dir)
     train, validation = _stratified_split(whole, test_size=0.1, seed=seed)
     return Splits(_samples(train), _samples(validation), _samples(test))
 
 
 def _stratified_split(arrays: Arrays, test_size: float, seed: int) -> tuple[Arrays, Arrays]:
-    """Two parts in which every digit is as frequent as in the whole."""
+    """Two parts with the same share of each digit."""
     images, labels = arrays
     parts = train_test_split(images, labels, test_size=test_size, stratify=labels, random_state=seed)
     return (parts[0], parts[2]), (parts[1], parts[3])
@@ -58,10 +58,10 @@ def _samples(arrays: Arrays) -> Samples:
 
 
 def shift_randomly(batch_dict: NDict, pixels: int = 1) -> NDict:
-    """Augmentation: each image of the batch moved by up to `pixels`, up, down, left or right, and filled with zeros.
+    """Augmentation: shifts each image of the batch by up to `pixels` in each direction, and pads it with zeros.
 
-    It gets the batch, may change it, and returns it. Ready-made augmentation (torchvision's v2 transforms, kornia,
-    MONAI) is called here in the same way, on `batch_dict[IMAGE]`. No mirroring: a mirrored 2 is no digit.
+    It gets the batch and returns it. Use the augmentations of a library (torchvision's v2 transforms, kornia, MONAI) in
+    the same way, on `batch_dict[IMAGE]`. There is no mirroring, because a mirrored 2 is not a digit.
     """
     images = batch_dict[IMAGE]
     count, _, height, width = images.shape

@@ -1,16 +1,16 @@
-"""Block 2 of the classification task, the network: plain PyTorch, which knows nothing of a batch_dict."""
+"""Block 2 of the classification task, the network: plain PyTorch, independent of the batch_dict."""
 
 from torch import nn
 
 
 class SmallBackbone(nn.Sequential):
-    """Three convolutions and a pooling, from images to feature maps of half their size.
+    """Three convolutions and a max pooling, which halves the size of the feature maps.
 
-    Each convolution is followed by batch normalization and a rectified linear unit.
+    Batch normalization and a ReLU follow each convolution.
 
     Args:
-        in_channels: 1 for gray images, 3 for colors.
-        channels: of the first convolution; the features have four times as many, `feature_depth`.
+        in_channels: 1 for gray images, 3 for color images.
+        channels: channels of the first convolution. The features have four times as many, `feature_depth`.
 
     Shape:
         images [B, in_channels, H, W] to features [B, feature_depth, H / 2, W / 2].
@@ -27,7 +27,7 @@ class SmallBackbone(nn.Sequential):
 
 
 def convolution(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]:
-    """A 3 x 3 convolution that keeps the size, normalized and rectified."""
+    """A 3 x 3 convolution that keeps the size, batch normalization, and a ReLU."""
     return (
         nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
         nn.BatchNorm2d(out_channels),

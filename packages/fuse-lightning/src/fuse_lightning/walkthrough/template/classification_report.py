@@ -13,11 +13,11 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from fuse_core import SAMPLE_ID, output_key
 from fuse_lightning import convert_predictions_to_dataframe
+from fuse_lightning.run_folder import PREDICTIONS_FILE
 
 from .classification_data import LABEL
 from .figures import DPI, FONT, draw_confusion_matrix, hide_axes, new_figure
 from .loaders import sample_ids
-from .run_folder import PREDICTIONS_FILE
 from .task import Evaluation, Picture, Samples, Splits, Table
 
 PREDICTED = "predicted"

@@ -13,18 +13,18 @@ class DiceByClass(Metric):
     .. math::
         Dice_c = \frac{2 \, |P_c \cap T_c|}{|P_c| + |T_c|}
 
-    with :math:`P_c` the pixels predicted to be of class :math:`c` and :math:`T_c` those that are. A class that is in
-    neither is left out of the mean and NaN by itself.
+    where :math:`P_c` are the pixels predicted as class :math:`c` and :math:`T_c` the pixels of class :math:`c`. A class
+    without any of both is NaN, and the mean leaves it out.
 
-    Any `torchmetrics.Metric` can be used with `MetricDefault`. Writing one takes three things: states with what adds
-    them up over processes, `update` with a batch, and `compute`. A dict that `compute` returns is logged as
+    `MetricDefault` takes any `torchmetrics.Metric`. To write one: add states and say how processes combine them, define
+    `update` for a batch, and define `compute`. If `compute` returns a dict, its entries are logged as
     `<mode>.metrics.<metric>.<name>`.
 
     Args:
         classes: the classes' names; the first is the background.
 
     Shape:
-        `update` takes the predicted and the true classes as integers, 0 for the background, of one shape.
+        `update` takes the predicted and the true classes as integers of the same shape; 0 is the background.
 
     Example:
         >>> metric = DiceByClass(["background", "lesion"])
@@ -45,8 +45,8 @@ class DiceByClass(Metric):
             self.add_state(name, torch.zeros(len(self.classes), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Take in one batch."""
-        # Compared class by class and summed: unlike bincount this needs no value from the device.
+        """Add one batch."""
+        # A sum for each class needs no synchronization with the device; bincount would.
         for index in range(len(self.classes)):
             predicted, true = prediction == index, target == index
             self.intersection[index] += (predicted & true).sum()
@@ -54,6 +54,6 @@ class DiceByClass(Metric):
             self.true[index] += true.sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """The mean and each class's Dice."""
+        """The mean, and the Dice of each class."""
         dice = 2 * self.intersection / (self.predicted + self.true)
         return {"mean": dice[1:].nanmean(), **dict(zip(self.classes, dice, strict=True))}

@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from .run_folder import LOGS_DIR
 from .settings import BadInputError
+from .start_run import LOGS_DIR
 
 # For a slide: what is drawn at 9 x 6.75 inches with letters of 12 points and up can be read from the last row.
 FONT = {"title": 15, "label": 13, "tick": 12, "cell": 12}

@@ -1,7 +1,7 @@
-"""Block 1, the loaders of batch_dicts: samples get key names, a sampler orders them, `Collate` makes batches of them.
+"""Block 1, the loaders: samples get keys, a sampler orders them, and `Collate` makes batches of them.
 
-Training batches alone are augmented. Keys written: `data.sample_id` (a list of texts), and the image's and the target's
-key of the task.
+Only training batches are augmented. Keys written: `data.sample_id` (a list of strings), and the task's keys for image
+and target.
 """
 
 import torch
@@ -15,18 +15,17 @@ from .task import Samples, Task
 
 
 def make_dataset(task: Task, split: str, samples: Samples) -> DatasetWrapSeqToDict:
-    """A dataset of NDicts, one a sample, from one of tuples.
+    """A dataset of NDicts, made from a dataset of tuples.
 
-    For data of your own replace the TensorDataset by any dataset with `__len__` and `__getitem__` that returns a tuple
-    (reading a file for instance), and name the tuple's elements in `sample_keys`. A dataset that returns dicts with
-    dotted keys, `{"data.sample_id": ..., "data.image": ...}`, needs no wrapper at all.
+    For your own data, replace the TensorDataset by any dataset whose `__getitem__` returns a tuple (read from a file,
+    for instance), and name the tuple's elements in `sample_keys`. A dataset that returns dicts with dotted keys,
+    `{"data.sample_id": ..., "data.image": ...}`, needs no wrapper.
     """
     tuples = TensorDataset(torch.from_numpy(samples.images), torch.from_numpy(samples.targets))
     return DatasetWrapSeqToDict(
         tuples,
         sample_keys=[task.IMAGE_KEY, task.TARGET_KEY],
-        # Ids that name the sample wherever it turns up: in predictions.csv, in pictures, in error messages. Use the
-        # patient's or the file's name.
+        # Ids name the sample in predictions.csv, in pictures and in error messages. Use the patient's or file's name.
         sample_ids=sample_ids(split, samples),
     )
 
@@ -39,8 +38,8 @@ def sample_ids(split: str, samples: Samples) -> list[str]:
 def make_sampler(kind: str, targets: Tensor) -> Sampler[int]:
     """The order of an epoch's training samples.
 
-    `shuffle` takes each sample once. `balanced` draws as many samples, with replacement, so that every class is as
-    likely: for data in which a class is rare. The alternative to it are class weights in the loss.
+    `shuffle` takes each sample once. `balanced` draws as many samples, with replacement, and draws every class equally
+    often; use it if a class is rare. The alternative is class weights in the loss.
     """
     if kind == "shuffle":
         return RandomSampler(targets.tolist())

@@ -9,7 +9,7 @@ import numpy as np
 
 from .settings import BadInputError
 
-# The names under which the four MNIST files are known: as published, and with the dot that some archives use.
+# The names of the four MNIST files: as published, and with the dot that some archives use.
 IDX_FILES = {
     "train images": ("train-images-idx3-ubyte", "train-images.idx3-ubyte"),
     "train labels": ("train-labels-idx1-ubyte", "train-labels.idx1-ubyte"),
@@ -24,8 +24,7 @@ def read_mnist(data_dir: Path) -> tuple[Arrays, Arrays]:
     """Images, float32 [N, H, W] from 0 to 1, and labels, int64 [N], of the training and of the test files.
 
     Raises:
-        BadInputError: a file is missing (what was looked for is listed), or the files do not hold square images of one
-            size and as many digits.
+        BadInputError: a file is missing, or the files do not hold square images of one size and as many digits.
     """
     paths = _find_idx_files(data_dir)
     train, test = (

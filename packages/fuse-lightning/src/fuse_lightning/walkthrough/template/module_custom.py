@@ -1,17 +1,17 @@
-"""Block 6, train: the LightningModule written out, a module of your own from fuse_lightning's step functions.
+"""Block 6, train: a LightningModule of your own, written from fuse_lightning's step functions.
 
-It trains like `LightningModuleDefault` (the style `ready-made`), number for number, in lines that can be changed:
+It computes the same numbers as `LightningModuleDefault` (the style `ready-made`), but every line can be changed:
 another step, a second optimizer, losses that start late, anything that Lightning allows.
 
-Five things that `LightningModuleDefault` does are left out here, to keep it short. Add what you need of them:
+To keep it short, it leaves out five things that `LightningModuleDefault` does. Add those that you need:
 
-- `on_nonfinite`: a loss that becomes NaN or infinite does not stop the run. `Trainer(detect_anomaly=True)` finds the
-  operation that made it, slowly.
-- `save_model`: no `model.safetensors`. The weights are in `best_epoch.ckpt`, under `state_dict`, with `model.` before
-  their names; `safetensors.torch.save_model(module.model, path)` writes those of a module that was loaded from it.
-- several loaders for validation or test: each would need its own `EpochLosses` and metrics, by `dataloader_idx`.
-- the check of the first batch's keys within training: `wiring.py` makes it before.
-- the checks, before training, that no loader is empty and that what callbacks monitor is logged.
+- `on_nonfinite`: a NaN or infinite loss does not stop the run. `Trainer(detect_anomaly=True)` finds the operation that
+  caused it, but is slow.
+- `save_model`: there is no `model.safetensors`. The weights are in the `state_dict` of `best_epoch.ckpt`, with the
+  prefix `model.`. Load the module from it and call `safetensors.torch.save_model(module.model, path)`.
+- several loaders for validation or test: each needs its own `EpochLosses` and metrics, chosen by `dataloader_idx`.
+- the check of the first batch's keys at the start of training: here `wiring.py` checks them before.
+- the checks before training that no loader is empty, and that all monitored values are logged.
 """
 
 from pathlib import Path
@@ -42,25 +42,25 @@ STYLE = "custom"
 
 
 class DigitsModule(pl.LightningModule):
-    """Trains, validates and predicts; every method is Lightning's, called in the order in which they stand here."""
+    """Trains, validates and predicts. Lightning calls the methods in the order in which they stand here."""
 
     def __init__(self, task: Task, model: nn.Module, settings: Settings, model_dir: Path) -> None:
         super().__init__()
         self.task = task
         self.settings = settings
         self.model_dir = model_dir
-        # In ModuleDicts, so that what has parameters or counters is moved to the device and saved in checkpoints.
+        # ModuleDicts, so that parameters and counters are moved to the device and saved in checkpoints.
         self.model = model
         self.losses = nn.ModuleDict(task.make_losses())
-        # A set of metrics for each, as validation runs while the training epoch is still being counted.
+        # Separate metrics, because validation runs before the training epoch ends.
         self.train_metrics = nn.ModuleDict(task.make_metrics())
         self.validation_metrics = nn.ModuleDict(task.make_metrics())
         self.test_metrics = nn.ModuleDict(task.make_metrics())
-        # The epoch's losses, added up on the device: nothing is read back in a step, which would make a GPU wait.
+        # Sums of the epoch's losses. They stay on the device, so that no step waits for it.
         self.train_losses = EpochLosses()
         self.validation_losses = EpochLosses()
         self.test_losses = EpochLosses()
-        # Has SAM, which evaluates each batch twice, log once, and tells which pass it is. Others do without it.
+        # SAM evaluates each batch twice. This callback says which pass it is, and logs one of them.
         self.closure_callback = OptimizerClosureCallback()
 
     def configure_callbacks(self) -> list[Callback]:
@@ -76,32 +76,32 @@ class DigitsModule(pl.LightningModule):
 
     def forward(self, batch_dict: NDict) -> NDict:
         """The batch with the model's keys added."""
-        # The number of steps so far, for what depends on it: fuse_losses.LossWarmUp for instance.
+        # The number of steps so far; fuse_losses.LossWarmUp for instance reads it.
         batch_dict[GLOBAL_STEP] = self.global_step
         output: NDict = self.model(batch_dict)
         return output
 
     def on_train_epoch_start(self) -> None:
-        """Start counting anew: an epoch that was cut off leaves its sums behind."""
+        """Reset the sums; an interrupted epoch leaves its own behind."""
         self.train_losses.reset()
         reset_metrics(self.train_metrics)
 
     def training_step(self, batch_dict: NDict, batch_idx: int) -> Tensor:
-        """Model, losses, metrics. Returns the sum of the losses, which Lightning calls `backward` on."""
+        """Run model, losses and metrics. Returns the sum of the losses; Lightning calls `backward` on it."""
         batch_dict = self(batch_dict)
         total_loss = step_losses(self.losses, batch_dict)  # writes losses.<name> and losses.total_loss, detached
-        if not self.closure_callback.repeated_pass:  # what counts is the first pass, at the weights themselves
+        if not self.closure_callback.repeated_pass:  # the first pass, at the weights themselves, counts
             self.train_losses.update(batch_dict)
             step_metrics(self.train_metrics, batch_dict)
         return total_loss
 
     def on_validation_epoch_start(self) -> None:
-        """Start counting anew."""
+        """Reset the sums."""
         self.validation_losses.reset()
         reset_metrics(self.validation_metrics)
 
     def validation_step(self, batch_dict: NDict, batch_idx: int) -> None:
-        """As the training step, without gradients: Lightning has switched them off, and the model to `eval`."""
+        """Like the training step. Lightning has disabled gradients and set the model to `eval`."""
         batch_dict = self(batch_dict)
         step_losses(self.losses, batch_dict)
         self.validation_losses.update(batch_dict)
@@ -113,17 +113,17 @@ class DigitsModule(pl.LightningModule):
         epoch_end_compute_and_log_metrics(self, "validation", self.validation_metrics)
 
     def on_train_epoch_end(self) -> None:
-        """Log `train.losses.<name>` and `train.metrics.<name>`. Lightning validates before it ends the epoch."""
+        """Log `train.losses.<name>` and `train.metrics.<name>`. This runs after the validation."""
         epoch_end_compute_and_log_losses(self, "train", self.train_losses)
         epoch_end_compute_and_log_metrics(self, "train", self.train_metrics)
 
     def on_test_epoch_start(self) -> None:
-        """Start counting anew."""
+        """Reset the sums."""
         self.test_losses.reset()
         reset_metrics(self.test_metrics)
 
     def test_step(self, batch_dict: NDict, batch_idx: int) -> None:
-        """As the validation step, for `Trainer.test`. The stages here predict instead, and evaluate the predictions."""
+        """Like the validation step, for `Trainer.test`. The stages of run.py predict instead."""
         batch_dict = self(batch_dict)
         step_losses(self.losses, batch_dict)
         self.test_losses.update(batch_dict)
@@ -135,10 +135,10 @@ class DigitsModule(pl.LightningModule):
         epoch_end_compute_and_log_metrics(self, "test", self.test_metrics)
 
     def predict_step(self, batch_dict: NDict, batch_idx: int) -> dict[str, Any]:
-        """The keys to keep of each batch, `data.sample_id` among them."""
+        """The keys to keep of each batch, including `data.sample_id`."""
         return step_extract_predictions(self.task.PREDICTION_KEYS, self(batch_dict))
 
 
 def make_module(task: Task, model: nn.Module, settings: Settings, model_dir: Path) -> pl.LightningModule:
-    """All that training, validation and prediction need."""
+    """Everything that training, validation and prediction need."""
     return DigitsModule(task, model, settings, model_dir)

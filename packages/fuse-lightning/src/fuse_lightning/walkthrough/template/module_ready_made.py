@@ -1,6 +1,6 @@
-"""Block 6, train: the LightningModule, ready-made: model, losses, metrics, optimizer in `LightningModuleDefault`.
+"""Block 6, train: the LightningModule. `LightningModuleDefault` combines model, losses, metrics and optimizer.
 
-For the same written out, to change what a step does, see the style `custom`.
+To change what a step does, use the style `custom`: the same as a LightningModule of your own.
 """
 
 from pathlib import Path
@@ -19,12 +19,11 @@ STYLE = "ready-made"
 
 
 def make_module(task: Task, model: nn.Module, settings: Settings, model_dir: Path) -> pl.LightningModule:
-    """All that training, validation and prediction need.
+    """Everything that training, validation and prediction need.
 
-    In each step the batch_dict passes through the model, then the losses, whose sum is minimised, then the metrics; at
-    an epoch's end `train.losses.<name>`, `validation.metrics.<name>` and so on are logged. It brings the callbacks
-    that most runs want: checkpoints of the best epoch and the last one, a table of both after each epoch, and the
-    learning rate in the log.
+    Each step passes the batch_dict through the model, the losses (their sum is minimized) and the metrics. At the end
+    of an epoch, `train.losses.<name>`, `validation.metrics.<name>` and so on are logged. Default callbacks write
+    checkpoints of the best and the last epoch, print a table after each epoch, and log the learning rate.
     """
     return LightningModuleDefault(
         model_dir=model_dir,
@@ -32,14 +31,14 @@ def make_module(task: Task, model: nn.Module, settings: Settings, model_dir: Pat
         losses=task.make_losses(),
         train_metrics=task.make_metrics(),
         validation_metrics=task.make_metrics(),
-        test_metrics=task.make_metrics(),  # for Trainer.test. The stages here predict, and evaluate the predictions
-        # Callbacks beside the default ones, such as Lightning's EarlyStopping. This one is for SAM, which evaluates a
-        # batch twice: it is logged and counted once. With other optimizers it does nothing.
+        test_metrics=task.make_metrics(),  # for Trainer.test; the stages of run.py predict instead
+        # Add further callbacks here, such as Lightning's EarlyStopping. This one is for SAM, which evaluates a batch
+        # twice: the callback has it logged once. With other optimizers it does nothing.
         callbacks=[OptimizerClosureCallback()],
         optimizers_and_lr_schs=lambda module: make_optimizer(module, settings),
         best_epoch_source=task.BEST_EPOCH_SOURCE,
         prediction_keys=task.PREDICTION_KEYS,
-        # A loss that becomes NaN or infinite stops the run and names step and samples; "skip" passes over the batch.
+        # A NaN or infinite loss stops the run, and names step and samples; "skip" leaves the batch out instead.
         on_nonfinite="raise",
-        save_model=True,  # the best epoch's weights as model.safetensors, to be read without this code
+        save_model=True,  # writes the best epoch's weights to model.safetensors, which can be read without this code
     )

@@ -1,4 +1,4 @@
-"""Block 5, the optimizer and the learning rate's schedule."""
+"""Block 5, the optimizer and the learning rate schedule."""
 
 from typing import Any
 
@@ -11,16 +11,17 @@ from .settings import Settings
 
 
 def make_optimizer(module: pl.LightningModule, settings: Settings) -> dict[str, Any]:
-    """What `LightningModule.configure_optimizers` returns: an optimizer, and a learning rate that falls along a cosine.
+    """What `LightningModule.configure_optimizers` returns: an optimizer, and a cosine schedule of the learning rate.
 
-    Sharpness-aware minimization (`--optimizer sam`) looks for weights around which the loss is flat, and generalizes
-    better from few or wrongly labelled samples. It takes two passes for each step, so twice the time (with
-    `interval=5`, in every fifth step only); any optimizer can be its base. Alternatives: `AdamW` with a
-    `weight_decay`; SGD with `momentum=0.9` and a larger learning rate; parameter groups, such as a smaller rate for a
-    pretrained backbone:
+    Sharpness-aware minimization (`--optimizer sam`) searches for weights with a flat loss around them. It generalizes
+    better from few samples or noisy labels. Each step takes two passes and so twice the time (`interval=5` does this in
+    every fifth step only). Any optimizer can be its base.
+
+    Alternatives: `AdamW` with `weight_decay`; SGD with `momentum=0.9` and a larger learning rate; parameter groups, for
+    instance with a smaller learning rate for a pretrained backbone:
     `[{"params": module.model.backbone.parameters(), "lr": 1e-4}, {"params": module.model.heads.parameters()}]`.
 
-    The schedule is stepped after each epoch. For one that is stepped after each batch (OneCycleLR) return
+    The schedule steps after each epoch. For one that steps after each batch (OneCycleLR), return
     `{"scheduler": scheduler, "interval": "step"}` as `"lr_scheduler"`.
     """
     optimizer: torch.optim.Optimizer

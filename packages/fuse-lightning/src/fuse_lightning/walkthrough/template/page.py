@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from .run_folder import MODEL_DIR
 from .settings import Settings
+from .start_run import MODEL_DIR
 from .task import Evaluation, Picture, Table
 from .wiring import ABOUT, HEADER, read_wiring_rows
 

@@ -1,6 +1,6 @@
-"""The segmentation task: which pixel belongs to which digit? Blocks 2 to 4, the model, losses, metrics, and their keys.
+"""The segmentation task: which pixel belongs to which digit? Blocks 2 to 4: model, losses and metrics, with their keys.
 
-The keys that flow, from the loader to the predictions:
+The keys, from the loader to the predictions:
 
     data.image [B, 1, H, W] ──> model ──> model.logits.digits [B, 11, H, W] and model.output.digits [B, H, W]
     model.logits.digits ──> Dice loss and cross-entropy, with data.mask [B, H, W]
@@ -17,7 +17,7 @@ from fuse_lightning import MetricDefault
 from fuse_losses import LossDice, LossSegmentationCrossEntropy
 from fuse_models import ModelWrapSeqToDict
 
-# `load_splits as load_splits`: this file offers it too, as task.py asks of a task.
+# `load_splits as load_splits` exports it from here too: task.py asks for it.
 from .dice_by_class import DiceByClass
 from .segmentation_data import CLASSES, IMAGE, MASK, add_noise
 from .segmentation_data import load_splits as load_splits
@@ -33,7 +33,7 @@ IMAGE_KEY, TARGET_KEY = IMAGE, MASK
 PREDICTION_KEYS: Sequence[str] = (PREDICTED_MASK, MASK)
 augment = add_noise
 
-# Here the metric tells the best epoch: it is what is reported, and with so many pixels epochs do not tie.
+# The metric decides which epoch is best: it is what the report shows, and it is rarely equal in two epochs.
 BEST_EPOCH_SOURCE: Mapping[str, str] = {"monitor": "validation.metrics.dice.mean", "mode": "max"}
 CURVES: Sequence[tuple[str, str]] = (
     ("losses.total_loss", "Dice loss + cross-entropy"),
@@ -42,12 +42,12 @@ CURVES: Sequence[tuple[str, str]] = (
 
 
 def make_model(splits: Splits) -> nn.Module:
-    """The network between keys: reads the image, writes logits and the likeliest class of each pixel.
+    """The network, wrapped: it reads the image, and writes the logits and the most likely class of each pixel.
 
-    `ModelWrapSeqToDict` is for any PyTorch network: name the keys of its inputs and of its outputs.
+    `ModelWrapSeqToDict` wraps any PyTorch network: give the keys of its inputs and of its outputs.
 
-    Alternatives: any segmentation network (MONAI's, segmentation-models-pytorch's) in place of the U-Net; for 3D
-    images the same with [B, C, D, H, W] throughout.
+    Alternatives: any other segmentation network, from MONAI or segmentation-models-pytorch for instance. A network for
+    3D images is wrapped in the same way; images are then [B, C, D, H, W].
     """
     return ModelWrapSeqToDict(
         model=UNet(in_channels=splits.train.images.shape[1], num_classes=len(CLASSES)),
@@ -58,18 +58,19 @@ def make_model(splits: Splits) -> nn.Module:
 
 
 def with_mask(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The logits, which the losses need, and the likeliest class of each pixel."""
+    """The logits, for the losses, and the most likely class of each pixel."""
     return logits, logits.argmax(dim=1)
 
 
 def make_losses() -> dict[str, nn.Module]:
-    """Dice and cross-entropy, added up: the one counts overlap, whatever a class's size; the other is smooth.
+    """The sum of Dice loss and cross-entropy. Dice does not depend on a class's size; cross-entropy is smooth.
 
-    Alternatives: `LossTversky` with `alpha` and `beta` to weigh false positives against misses; `LossFocal` in place of
-    cross-entropy for small structures; `ignore_index=` for pixels without ground truth; `weight=` for a loss's share.
+    Alternatives: `LossTversky`, whose `alpha` and `beta` weigh false positives against false negatives; `LossFocal`
+    instead of cross-entropy for small structures; `ignore_index=` for pixels without ground truth; `weight=` to scale
+    a loss.
     """
     return {
-        # Nine of ten pixels are background, easily right: left out, so that the digits count.
+        # Nine of ten pixels are background, and easy to predict. Leaving it out makes the digits count.
         "dice": LossDice(pred=LOGITS, target=MASK, include_background=False),
         "cross_entropy": LossSegmentationCrossEntropy(pred=LOGITS, target=MASK),
     }
@@ -78,7 +79,6 @@ def make_losses() -> dict[str, nn.Module]:
 def make_metrics() -> dict[str, nn.Module]:
     """The Dice of each class and their mean, logged as `<mode>.metrics.dice.<class>` and `<mode>.metrics.dice.mean`.
 
-    Alternatives: torchmetrics' `JaccardIndex`; MONAI's metrics of surfaces, such as the Hausdorff distance, in a
-    `torchmetrics.Metric` like this one.
+    Alternatives: `JaccardIndex` of torchmetrics; a surface distance of MONAI in a `torchmetrics.Metric` of your own.
     """
     return {"dice": MetricDefault(pred=PREDICTED_MASK, target=MASK, metric=DiceByClass(CLASSES))}

@@ -1,7 +1,7 @@
-"""Block 1 of the segmentation task, the data: digits pasted on noisy canvases, with the class of every pixel.
+"""Block 1 of the segmentation task, the data: digits on noisy canvases, with the class of every pixel.
 
-Keys: `data.image`, float32 [B, 1, 32, 32], about 0 to 1, and `data.mask`, int64 [B, 32, 32]: 0 is background, 1 to 10
-are the digits 0 to 9.
+Keys: `data.image`, float32 [B, 1, 32, 32], from about 0 to 1, and `data.mask`, int64 [B, 32, 32]: 0 is background,
+1 to 10 are the digits 0 to 9.
 """
 
 import numpy as np
@@ -20,15 +20,15 @@ CLASSES = ["background", *DIGITS]
 
 CANVAS = 32  # height and width in pixels
 DIGIT = 8
-INK = 0.3  # from this brightness on a pixel belongs to its digit
+INK = 0.3  # a pixel of at least this brightness belongs to the digit
 CANVASES = {"train": 1280, "validation": 256, "test": 256}
 
 
 def load_splits(settings: Settings) -> Splits:
-    """Canvases of two to four digits each.
+    """Canvases with two to four digits each.
 
-    The digits are split before they are pasted: no handwriting in the test canvases was seen in training. To split
-    afterwards would let the same digit into both, the commonest way to fool oneself.
+    The digits are split before they are pasted, so that no digit of the test canvases is seen in training. Splitting
+    the finished canvases would put the same digit into both, a common mistake.
     """
     digits = digits_splits(settings.seed)
     rng = np.random.default_rng(settings.seed)
@@ -40,7 +40,7 @@ def load_splits(settings: Settings) -> Splits:
 
 
 def paste_digits(digits: Samples, count: int, rng: np.random.Generator) -> Samples:
-    """`count` canvases with noise, and on each two to four digits that do not overlap."""
+    """`count` canvases with noise and two to four digits each, which do not overlap."""
     images = rng.normal(0, 0.1, (count, 1, CANVAS, CANVAS)).astype(np.float32)
     masks = np.zeros((count, CANVAS, CANVAS), dtype=np.int64)
     for image, mask in zip(images[:, 0], masks, strict=True):
@@ -55,7 +55,7 @@ def paste_digits(digits: Samples, count: int, rng: np.random.Generator) -> Sampl
 
 
 def _free_place(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
-    """A random place for a digit where the mask is empty: there is one, as three digits cannot block four corners."""
+    """A random free place for a digit. There always is one, because three digits cannot cover four corners."""
     while True:
         row, column = rng.integers(0, CANVAS - DIGIT + 1, 2)
         if not mask[row : row + DIGIT, column : column + DIGIT].any():
@@ -63,10 +63,10 @@ def _free_place(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
 
 
 def add_noise(batch_dict: NDict) -> NDict:
-    """Augmentation: another brightness for each image, and noise that is new in each epoch.
+    """Augmentation: changes each image's brightness, and adds noise.
 
-    An augmentation that moves pixels (flips, rotations, elastic deformation) must move image and mask alike: change
-    both keys here, the mask by nearest neighbour.
+    An augmentation that moves pixels (flips, rotations, elastic deformations) must move image and mask in the same way.
+    Change both keys here, and resample the mask by nearest neighbor.
     """
     images = batch_dict[IMAGE]
     brightness = 0.9 + 0.2 * torch.rand(len(images), 1, 1, 1)

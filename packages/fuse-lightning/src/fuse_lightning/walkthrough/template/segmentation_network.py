@@ -1,19 +1,19 @@
-"""Block 2 of the segmentation task, the network: plain PyTorch, which knows nothing of a batch_dict."""
+"""Block 2 of the segmentation task, the network: plain PyTorch, independent of the batch_dict."""
 
 import torch
 from torch import Tensor, nn
 
 
 class UNet(nn.Module):
-    """A small U-Net: twice down to half the size, twice up again, with the finer features joined in on the way up.
+    """A small U-Net: two levels down and two levels up, with skip connections.
 
-    Source: Ronneberger et al. 2015, "U-Net: Convolutional networks for biomedical image segmentation". Unlike that one
-    it has two levels instead of four, few channels, batch normalization, and padding, so that the size stays.
+    Source: Ronneberger et al. 2015, "U-Net: Convolutional networks for biomedical image segmentation". Here
+    it has two levels instead of four, fewer channels, batch normalization, and padding that keeps the size.
 
     Args:
-        in_channels: 1 for gray images, 3 for colors.
-        num_classes: the number of scores of each pixel.
-        channels: of the finest level; each level below has twice as many.
+        in_channels: 1 for gray images, 3 for color images.
+        num_classes: number of logits for each pixel.
+        channels: channels of the finest level. Each level below has twice as many.
 
     Shape:
         images [B, in_channels, H, W] to logits [B, num_classes, H, W], with H and W multiples of 4.
@@ -44,7 +44,7 @@ class UNet(nn.Module):
 
 
 def convolutions(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Two 3 x 3 convolutions, each with batch normalization and a rectified linear unit."""
+    """Two 3 x 3 convolutions, each with batch normalization and a ReLU."""
     layers: list[nn.Module] = []
     for channels in (in_channels, out_channels):
         layers += [

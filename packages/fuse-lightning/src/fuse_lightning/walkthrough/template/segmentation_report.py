@@ -15,11 +15,11 @@ from matplotlib.patches import Patch
 from sklearn.metrics import confusion_matrix
 
 from fuse_core import SAMPLE_ID, output_key
+from fuse_lightning.run_folder import PREDICTIONS_FILE
 
 from .dice_by_class import DiceByClass
 from .figures import DPI, FONT, draw_confusion_matrix, hide_axes, new_figure
 from .loaders import sample_ids
-from .run_folder import PREDICTIONS_FILE
 from .segmentation_data import CLASSES, MASK
 from .task import Evaluation, Picture, Samples, Splits, Table
 

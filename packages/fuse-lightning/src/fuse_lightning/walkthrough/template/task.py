@@ -1,7 +1,7 @@
-"""What a task is: the questions that the other files ask of `classification.py` and `segmentation.py`.
+"""What a task must define: the names that the other files use from `classification.py` and `segmentation.py`.
 
-A task of your own is a Python file that answers them all. Copy the one that is nearer to yours, change it block by
-block, and give it a name in `TASKS` in `run.py` and its defaults in `TASK_DEFAULTS` in `settings.py`.
+To add your own task, copy the more similar one of these files and change it block by block. Then add it to `TASKS` in
+`run.py`, and its defaults to `TASK_DEFAULTS` in `settings.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Splits:
-    """The three parts of the data: to learn from, to choose the best epoch with, and to report, once, at the end."""
+    """The data in three parts: for training, for choosing the best epoch, and for the final report."""
 
     train: Samples
     validation: Samples
@@ -36,7 +36,7 @@ class Splits:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the run folder, for the page."""
+    """A picture in the run folder, for the page."""
 
     file: str
     title: str
@@ -45,7 +45,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """A table for the page: a first column of names, then numbers."""
+    """A table for the page: names in the first column, then numbers."""
 
     title: str
     header: Sequence[str]
@@ -54,7 +54,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the predictions are worth: one score to compare runs by, and what explains it."""
+    """The quality of the predictions: one score to compare runs, and numbers, tables and pictures that explain it."""
 
     score_name: str
     score: float
@@ -64,31 +64,31 @@ class Evaluation:
 
 
 class Task(Protocol):
-    """What `classification.py` and `segmentation.py` hold."""
+    """What `classification.py` and `segmentation.py` define."""
 
     IMAGE_KEY: str
     TARGET_KEY: str
-    PREDICTION_KEYS: Sequence[str]  # what `infer` keeps of each batch, beside data.sample_id
-    BEST_EPOCH_SOURCE: Mapping[str, str]  # which logged value tells the best epoch, and whether "min" or "max"
-    CURVES: Sequence[tuple[str, str]]  # what the learning curves show: a logged name without its mode, and a title
+    PREDICTION_KEYS: Sequence[str]  # what `infer` keeps of each batch, in addition to data.sample_id
+    BEST_EPOCH_SOURCE: Mapping[str, str]  # the logged value that decides which epoch is best, and "min" or "max"
+    CURVES: Sequence[tuple[str, str]]  # learning curves: a logged name without its mode, and a title
 
     def load_splits(self, settings: Settings) -> Splits:
-        """The data, split three ways."""
+        """The data in three parts."""
 
     def augment(self, batch_dict: NDict) -> NDict:
-        """The training batch, changed at random."""
+        """The training batch, with random changes."""
 
     def make_model(self, splits: Splits) -> nn.Module:
-        """The model: reads `data.*`, writes `model.*`."""
+        """The model. It reads `data.*` and writes `model.*`."""
 
     def make_losses(self) -> dict[str, nn.Module]:
-        """The losses by name; they are added up."""
+        """The losses by name. Their sum is minimized."""
 
     def make_metrics(self) -> dict[str, nn.Module]:
-        """The metrics by name: new ones at each call, as training and validation count apart."""
+        """The metrics by name. Each call makes new ones, because training and validation need separate ones."""
 
     def save_predictions(self, batches: Sequence[Mapping[str, Any]], run_dir: Path) -> None:
-        """Write what `Trainer.predict` returned to the run folder, for people and for `evaluate`."""
+        """Write the result of `Trainer.predict` to the run folder, for people and for `evaluate`."""
 
     def evaluate(self, run_dir: Path, splits: Splits) -> Evaluation:
-        """Compare the saved predictions with the truth, and draw pictures."""
+        """Compare the saved predictions with the targets, and draw pictures."""

@@ -1,6 +1,6 @@
 """Blocks 6 and 7, train and infer: Lightning's Trainer, interruption and resuming.
 
-Keys: training reads what model, losses and metrics name; prediction keeps the task's `PREDICTION_KEYS` and
+Keys: training reads the keys of model, losses and metrics. Prediction keeps the task's `PREDICTION_KEYS` and
 `data.sample_id`.
 """
 
@@ -17,8 +17,8 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from .loaders import make_evaluation_loader, make_training_loader
-from .run_folder import LOGS_DIR, MODEL_DIR
 from .settings import BadInputError, Settings
+from .start_run import LOGS_DIR, MODEL_DIR
 from .task import Splits, Task
 
 BEST_CHECKPOINT = "best_epoch.ckpt"
@@ -26,10 +26,10 @@ LAST_CHECKPOINT = "last.ckpt"
 
 
 def check_accelerator(accelerator: str) -> None:
-    """Fail before anything is written where a GPU is asked for that is not there.
+    """Fail before anything is written if there is no GPU but one was requested.
 
     Raises:
-        BadInputError: there is no GPU that torch can use.
+        BadInputError: torch finds no GPU.
     """
     if accelerator == "gpu" and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
         built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
@@ -40,32 +40,32 @@ def check_accelerator(accelerator: str) -> None:
 
 
 def is_no_tip(record: logging.LogRecord) -> bool:
-    """Filters out Lightning's advice on other products of its makers; whatever else it says is shown."""
+    """Filters out Lightning's advertisements for other products; all other messages are shown."""
     return "Tip: For seamless cloud" not in record.getMessage()
 
 
 def make_trainer(settings: Settings, run_dir: Path, **arguments: Any) -> pl.Trainer:
-    """Lightning's Trainer: the loop over epochs and batches, on whatever there is to compute on."""
+    """Lightning's Trainer: the loop over epochs and batches, on the available device."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(is_no_tip)
     return pl.Trainer(
         default_root_dir=run_dir,
         accelerator=settings.accelerator,
-        # For several GPUs: devices=4, strategy="ddp". Model, losses, metrics and module stay as they are, but Lightning
-        # then starts this program once for each GPU: have the first alone (trainer.is_global_zero) write files.
+        # For several GPUs: devices=4, strategy="ddp". Model, losses, metrics and module stay the same. Lightning then
+        # starts this program once for each GPU; only the first one (trainer.is_global_zero) should write files.
         devices=1,
-        # Same seed, same result. Where an operation has no deterministic form on a GPU, a warning says which.
+        # The same seed gives the same result. A warning names operations that are not deterministic on a GPU.
         deterministic="warn",
-        # precision="bf16-mixed",  # half the memory and more speed on recent GPUs
-        # accumulate_grad_batches=4,  # batches four times as large as fit into memory
-        # gradient_clip_val=1.0,  # where single batches have huge gradients
-        log_every_n_steps=1,  # values are logged at the ends of epochs, which this keeps Lightning from warning about
+        # precision="bf16-mixed",  # half the memory, and faster on recent GPUs
+        # accumulate_grad_batches=4,  # for batches four times as large as the memory allows
+        # gradient_clip_val=1.0,  # if single batches have very large gradients
+        log_every_n_steps=1,  # values are logged once an epoch; 1 avoids Lightning's warning about that
         **arguments,
     )
 
 
 @contextmanager
 def ctrl_c_comes_through() -> Iterator[None]:
-    """Ends with KeyboardInterrupt after Ctrl-C, where Lightning, once it has shut down, exits as after a failure."""
+    """Raises KeyboardInterrupt after Ctrl-C; Lightning shuts down and then exits as after a failure."""
     try:
         yield
     except SystemExit as ending:
@@ -75,11 +75,10 @@ def ctrl_c_comes_through() -> Iterator[None]:
 
 
 def train(task: Task, module: pl.LightningModule, splits: Splits, settings: Settings, run_dir: Path) -> None:
-    """Train, from the start or from the last checkpoint where there is one.
+    """Train from the start, or from the last checkpoint if there is one.
 
-    Each attempt logs to a folder of its own, `logs/csv/version_<n>` and `logs/tensorboard/version_<n>`; look at the
-    latter with `tensorboard --logdir <run folder>/logs`. Other loggers of Lightning's (Weights & Biases, MLflow) are a
-    line each here.
+    Each start logs to new folders, `logs/csv/version_<n>` and `logs/tensorboard/version_<n>`. View the latter with
+    `tensorboard --logdir <run folder>/logs`. Add Lightning's other loggers (Weights & Biases, MLflow) here.
     """
     last = run_dir / MODEL_DIR / LAST_CHECKPOINT
     logs = run_dir / LOGS_DIR
@@ -90,7 +89,7 @@ def train(task: Task, module: pl.LightningModule, splits: Splits, settings: Sett
         logger=[CSVLogger(logs, name="csv"), TensorBoardLogger(logs, name="tensorboard", default_hp_metric=False)],
         callbacks=[CheckpointAtStart(last)],
     )
-    # What Lightning warns of is what `--resume` is for, and run_folder.py has seen to the rest.
+    # `--resume` expects these files, and start_run.py has checked all other cases.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     with ctrl_c_comes_through():
         trainer.fit(
@@ -98,34 +97,34 @@ def train(task: Task, module: pl.LightningModule, splits: Splits, settings: Sett
             train_dataloaders=make_training_loader(task, splits.train, settings),
             val_dataloaders=make_evaluation_loader(task, "validation", splits.validation, settings),
             ckpt_path=last if last.exists() else None,
-            weights_only=True,  # a checkpoint is data: one that would run code is refused
+            weights_only=True,  # refuse a checkpoint that could run code
         )
 
 
 class CheckpointAtStart(Callback):
-    """Writes the last checkpoint before the first step, so that Ctrl-C in the first epoch can be resumed from too.
+    """Writes the last checkpoint before the first step, so that a run can resume after Ctrl-C in the first epoch.
 
-    After each epoch it is written anew. An epoch that was cut off is trained again from its start. The checkpoint holds
-    the state of the random generators too, so it is written before the loaders draw from them.
+    An interrupted epoch is trained again from its start. The checkpoint holds the state of the random generators, so it
+    is written before the loaders use them.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write it where there is none."""
+        """Write it if there is none."""
         if not self.path.exists():
-            trainer.save_checkpoint(self.path, weights_only=False)  # the optimizer's state and all the rest too
+            trainer.save_checkpoint(self.path, weights_only=False)  # with the optimizer's state and everything else
 
 
 def predict(
     task: Task, module: pl.LightningModule, splits: Splits, settings: Settings, run_dir: Path
 ) -> Sequence[Mapping[str, Any]]:
-    """Predict the test set with the best epoch's weights: for each batch the task's PREDICTION_KEYS."""
+    """Predict the test set with the best epoch's weights; returns the task's PREDICTION_KEYS of each batch."""
     trainer = make_trainer(settings, run_dir, logger=False)
     loader = make_evaluation_loader(task, "test", splits.test, settings)
-    # For sets too large for memory: fuse_lightning.PredictionsToFile as a callback of the trainer, which writes each
-    # batch when it is predicted, and return_predictions=False here.
+    # If the predictions do not fit into memory, add the callback fuse_lightning.PredictionsToFile, which writes each
+    # batch at once, and return_predictions=False.
     with ctrl_c_comes_through():
         batches = trainer.predict(module, loader, ckpt_path=run_dir / MODEL_DIR / BEST_CHECKPOINT, weights_only=True)
     return cast(Sequence[Mapping[str, Any]], batches)

@@ -40,7 +40,7 @@ def test_a_project_runs_where_it_is_copied_to(tmp_path, capsys, run_project, sty
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_project_holds_one_module_and_imports_nothing_of_the_package_it_was_copied_from(style):
+def test_a_project_has_one_module_and_no_import_from_the_walkthrough(style):
     files = template_files(style)
     module = f"module_{style.replace('-', '_')}"
     assert [name for name in files if name.startswith("module_")] == [f"{module}.py"]

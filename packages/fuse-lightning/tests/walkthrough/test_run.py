@@ -196,7 +196,7 @@ def test_stages_that_lack_what_comes_before_say_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=r"give its --run-dir\. There is none in runs: train first"):
         run("--stages", "infer", "eval")
-    with pytest.raises(SystemExit, match=r"error: .*nothing is no run folder: .* Train one first"):
+    with pytest.raises(SystemExit, match=r"error: .*nothing is no run folder: .* Train first"):
         run("--stages", "eval", "--run-dir", tmp_path / "nothing")
     run("--run-dir", "runs/one", *QUICK, "--stages", "train")
     with pytest.raises(SystemExit, match=r"give its --run-dir\. The newest is runs.one"):
@@ -218,7 +218,7 @@ def test_settings_of_a_run_that_exists_cannot_be_others(finished_run):
 @pytest.fixture
 def press_ctrl_c(monkeypatch):
     """Has Ctrl-C pressed in the middle of an epoch, as the terminal does it: by a signal."""
-    handler = signal.getsignal(signal.SIGINT)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # the parent process may ignore it
     fit = pl.Trainer.fit
 
     def in_epoch(epoch):
@@ -243,7 +243,7 @@ def test_ctrl_c_leaves_a_run_that_is_resumed_to_the_same_result(
 ):
     folder = tmp_path / "run"
     press_ctrl_c(epoch)
-    message = f"interrupted. To go on: python -m fuse_lightning.walkthrough --resume --run-dir {folder}"
+    message = f"interrupted. To continue: python -m fuse_lightning.walkthrough --resume --run-dir {folder}"
     with pytest.raises(SystemExit) as ending:
         run("--run-dir", folder, *QUICK)
     assert ending.value.code == 130

@@ -12,7 +12,7 @@ from fuse_lightning.cli.main import main
 pytest.importorskip("jsonargparse")
 pytest.importorskip("sklearn")
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 QUICK = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "4", "--trainer.accelerator", "cpu"]
 
 

@@ -85,12 +85,12 @@ def test_it_is_made_from_yaml(name, arguments):
 
 @pytest.mark.parametrize(("name", "arguments"), COMPONENTS.items(), ids=COMPONENTS)
 def test_its_arguments_are_known_to_the_check_of_configurations(name, arguments):
-    from fuse_lightning.cli.class_paths import find_class
-    from fuse_lightning.cli.signatures import arguments_of
+    from fuse_lightning.cli.configuration.arguments import Arguments
+    from fuse_lightning.cli.configuration.class_paths import find_class
 
-    names, required, _ = arguments_of(find_class(name.split()[0]))
+    known = Arguments(find_class(name.split()[0]))
     given = set(yaml.safe_load(arguments))
-    assert set(required) <= given <= set(names)
+    assert set(known.required) <= given <= set(known.names)
 
 
 def test_none_is_forgotten():

@@ -1,0 +1,1 @@
+"""What is wrong in a configuration, each mistake with its place and the nearest valid name."""

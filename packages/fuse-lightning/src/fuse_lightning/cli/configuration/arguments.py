@@ -1,0 +1,60 @@
+"""The arguments of a class, and what the parser says of values for them."""
+
+import argparse
+import inspect
+import re
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+class Arguments:
+    """What a class, or a function that returns an object, takes: `names`, those of them `required`, and their types."""
+
+    def __init__(self, made: Any) -> None:
+        try:
+            parameters = list(inspect.signature(made, eval_str=True).parameters.values())
+        except NameError:  # a type that cannot be looked up
+            parameters = list(inspect.signature(made).parameters.values())
+        first = 1 if isinstance(made, type) and issubclass(made, Optimizer | LRScheduler) else 0
+        named = [p for p in parameters[first:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        self.made = made
+        self.not_in_files = {p.name for p in parameters[:first]}  # the parameters, or the optimizer
+        self.names = [p.name for p in named]
+        self.required = [p.name for p in named if p.default is p.empty]
+        if any(p.kind is p.VAR_KEYWORD for p in parameters):  # the parser finds out whose they are
+            self.names += [name for name in self._add_to(ArgumentParser(), set()) if name not in self.names]
+        self.types = {p.name: p.annotation for p in named if p.annotation is not p.empty}
+
+    def _add_to(self, parser: ArgumentParser, skip: set[str]) -> list[str]:
+        add: Any = parser.add_class_arguments if isinstance(self.made, type) else parser.add_function_arguments
+        names: list[str] = add(self.made, skip=skip | self.not_in_files, fail_untyped=False, sub_configs=True)
+        return names
+
+    def refusal(self, key: yaml.ScalarNode, value: yaml.Node) -> str | None:
+        """What the parser says of a value that it refuses."""
+        parser = ArgumentParser(exit_on_error=False)
+        self._add_to(parser, set(self.names) - {key.value})
+        given = yaml.MappingNode("tag:yaml.org,2002:map", [(key, value)])
+        try:
+            parser.parse_string(yaml.serialize(given, Dumper=yaml.SafeDumper))
+        except argparse.ArgumentError as error:
+            types = re.findall(r"Expected an? <class '(?:\w+\.)*(\w+)'>", str(error))
+            got = repr(value.value) if isinstance(value, yaml.ScalarNode) else "a list, or keys and values"
+            allowed = " or ".join(name for name in types if name != "NoneType")
+            return f"it takes {allowed}, got {got}." if allowed else str(error)
+        return None
+
+
+def classes_in(annotation: Any) -> set[type]:
+    """The classes of a type's objects, alone or in a list or mapping, or made by a function of this type."""
+    parts, origin = typing.get_args(annotation), typing.get_origin(annotation)
+    if not parts:
+        return {annotation if isinstance(annotation, type) and annotation is not Any else object}
+    is_keyed = origin is Callable or (isinstance(origin, type) and issubclass(origin, Mapping))
+    return set() if origin is typing.Literal else set().union(*map(classes_in, parts[-1:] if is_keyed else parts))

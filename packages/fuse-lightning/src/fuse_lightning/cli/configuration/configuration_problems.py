@@ -1,0 +1,122 @@
+"""What is wrong in a configuration, each mistake with its place and the nearest valid name.
+
+The parser tells one mistake at a time, and passes over some: a misspelt key that holds nothing, and a mistake in a
+class where a mapping would do as well. So the configuration is read here too. Values are left to the parser to judge.
+"""
+
+import argparse
+from collections.abc import Iterable
+from typing import Any
+
+import pytorch_lightning as pl
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from fuse_core import did_you_mean
+
+from .arguments import Arguments, classes_in
+from .class_paths import find_class
+from .document import CLASS_KEYS, NULL, Document, entries, is_option, is_text, place
+
+TYPES = {"model": pl.LightningModule, "data": pl.LightningDataModule}
+USUAL = {"model": "fuse_lightning.LightningModuleDefault", "data": "fuse_lightning.DataModuleDefault"}
+
+
+def configuration_problems(
+    parser: ArgumentParser, arguments: list[str], refusal: argparse.ArgumentError | None, config: Namespace | None
+) -> list[str]:
+    """A line for each mistake in the files and options of a command's arguments.
+
+    Of the parser it takes what it raised, which is told where no mistake is found, or the configuration that it gave.
+    """
+    try:
+        document = Document(arguments)
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        return [f"a configuration file cannot be read: {error}"]
+    keys = {key.partition(".")[0] for key in parser.get_defaults(skip_validation=True).keys()}  # noqa: SIM118
+    # The parser takes a class with a mistake for a mapping where it can; else a Namespace holds the class.
+    check = _Check(judge_values=refusal is not None or "'class_path': " in repr(config))
+    problems = document.problems + check.problems_in(document.root, keys)
+    return problems or ([] if refusal is None else [str(refusal)])
+
+
+class _Check:
+    def __init__(self, judge_values: bool) -> None:
+        self.judge_values = judge_values
+        self.found: dict[tuple[Any, ...], str] = {}  # by place: what an anchor names is met more than once
+        self.met = 0  # mistakes, those found before included
+
+    def problems_in(self, root: Any, keys: set[str]) -> list[str]:
+        for key, (key_node, value) in entries(root).items():
+            if key == "trainer":
+                self._arguments(value, key, Arguments(pl.Trainer), "there is no such key.")
+            elif key not in keys:
+                self._add(key_node, key, f"there is no such key.{_nearest(key, keys)}")
+            elif key in TYPES and (is_text(value) or "class_path" in entries(value)):
+                self._class(value, key, TYPES[key])
+            elif key == "model" or (key == "data" and value.tag != NULL):  # a module may have loaders of its own
+                self._add(value, key, f"it needs class_path, such as {USUAL[key]}, and its init_args.")
+        return list(self.found.values())
+
+    def _add(self, node: Any, key: str, problem: str) -> None:
+        self.met += 1
+        self.found.setdefault((node.start_mark.name, node.start_mark.index, problem), f"{place(node, key)}: {problem}")
+
+    def _value(self, node: Any, key: str, annotation: Any) -> None:
+        parts = entries(node)
+        near = [name for name in parts if name not in CLASS_KEYS and did_you_mean(name, ["class_path"])]
+        if "class_path" in parts:
+            self._class(node, key, annotation)
+        elif near and "init_args" in parts:
+            self._add(parts[near[0]][0], f"{key}.{near[0]}", "there is no such key. Did you mean 'class_path'?")
+        else:
+            for name, (_, value) in parts.items():
+                self._value(value, f"{key}.{name}", annotation)
+
+    def _class(self, node: Any, key: str, annotation: Any) -> None:
+        parts = entries(node)
+        _, path_node = parts.get("class_path", (None, node))
+        path, bases = str(path_node.value), classes_in(annotation)
+        made = self._find(path_node, f"{key}.class_path" if parts else key, bases)
+        if made is None:
+            return
+        if isinstance(made, type) and not issubclass(made, tuple(bases)):
+            names = " or ".join(sorted(base.__name__ for base in bases if base.__module__ != "builtins"))
+            self._add(path_node, key, f"it takes {names}, which {path} is not.")
+            return
+        arguments = Arguments(made)
+        for name, (key_node, _) in parts.items():
+            if name not in CLASS_KEYS:
+                near = did_you_mean(name, CLASS_KEYS) or f" An argument of {path} goes under init_args."
+                self._add(key_node, f"{key}.{name}", f"there is no such key.{near}")
+        given = parts.get("init_args", (None, None))[1]
+        self._arguments(given, f"{key}.init_args", arguments, f"{path} has no argument {{!r}}.", path_node)
+        there = set(entries(given))
+        linked = {"model_dir"} if key == "model" else set()  # which comes from the run folder
+        missing = [name for name in arguments.required if name not in there | linked]
+        if self.judge_values and missing and there <= set(arguments.names) and "dict_kwargs" not in parts:
+            self._add(path_node, key, f"{path} needs {', '.join(missing)} in init_args.")
+
+    def _find(self, node: Any, key: str, bases: Iterable[type] = ()) -> Any:
+        try:
+            return find_class(str(node.value), bases)
+        except LookupError as error:
+            return self._add(node, key, f"{node.value!r}: {error}")
+
+    def _arguments(self, node: Any, key: str, arguments: Arguments, unknown: str, path_node: Any = None) -> None:
+        for name, (key_node, value) in entries(node).items():
+            own_key, annotation, met = f"{key}.{name}", arguments.types.get(name), self.met
+            if name in arguments.names:
+                self._value(value, own_key, annotation)
+                refusal = arguments.refusal(key_node, value) if self.judge_values and met == self.met else None
+                if refusal and is_text(value) and "." in value.value and "Callable" in str(annotation):
+                    self._find(value, own_key)
+                if refusal and met == self.met:
+                    self._add(value, own_key, refusal)
+            # Where a later file names another class, the parser drops the arguments that this class does not have.
+            elif path_node is None or is_option(key_node) or key_node.start_mark.name == path_node.start_mark.name:
+                self._add(key_node, own_key, unknown.format(name) + _nearest(name, arguments.names))
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    return did_you_mean(name, known) or f" There are: {', '.join(known) or 'none'}."
