@@ -14,6 +14,14 @@ from fuse_losses import LossDefault
 from fuse_models import ModelWrapSeqToDict
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Ctrl-C raises KeyboardInterrupt, also if the parent process ignores it; Lightning leaves it ignored."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
 @pytest.fixture
 def make_loader():
     """Samples whose target is the sum of three inputs, plus an offset."""
