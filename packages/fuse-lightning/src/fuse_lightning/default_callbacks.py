@@ -20,6 +20,8 @@ class DefaultModelCheckpoint(ModelCheckpoint):
     It has the Trainer write checkpoints with `AtomicCheckpointIO`, unless another CheckpointIO was chosen.
     """
 
+    monitor_argument = "best_epoch_source"  # where the user gave the monitor, for messages
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Choose how files are written, before any is read or written."""
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
@@ -29,6 +31,8 @@ class DefaultModelCheckpoint(ModelCheckpoint):
 
 class DefaultModelEpochSummary(ModelEpochSummary):
     """A ModelEpochSummary whose type tells it from those that users give to the Trainer, which stay as they are."""
+
+    monitor_argument = "best_epoch_source"
 
 
 OF_THE_MODULE = (DefaultModelCheckpoint, DefaultModelEpochSummary, RandomState)

@@ -1,7 +1,6 @@
-"""A LightningModule that trains a model over batch_dicts as it is."""
+"""The LightningModule to train a model that works on a batch_dict."""
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -22,13 +21,20 @@ from .checks.monitors import check_monitors, losses_in_batch, names_to_log
 from .checks.nonfinite_losses import NonFiniteLosses, NonFinitePolicy
 from .checks.repeated_closures import check_accumulation, closure_callback
 from .default_callbacks import callbacks_for_trainer, model_default_callbacks
+from .evaluation import Evaluation
 from .loaders.components import LoaderComponents, PerLoader, register_components
 from .loaders.empty_loaders import check_loaders_have_batches
-from .loaders.record import LoaderRecord
-from .loaders.records import LoaderRecords
-from .losses.batch_losses import batch_losses
+from .losses.epoch_losses import EpochLosses, batch_losses
 from .metrics.mode_metrics import register_metrics
-from .step_functions import log_reduced, step_extract_predictions, step_losses
+from .step_functions import (
+    epoch_end_compute_and_log_losses,
+    epoch_end_compute_and_log_metrics,
+    log_reduced,
+    reset_metrics,
+    step_extract_predictions,
+    step_losses,
+    step_metrics,
+)
 
 LogUnit = Literal["optimizer_step", "epoch"]
 
@@ -146,19 +152,12 @@ class LightningModuleDefault(pl.LightningModule):
         self._save_model = save_model
         self._sep = tensorboard_sep
         self._log_unit = log_unit
-        self._make_records()
+        self._train_losses = EpochLosses()
+        self._evaluations = {mode: Evaluation(mode) for mode in ("validation", "test")}
         self._nonfinite_losses = NonFiniteLosses(on_nonfinite)
         self._recorded_batch: int | None = None
         self._closure_callback: Any = None
         self._checked_wiring: set[tuple[str, int]] = set()
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes the name of every hook here, 50 times a step. nn.Module would look each time whether that is
-        # a parameter or a module, which takes ten times as long.
-        if name == "_current_fx_name":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
 
     # ------------------------------------------------------------------------------------------------------- the steps
 
@@ -187,7 +186,8 @@ class LightningModuleDefault(pl.LightningModule):
         losses = batch_losses(result)
         counts = self._nonfinite_losses.watch(losses, self.global_step, result.get(SAMPLE_ID))
         if self._is_first_pass(batch_idx):
-            self._train_record.update(result, counts=counts, losses=losses)
+            self._train_losses.update(result, counts=counts, losses=losses)
+            step_metrics(self.train_metrics, result)
         return total
 
     def on_after_backward(self) -> None:
@@ -196,11 +196,11 @@ class LightningModuleDefault(pl.LightningModule):
 
     def validation_step(self, batch_dict: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Take in one batch."""
-        self._evaluation_records["validation"][dataloader_idx].evaluate(self, _as_ndict(batch_dict))
+        self._evaluations["validation"][dataloader_idx].step(self, _as_ndict(batch_dict))
 
     def test_step(self, batch_dict: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Take in one batch."""
-        self._evaluation_records["test"][dataloader_idx].evaluate(self, _as_ndict(batch_dict))
+        self._evaluations["test"][dataloader_idx].step(self, _as_ndict(batch_dict))
 
     def predict_step(self, batch_dict: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """The predictions of one batch: `data.sample_id` and the prediction keys."""
@@ -241,8 +241,8 @@ class LightningModuleDefault(pl.LightningModule):
         if (mode, loader_idx) in self._checked_wiring:
             return
         self._checked_wiring.add((mode, loader_idx))
-        records = self._evaluation_records.get(mode)
-        loader = None if records is None else records[loader_idx].log_prefix.partition(".")[2]
+        evaluation = self._evaluations.get(mode)
+        loader = None if evaluation is None else evaluation[loader_idx].log_prefix.partition(".")[2]
         self.wiring(batch_dict, mode, loader)
         if mode == "train" and self.prediction_keys is not None:
             self._warn_of_prediction_keys(batch_dict)
@@ -275,7 +275,7 @@ class LightningModuleDefault(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Have the wiring checked again, of the losses, metrics and loaders of this run: they may be others."""
         self._checked_wiring.clear()
-        self._make_records()
+        self._evaluations = {mode: Evaluation(mode) for mode in ("validation", "test")}
 
     def on_fit_start(self) -> None:
         """Refuse, before training, what would go wrong later.
@@ -300,7 +300,8 @@ class LightningModuleDefault(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the epoch."""
         self._nonfinite_losses.check(wait=True)
-        self._train_record.log(self, self._sep)
+        epoch_end_compute_and_log_losses(self, "train", self._train_losses, sep=self._sep)
+        epoch_end_compute_and_log_metrics(self, "train", self.train_metrics, sep=self._sep)
         self._log_unit_of_epoch()
 
     def on_train_end(self) -> None:
@@ -319,7 +320,7 @@ class LightningModuleDefault(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch."""
-        self._evaluation_records["validation"].log(self, self._sep)
+        self._evaluations["validation"].log(self, self._sep)
         self._log_unit_of_epoch()
 
     def on_test_epoch_start(self) -> None:
@@ -328,7 +329,7 @@ class LightningModuleDefault(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log the epoch."""
-        self._evaluation_records["test"].log(self, self._sep)
+        self._evaluations["test"].log(self, self._sep)
         self._log_unit_of_epoch()
 
     def on_predict_start(self) -> None:
@@ -347,22 +348,15 @@ class LightningModuleDefault(pl.LightningModule):
         """Refuse loaders without batches, which Lightning passes over."""
         check_loaders_have_batches(self.trainer, stage)
 
-    def _losses_of(self, mode: str) -> nn.ModuleDict:
-        losses: nn.ModuleDict = mode_losses(self, mode)
-        return losses
-
-    def _make_records(self) -> None:
-        self._train_record = LoaderRecord("train", self.losses, self.train_metrics)
-        self._evaluation_records = {mode: LoaderRecords(mode) for mode in ("validation", "test")}
-
     def _start_training_epoch(self) -> None:
-        self._train_record.start()
+        self._train_losses.reset()
+        reset_metrics(self.train_metrics)
         self._recorded_batch = None
         self._nonfinite_losses.start(self.parameters())
 
     def _start_evaluation(self, mode: str, loaders: Any) -> None:
         metrics = getattr(self, f"{mode}_metrics")
-        self._evaluation_records[mode].start(loaders, self._losses_of(mode), metrics, self.device)
+        self._evaluations[mode].start(loaders, mode_losses(self, mode), metrics, self.device)
 
     def _log_unit_of_epoch(self) -> None:
         if self._log_unit == "epoch":
@@ -372,9 +366,9 @@ class LightningModuleDefault(pl.LightningModule):
         names = names_to_log("train", losses_in_batch(self.model, self.losses), self.train_metrics, self._sep)
         if self.trainer.enable_validation:
             self._start_evaluation("validation", self.trainer.val_dataloaders)
-            for record in self._evaluation_records["validation"]:
-                losses = losses_in_batch(self.model, record.losses)
-                names += names_to_log(record.log_prefix, losses, record.metrics, self._sep)
+            for loader in self._evaluations["validation"]:
+                losses = losses_in_batch(self.model, loader.losses)
+                names += names_to_log(loader.log_prefix, losses, loader.metrics, self._sep)
         if self._log_unit == "epoch":
             names.append("step")
         check_monitors(self, LightningModuleDefault, names, self._sep)
@@ -401,12 +395,6 @@ class LightningModuleDefault(pl.LightningModule):
             self.trainer, self.model_dir, self._best_epoch_source, self._callbacks
         )
         return self._attached_callbacks
-
-
-# Lightning asks for it with every batch. Worked out once, it is there at once.
-LightningModuleDefault.training_step.__signature__ = inspect.signature(  # type: ignore[attr-defined]
-    LightningModuleDefault.training_step
-)
 
 
 def _as_ndict(batch_dict: Mapping[str, Any]) -> NDict:

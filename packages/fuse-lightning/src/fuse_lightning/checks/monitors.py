@@ -10,8 +10,7 @@ from torch import nn
 
 from fuse_core import LOSSES, log_name, nearest_keys
 
-from ..default_callbacks import DefaultModelCheckpoint, DefaultModelEpochSummary
-from ..losses.batch_losses import TOTAL
+from ..losses.epoch_losses import TOTAL
 
 SILENT_PACKAGES = ("fuse_lightning", "fuse_optim", "pytorch_lightning")
 """Packages of callbacks that log nothing, but for the learning rate."""
@@ -92,8 +91,7 @@ def _monitors(trainer: pl.Trainer, callbacks: Iterable[Callback]) -> dict[str, s
         monitor = getattr(callback, "monitor", None)
         is_counter = isinstance(callback, ModelCheckpoint) and monitor in ("epoch", "step")  # which Lightning adds
         if isinstance(monitor, str) and getattr(callback, "strict", True) and not is_counter:
-            is_default = isinstance(callback, DefaultModelCheckpoint | DefaultModelEpochSummary)
-            monitors.setdefault(monitor, "best_epoch_source" if is_default else type(callback).__name__)
+            monitors.setdefault(monitor, getattr(callback, "monitor_argument", type(callback).__name__))
     for config in trainer.lr_scheduler_configs:
         if config.reduce_on_plateau and config.strict and config.monitor is not None:
             monitors.setdefault(config.monitor, type(config.scheduler).__name__)

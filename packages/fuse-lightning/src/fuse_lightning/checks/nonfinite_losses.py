@@ -11,7 +11,7 @@ from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..losses.batch_losses import TOTAL, BatchLosses
+from ..losses.epoch_losses import TOTAL, BatchLosses
 
 NonFinitePolicy = Literal["raise", "skip", "ignore"]
 SLOTS = 8

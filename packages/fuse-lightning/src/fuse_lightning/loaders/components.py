@@ -98,7 +98,7 @@ def loader_names(mode: str, groups: Mapping[str, nn.ModuleDict], loaders: Any) -
     named = {argument: list(group) for argument, group in groups.items() if isinstance(group, LoaderComponents)}
     if isinstance(loaders, Mapping):
         named["Trainer's loaders"] = list(loaders)
-    count = len(loaders) if isinstance(loaders, Mapping | list | tuple) else 1
+    count = len(in_order(loaders))
     if not named:
         return [None] if count == 1 else [f"loader_{i}" for i in range(count)]
     if len({frozenset(names) for names in named.values()}) > 1:
@@ -111,6 +111,13 @@ def loader_names(mode: str, groups: Mapping[str, nn.ModuleDict], loaders: Any) -
             f"Trainer was given {_number(count, 'loader')}. Give it one for each name, in this order or by name."
         )
     return names
+
+
+def in_order(loaders: Any) -> list[Any]:
+    """The loaders of what a Trainer was given: a loader, or a sequence or mapping of loaders."""
+    if isinstance(loaders, Mapping):
+        return list(loaders.values())
+    return list(loaders) if isinstance(loaders, list | tuple) else [loaders]
 
 
 def of_loader(components: nn.ModuleDict, loader: str | None) -> nn.ModuleDict:
