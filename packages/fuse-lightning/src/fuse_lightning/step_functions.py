@@ -17,10 +17,11 @@ from .metrics.metric_collected import MetricCollected
 
 
 class MetricError(RuntimeError):
-    """A metric failed. The message says which, and how; the cause is the metric's own error."""
+    """A metric failed. The message names it with its class and keys; the cause is the metric's own error."""
 
     def __init__(self, name: str, metric: Any, error: Exception) -> None:
-        super().__init__(f"The metric {name!r} ({type(metric).__name__}) failed: {type(error).__name__}: {error}")
+        described = getattr(metric, "name_and_keys", type(metric).__name__)
+        super().__init__(f"The metric {name!r}, {described}, failed: {type(error).__name__}: {error}")
 
 
 Components: TypeAlias = Mapping[str, Any] | nn.ModuleDict

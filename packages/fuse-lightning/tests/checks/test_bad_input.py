@@ -256,9 +256,13 @@ def test_a_subclass_that_only_is_constructed_otherwise_logs_nothing_else(make_mo
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
-        ({"monitr": "x"}, TypeError, r"arguments of ModelCheckpoint, and 'monitr' is none\. Did you mean 'monitor'\?"),
-        ({"monitor": "x", "savetopk": 2}, TypeError, r"'savetopk' is none\. Did you mean 'save_top_k'\?"),
-        ({"monitor": "x", "qqq": 2}, TypeError, r"'qqq' is none\. There are: dirpath, filename, monitor, verbose, "),
+        ({"monitr": "x"}, TypeError, r"`ModelCheckpoint` has no argument 'monitr'\. Did you mean 'monitor'\?"),
+        ({"monitor": "x", "savetopk": 2}, TypeError, r"has no argument 'savetopk'\. Did you mean 'save_top_k'\?"),
+        (
+            {"monitor": "x", "qqq": 2},
+            TypeError,
+            r"`ModelCheckpoint` has no argument 'qqq'\. Its arguments: dirpath, filename, monitor, ",
+        ),
         ({"monitor": "x", "mode": "mim"}, ValueError, "takes the mode 'min' or 'max', got 'mim'"),
         ({"mode": "min"}, ValueError, "needs a monitor, the name of a logged value"),
         ({"monitor": 3}, ValueError, "needs a monitor, the name of a logged value"),

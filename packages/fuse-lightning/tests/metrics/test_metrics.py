@@ -5,7 +5,7 @@ from torchmetrics import ClasswiseWrapper, MeanAbsoluteError, MeanSquaredError, 
 from torchmetrics.classification import BinaryAccuracy, MulticlassAccuracy
 from torchmetrics.retrieval import RetrievalMRR
 
-from fuse_core import NDict
+from fuse_core import NDict, NestedKeyError
 from fuse_lightning import MetricCollected, MetricDefault, MetricError, MetricWrapToDict, step_metrics
 
 
@@ -123,13 +123,34 @@ class Failing(Metric):
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_a_failing_metric_fails_the_run_with_its_name(make_module, make_trainer, make_loader, when):
     failing = MetricDefault(pred="model.y", target="data.y", metric=Failing(when))
-    message = r"The metric 'auc' \(MetricDefault\) failed: ZeroDivisionError: no samples of class 3"
+    described = r"MetricDefault\(pred='model.y', target='data.y', metric=Failing\)"
+    message = rf"The metric 'auc', {described}, failed: ZeroDivisionError: no samples of class 3"
     with pytest.raises(MetricError, match=message):
         make_trainer().validate(make_module(validation_metrics={"auc": failing}), make_loader(4), verbose=False)
 
 
+@pytest.mark.parametrize(
+    ("metric", "name"),
+    [
+        (
+            MetricDefault(pred="model.y", target="data.label", metric=MeanSquaredError()),
+            r"MetricDefault\(pred='model.y', target='data.label', metric=MeanSquaredError\)",
+        ),
+        (
+            MetricWrapToDict(
+                metric=MeanSquaredError(), metric_arg_to_batch_key={"preds": "model.y", "target": "data.t"}
+            ),
+            r"MetricWrapToDict\(preds='model.y', target='data.t', metric=MeanSquaredError\)",
+        ),
+    ],
+)
+def test_a_missing_key_is_told_with_the_metrics_class_and_keys(metric, name):
+    with pytest.raises(NestedKeyError, match=f"{name} reads 'data.(label|t)', which this batch_dict does not hold"):
+        metric.update(NDict({"model.y": torch.zeros(1), "data.y": torch.zeros(1)}))
+
+
 def test_a_collecting_metric_that_fails_is_named_too():
-    with pytest.raises(MetricError, match=r"The metric 'mine' \(MetricCollected\) failed: NestedKeyError"):
+    with pytest.raises(MetricError, match="The metric 'mine', Collected, failed: NestedKeyError"):
         step_metrics({"mine": MetricCollected(Collected())}, NDict({"x": 1}))
 
 

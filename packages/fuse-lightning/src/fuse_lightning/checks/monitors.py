@@ -8,7 +8,7 @@ from pytorch_lightning.callbacks import Callback, LambdaCallback, LearningRateMo
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
-from fuse_core import LOSSES, log_name, nearest_keys
+from fuse_core import LOSSES, did_you_mean, log_name
 
 from ..losses.epoch_losses import TOTAL
 
@@ -74,13 +74,12 @@ def check_monitors(module: pl.LightningModule, ready_made: type, logged: Sequenc
             continue
         may_log = loss_may_log if f"{sep}{LOSSES}{sep}" in monitor else any_may_log
         cutoff = 0.6 if may_log is None else 0.85
-        nearest = [name for name in nearest_keys(monitor, known, cutoff=cutoff) if name in known]
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        hint = did_you_mean(monitor, known, cutoff=cutoff)
         if may_log is None:
             raise ValueError(
                 f"{watcher} monitors {monitor!r}, which is never logged.{hint} Logged are: {', '.join(known)}."
             )
-        if nearest:
+        if hint:
             rank_zero_warn(f"{watcher} monitors {monitor!r}, which nothing logs, unless {may_log} does.{hint}")
 
 

@@ -54,6 +54,7 @@ class MetricCollected(nn.Module):
         if not isinstance(metric, CollectingMetric):
             raise TypeError(f"MetricCollected(metric=) takes an object with collect, eval and reset, got {metric!r}.")
         self.metric = metric
+        self.name_and_keys = type(metric).__name__  # its keys are not known
 
     def update(self, batch_dict: Mapping[str, Any]) -> None:
         """Take in one batch."""
