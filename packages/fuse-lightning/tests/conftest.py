@@ -1,6 +1,12 @@
-"""A small regression for tests that train, and a disk that is full."""
+"""A small regression for tests that train, processes that train together, and a full disk."""
 
+import os
 import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
 
 import pytest
 import pytorch_lightning as pl
@@ -81,6 +87,51 @@ def make_trainer(tmp_path):
         return pl.Trainer(**defaults | options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def run_processes():
+    """Starts a script in several processes that Lightning takes for those of one DDP run, and waits for them."""
+
+    def run(script, *arguments, processes=2, seconds=240, returncode=0):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "NODE_RANK": "0",
+        }
+        command = [sys.executable, str(script), *map(str, arguments)]
+        errors = [tempfile.TemporaryFile("w+") for _ in range(processes)]
+        started = [
+            subprocess.Popen(
+                command, env=environment | {"LOCAL_RANK": str(rank)}, stdout=subprocess.DEVNULL, stderr=file
+            )
+            for rank, file in enumerate(errors)
+        ]
+        end = time.monotonic() + seconds
+        try:
+            while any(one.poll() is None for one in started) and time.monotonic() < end:
+                if any(one.returncode not in (None, returncode) for one in started):
+                    end = min(end, time.monotonic() + 5)  # the others wait for it
+                time.sleep(0.05)
+        finally:
+            for one in started:
+                one.kill()
+                one.wait()
+        texts = []
+        for file in errors:
+            with file:
+                file.seek(0)
+                texts.append(file.read())
+        assert [one.returncode for one in started] == [returncode] * processes, "\n".join(texts)
+        return texts
+
+    return run
 
 
 @pytest.fixture

@@ -95,9 +95,7 @@ def test_a_summary_of_another_module_is_no_reason_to_write_checkpoints(
     assert not callbacks_of(trainer, ModelCheckpoint)
 
 
-def test_callbacks_of_the_trainer_stay_beside_those_of_the_module_that_do_something_else(
-    make_module, make_trainer, make_loader
-):
+def test_callbacks_of_the_trainer_stay_beside_other_callbacks_of_the_module(make_module, make_trainer, make_loader):
     early = EarlyStopping("train.losses.mse")
     summary = ModelEpochSummary(None, monitor="train.losses.mse")
     same = EarlyStopping("train.losses.total_loss")

@@ -50,7 +50,7 @@ class PressCtrlC(io.FileIO):
         return super().write(content)
 
 
-def test_ctrl_c_while_a_checkpoint_is_written_comes_through_and_leaves_the_previous_one(tmp_path, monkeypatch):
+def test_ctrl_c_while_a_checkpoint_is_written_leaves_the_previous_one(tmp_path, monkeypatch):
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
     monkeypatch.setattr("pathlib.Path.open", lambda path, mode: PressCtrlC(path, "w"))

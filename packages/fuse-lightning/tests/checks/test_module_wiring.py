@@ -57,7 +57,9 @@ def test_keys_that_a_preprocessing_makes_are_no_mistake(make_module, make_traine
         return batch_dict
 
     metric = MetricDefault(pred="model.y", target="data.doubled", metric=MeanSquaredError(), preprocess_func=derive)
-    make_trainer().validate(make_module(validation_metrics={"mse": metric}), make_loader(4), verbose=False)
+    trainer = make_trainer()
+    trainer.validate(make_module(validation_metrics={"mse": metric}), make_loader(4), verbose=False)
+    assert trainer.callback_metrics["validation.metrics.mse"] > 0
 
 
 def test_the_wiring_can_be_looked_at(make_module, make_loader):
