@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 
 import pytest
@@ -90,7 +89,7 @@ def make_trainer(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def run_processes():
+def run_processes(tmp_path_factory):
     """Starts a script in several processes that Lightning takes for those of one DDP run, and waits for them."""
 
     def run(script, *arguments, processes=2, seconds=240, returncode=0):
@@ -106,13 +105,12 @@ def run_processes():
             "NODE_RANK": "0",
         }
         command = [sys.executable, str(script), *map(str, arguments)]
-        errors = [tempfile.TemporaryFile("w+") for _ in range(processes)]
-        started = [
-            subprocess.Popen(
-                command, env=environment | {"LOCAL_RANK": str(rank)}, stdout=subprocess.DEVNULL, stderr=file
-            )
-            for rank, file in enumerate(errors)
-        ]
+        output = tmp_path_factory.mktemp("output")
+        started = []
+        for rank in range(processes):
+            with (output / f"{rank}.txt").open("w") as file:
+                variables = environment | {"LOCAL_RANK": str(rank)}
+                started.append(subprocess.Popen(command, env=variables, stdout=file, stderr=file))
         end = time.monotonic() + seconds
         try:
             while any(one.poll() is None for one in started) and time.monotonic() < end:
@@ -123,11 +121,7 @@ def run_processes():
             for one in started:
                 one.kill()
                 one.wait()
-        texts = []
-        for file in errors:
-            with file:
-                file.seek(0)
-                texts.append(file.read())
+        texts = [(output / f"{rank}.txt").read_text() for rank in range(processes)]
         assert [one.returncode for one in started] == [returncode] * processes, "\n".join(texts)
         return texts
 
