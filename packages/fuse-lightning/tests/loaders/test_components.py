@@ -28,7 +28,7 @@ def test_loaders_and_losses_must_name_the_same(make_module, make_trainer, make_l
         ({"validation_losses": [("a", {"l1": L1}), ("a", {"l1": L1})]}, ValueError, "names the loader 'a' twice"),
         ({"validation_losses": [{"l1": L1}]}, TypeError, "pairs of the loader's name and its components"),
         ({"validation_losses": L1}, TypeError, "pairs of the loader's name and its components"),
-        ({"validation_losses": {"a.b": {"l1": L1}}}, ValueError, "a loader's name holds no dot"),
+        ({"validation_losses": {"a.b": {"l1": L1}}}, ValueError, "a loader's name has no dot"),
         ({"losses": {"a": {"l1": L1}}}, TypeError, r"losses=\) takes components by name: training has one"),
         ({"validation_metrics": {"a": {"m": len}}}, TypeError, r"validation_metrics=\) takes modules"),
     ],

@@ -90,7 +90,7 @@ def test_a_bare_metric_is_refused_with_what_to_wrap_it_in(make_module, metric):
 
 
 def test_a_module_that_is_no_metric_is_refused(make_module):
-    message = r"train_metrics=\): 'head', a Linear, is no metric: it has no update, compute, reset\."
+    message = r"train_metrics=\): 'head', a Linear, is not a metric: it has no update, compute, reset\."
     with pytest.raises(TypeError, match=message):
         make_module(train_metrics={"head": nn.Linear(1, 1)})
 
