@@ -1,6 +1,11 @@
-"""A small regression for tests that train, and a disk that is full."""
+"""A small regression for tests that train, processes that train together, and a full disk."""
 
+import os
 import signal
+import socket
+import subprocess
+import sys
+import time
 
 import pytest
 import pytorch_lightning as pl
@@ -12,6 +17,14 @@ from fuse_core import NDict, collate
 from fuse_lightning import LightningModuleDefault, MetricDefault
 from fuse_losses import LossDefault
 from fuse_models import ModelWrapSeqToDict
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Ctrl-C raises KeyboardInterrupt, also if the parent process ignores it; Lightning leaves it ignored."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.fixture
@@ -73,6 +86,46 @@ def make_trainer(tmp_path):
         return pl.Trainer(**defaults | options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def run_processes(tmp_path_factory):
+    """Starts a script in several processes that Lightning takes for those of one DDP run, and waits for them."""
+
+    def run(script, *arguments, processes=2, seconds=240, returncode=0):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "NODE_RANK": "0",
+        }
+        command = [sys.executable, str(script), *map(str, arguments)]
+        output = tmp_path_factory.mktemp("output")
+        started = []
+        for rank in range(processes):
+            with (output / f"{rank}.txt").open("w") as file:
+                variables = environment | {"LOCAL_RANK": str(rank)}
+                started.append(subprocess.Popen(command, env=variables, stdout=file, stderr=file))
+        end = time.monotonic() + seconds
+        try:
+            while any(one.poll() is None for one in started) and time.monotonic() < end:
+                if any(one.returncode not in (None, returncode) for one in started):
+                    end = min(end, time.monotonic() + 5)  # the others wait for it
+                time.sleep(0.05)
+        finally:
+            for one in started:
+                one.kill()
+                one.wait()
+        texts = [(output / f"{rank}.txt").read_text() for rank in range(processes)]
+        assert [one.returncode for one in started] == [returncode] * processes, "\n".join(texts)
+        return texts
+
+    return run
 
 
 @pytest.fixture

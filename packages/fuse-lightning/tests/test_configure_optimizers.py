@@ -57,7 +57,7 @@ def test_plateau_without_monitor_is_refused(module):
         ({"optimizer": SGD, "lr_scheduler": 3}, TypeError, r"ConfigureOptimizers\(lr_scheduler=\) takes a function"),
         ({"optimizer": SGD, "interval": "batch"}, ValueError, r"\(interval=\) is 'epoch' or 'step', got 'batch'"),
         ({"optimizer": SGD, "frequency": 0}, ValueError, r"\(frequency=\) is at least 1, got 0"),
-        ({"optimizer": SGD, "monitor": "x"}, ValueError, r"\(monitor='x'\) is what a schedule follows"),
+        ({"optimizer": SGD, "monitor": "x"}, ValueError, r"\(monitor='x'\) needs a schedule that follows it"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, error, message):

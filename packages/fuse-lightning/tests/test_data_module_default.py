@@ -71,10 +71,10 @@ def test_without_validation_there_is_no_loader():
         ({"test": {"inside": dataset(0)}}, r"DataModuleDefault\(test=\) needs samples"),
         (
             {"train": dataset(), "batch_size": 0},
-            r"DataModuleDefault\(batch_size=\) is a whole number of at least 1, got 0",
+            r"DataModuleDefault\(batch_size=\) is an integer of at least 1, got 0",
         ),
-        ({"train": dataset(), "batch_size": 2.5}, r"batch_size=\) is a whole number of at least 1, got 2\.5"),
-        ({"train": dataset(), "num_workers": -1}, r"num_workers=\) is a whole number of at least 0, got -1"),
+        ({"train": dataset(), "batch_size": 2.5}, r"batch_size=\) is an integer of at least 1, got 2\.5"),
+        ({"train": dataset(), "num_workers": -1}, r"num_workers=\) is an integer of at least 0, got -1"),
         ({"train": dataset(), "test": []}, r"DataModuleDefault\(test=\) got no dataset\. Give one, or None"),
         ({"train": dataset(), "validation": {}}, r"DataModuleDefault\(validation=\) got no dataset"),
         ({"train": dataset(2), "drop_last": True}, r"drop_last=True\) leaves no batch: train has 2 samples"),

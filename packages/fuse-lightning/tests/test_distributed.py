@@ -3,9 +3,6 @@
 import csv
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -24,13 +21,10 @@ def load_script():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, run_processes):
     folder = tmp_path_factory.mktemp("distributed")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, str(SCRIPT), str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "sync_dist" not in done.stderr  # no advice to reduce what is reduced already
+    errors = run_processes(SCRIPT, folder)
+    assert "sync_dist" not in "".join(errors)  # no advice to reduce what is reduced already
     return folder
 
 

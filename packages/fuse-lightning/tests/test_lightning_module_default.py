@@ -276,3 +276,26 @@ def test_the_best_epoch_survives_resuming(tmp_path, checkpoint):
     assert summary.best_epoch == 2
     text = (tmp_path / "epoch_summary_validation.losses.total_loss.txt").read_text()
     assert "best epoch (2) | current epoch (3)" in text
+
+
+def test_prediction_keys_that_are_not_set(make_module, make_trainer, make_loader):
+    with pytest.raises(ValueError, match=r"Give LightningModuleDefault\(prediction_keys=\[\.\.\.\]\)"):
+        make_trainer().predict(make_module(), make_loader(4))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there():
+    with pytest.raises(pl.utilities.exceptions.MisconfigurationException, match="No supported gpu backend found"):
+        pl.Trainer(accelerator="gpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"log_unit": "batch"}, r"log_unit=\) is one of None, 'optimizer_step', 'epoch'; got 'batch'"),
+        ({"on_nonfinite": None}, r"on_nonfinite=\) is one of 'raise', 'skip', 'ignore'; got None"),
+    ],
+)
+def test_unknown_options(make_module, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_module(**options)

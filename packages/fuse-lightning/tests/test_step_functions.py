@@ -1,10 +1,17 @@
 import pytest
 import torch
 from torch import nn
+from torchmetrics import MeanSquaredError, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from fuse_core import NDict, NestedKeyError
-from fuse_lightning import MetricDefault, step_extract_predictions, step_losses, step_metrics
+from fuse_lightning import (
+    MetricDefault,
+    MetricError,
+    step_extract_predictions,
+    step_losses,
+    step_metrics,
+)
 
 
 class Mean(nn.Module):
@@ -82,3 +89,44 @@ def test_predictions_carry_the_sample_ids(batch):
     assert list(predictions) == ["data.sample_id", "model.logits.cls"]
     with pytest.raises(NestedKeyError, match=r"step_extract_predictions reads 'model\.logit'.*'model\.logits'"):
         step_extract_predictions(["model.logit"], batch)
+
+
+def test_a_collection_is_logged_by_its_names(make_module, make_trainer, make_loader):
+    metrics = MetricDefault(pred="model.y", target="data.y", metric=MetricCollection({"mse": MeanSquaredError()}))
+    module = make_module(validation_metrics={"all": metrics})
+    (logged,) = make_trainer().validate(module, make_loader(4), verbose=False)
+    assert "validation.metrics.all.mse" in logged
+
+
+class Failing(Metric):
+    """Fails when it is told to."""
+
+    def __init__(self, when):
+        super().__init__()
+        self.when = when
+        self.add_state("count", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, pred, target):
+        if self.when == "update":
+            raise ZeroDivisionError("no samples of class 3")
+
+    def compute(self):
+        if self.when == "compute":
+            raise ZeroDivisionError("no samples of class 3")
+        return torch.zeros(2) if self.when == "vector" else self.count
+
+
+@pytest.mark.parametrize("when", ["update", "compute"])
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+def test_a_failing_metric_fails_the_run_with_its_name(make_module, make_trainer, make_loader, when):
+    failing = MetricDefault(pred="model.y", target="data.y", metric=Failing(when))
+    described = r"MetricDefault\(pred='model.y', target='data.y', metric=Failing\)"
+    message = rf"The metric 'auc', {described}, failed: ZeroDivisionError: no samples of class 3"
+    with pytest.raises(MetricError, match=message):
+        make_trainer().validate(make_module(validation_metrics={"auc": failing}), make_loader(4), verbose=False)
+
+
+def test_what_is_no_number_cannot_be_logged(make_module, make_trainer, make_loader):
+    metric = MetricDefault(pred="model.y", target="data.y", metric=Failing("vector"))
+    with pytest.raises(ValueError, match=r"logged as one number, but 'f1' gave a tensor of shape \(2,\)"):
+        make_trainer().validate(make_module(validation_metrics={"f1": metric}), make_loader(4), verbose=False)

@@ -51,3 +51,7 @@ __all__ = [
     "step_losses",
     "step_metrics",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,4 +1,4 @@
-"""An optimizer and its schedule, told apart from the module whose parameters they will get."""
+"""An optimizer and its schedule, configured before the module exists."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -9,23 +9,23 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 
 class ConfigureOptimizers:
-    """For `optimizers_and_lr_schs`: makes the optimizer and its schedule once the module is there.
+    """A value for `optimizers_and_lr_schs` that a configuration file can describe.
 
-    What a function of the module does in Python, as a class that a configuration file can name with its arguments.
-    The optimizer gets the parameters that require gradients, those of losses included.
+    It makes the optimizer and its schedule when it is called with the module. The optimizer gets all parameters that
+    require gradients, those of losses included.
 
     Args:
         optimizer: makes the optimizer from parameters; in a file, its class and all arguments but `params`.
         lr_scheduler: makes the schedule from the optimizer; in a file, its class and all arguments but `optimizer`.
         monitor: the logged value that a schedule follows, such as `"validation.losses.total_loss"` for
             `ReduceLROnPlateau`.
-        interval: when the schedule moves on, after each epoch or each optimizer step.
-        frequency: after how many of those.
+        interval: whether the schedule counts epochs or optimizer steps.
+        frequency: the number of epochs or steps between two updates of the schedule.
 
     Raises:
-        TypeError: `optimizer` or `lr_scheduler` is no function or class.
-        ValueError: another `interval`, a `frequency` below 1, `monitor` without a schedule; on the call, no parameter
-            to train, or `ReduceLROnPlateau` without `monitor`.
+        TypeError: `optimizer` or `lr_scheduler` is not callable.
+        ValueError: an unknown `interval`, a `frequency` below 1, or `monitor` without a schedule. When called: no
+            parameter to train, or `ReduceLROnPlateau` without `monitor`.
 
     Example:
         >>> from functools import partial
@@ -51,7 +51,7 @@ class ConfigureOptimizers:
         for name, value in (("optimizer", optimizer), ("lr_scheduler", lr_scheduler)):
             if not callable(value) and not (name == "lr_scheduler" and value is None):
                 raise TypeError(
-                    f"ConfigureOptimizers({name}=) takes a function or class that makes it, got {value!r}. Use "
+                    f"ConfigureOptimizers({name}=) takes a class or function, got {value!r}. Use "
                     f"functools.partial(torch.optim.SGD, lr=0.1), for instance."
                 )
         if interval not in ("epoch", "step"):
@@ -60,7 +60,7 @@ class ConfigureOptimizers:
             raise ValueError(f"ConfigureOptimizers(frequency=) is at least 1, got {frequency}.")
         if monitor is not None and lr_scheduler is None:
             raise ValueError(
-                f"ConfigureOptimizers(monitor={monitor!r}) is what a schedule follows, but lr_scheduler is None."
+                f"ConfigureOptimizers(monitor={monitor!r}) needs a schedule that follows it, but lr_scheduler is None."
             )
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler

@@ -20,27 +20,27 @@ Loaders: TypeAlias = list[DataLoader[Any]] | dict[str, DataLoader[Any]]
 
 
 class DataModuleDefault(pl.LightningDataModule):
-    """Loaders of batch_dicts from datasets, which is what most runs need and what a configuration file can tell.
+    """Loaders of batch_dicts from datasets, for Python and for configuration files.
 
-    Training runs in random order, everything else in the dataset's. For samplers and the like, write a
+    Training batches come in random order, all others in the dataset's order. For samplers, write a
     `LightningDataModule` of your own.
 
     Args:
-        train: the dataset to train on.
-        validation: the dataset to validate with; or several in a list, or by the names under which they are logged.
-        test: the dataset to test with, or several.
-        predict: the dataset to predict, or several; None takes `test`.
-        batch_size: samples in a batch, on each device.
-        num_workers: processes that load batches beside the training; 0 loads them in between.
-        collate_fn: makes a batch of samples.
-        train_collate_fn: the same for training, where that augments its batches; None takes `collate_fn`.
-        drop_last: leave out the last training batch where it is smaller than the others.
-        pin_memory: put batches where a GPU can copy them from faster.
+        train: the training dataset.
+        validation: the validation dataset, a list of datasets, or a dict of datasets by the names to log them under.
+        test: as `validation`, for test.
+        predict: as `validation`, for prediction; None takes `test`.
+        batch_size: samples per batch, on each device.
+        num_workers: processes that load batches in parallel; 0 loads them in the training process.
+        collate_fn: makes a batch of a list of samples.
+        train_collate_fn: the same for training, for augmentation of batches; None takes `collate_fn`.
+        drop_last: leave out the last training batch if it is smaller than `batch_size`.
+        pin_memory: put batches into page-locked memory, from which a GPU copies faster.
 
     Raises:
-        TypeError: a sample, or something else, in place of a dataset.
-        ValueError: no dataset, one without samples, `batch_size` below 1, `num_workers` below 0, or fewer training
-            samples than `batch_size` with `drop_last`.
+        TypeError: a value is not a dataset.
+        ValueError: no dataset, a dataset without samples, `batch_size` below 1, `num_workers` below 0, or fewer
+            training samples than `batch_size` with `drop_last`.
 
     Example:
         >>> from fuse_core import DatasetWrapSeqToDict
@@ -66,7 +66,7 @@ class DataModuleDefault(pl.LightningDataModule):
         super().__init__()
         for name, number, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
             if not isinstance(number, int) or number < least:
-                raise ValueError(f"DataModuleDefault({name}=) is a whole number of at least {least}, got {number!r}.")
+                raise ValueError(f"DataModuleDefault({name}=) is an integer of at least {least}, got {number!r}.")
         given = {"train": train, "validation": validation, "test": test, "predict": predict}
         if all(datasets is None for datasets in given.values()):
             raise ValueError("DataModuleDefault needs a dataset: give train=, validation=, test= or predict=.")
@@ -103,7 +103,7 @@ class DataModuleDefault(pl.LightningDataModule):
         """The training batches, in a new random order each epoch."""
         if self.train is None:
             raise ValueError("Training needs a dataset: give DataModuleDefault(train=).")
-        shuffle = not isinstance(self.train, IterableDataset)  # which tells its order itself
+        shuffle = not isinstance(self.train, IterableDataset)  # it has an order of its own
         return DataLoader(
             self.train,
             shuffle=shuffle,
@@ -113,7 +113,7 @@ class DataModuleDefault(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> Loaders:
-        """The validation batches; no loader where no dataset was given."""
+        """The validation batches; no loader without a dataset."""
         return self._loaders(self.validation)
 
     def test_dataloader(self) -> Loaders:
@@ -144,11 +144,11 @@ def _each(datasets: AnyDatasets | None) -> list[AnyDataset | None]:
 
 
 def _may_be_dataset(dataset: Any) -> bool:
-    """Whether it has samples by position or in a row; mappings and text are samples themselves."""
+    """Whether it can be indexed or iterated over. A mapping or text is a sample, not a dataset."""
     has_samples = hasattr(dataset, "__getitem__") or isinstance(dataset, IterableDataset)
     return has_samples and not isinstance(dataset, Mapping | str | bytes)
 
 
 def _size(dataset: Any) -> int | None:
-    """How many samples there are, None where the dataset does not tell."""
+    """The number of samples; None if the dataset has no length."""
     return len(dataset) if hasattr(dataset, "__len__") else None

@@ -1,4 +1,4 @@
-"""The callbacks that most training runs want."""
+"""The default callbacks of a training run."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,20 +15,24 @@ from .run_folder import BEST_CHECKPOINT, LAST_CHECKPOINT, with_monitor
 
 
 class DefaultModelCheckpoint(ModelCheckpoint):
-    """A ModelCheckpoint whose type tells it from those that users give to the Trainer, which stay as they are.
+    """A ModelCheckpoint of the module's. Its type distinguishes it from those that users give to the Trainer.
 
-    It has the Trainer write checkpoints with `AtomicCheckpointIO`, unless another CheckpointIO was chosen.
+    It makes the Trainer write checkpoints with `AtomicCheckpointIO`, unless the user chose another CheckpointIO.
     """
 
+    monitor_argument = "best_epoch_source"  # where the user gave the monitor, for messages
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Choose how files are written, before any is read or written."""
+        """Choose the CheckpointIO before a file is read or written."""
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         super().setup(trainer, pl_module, stage)
 
 
 class DefaultModelEpochSummary(ModelEpochSummary):
-    """A ModelEpochSummary whose type tells it from those that users give to the Trainer, which stay as they are."""
+    """A ModelEpochSummary of the module's. Its type distinguishes it from those that users give to the Trainer."""
+
+    monitor_argument = "best_epoch_source"
 
 
 OF_THE_MODULE = (DefaultModelCheckpoint, DefaultModelEpochSummary, RandomState)
@@ -41,15 +45,15 @@ def model_default_callbacks(
 
     Args:
         model_dir: where `last.ckpt`, `best_epoch.ckpt` and the summary are written.
-        best_epoch_source: what tells the best epoch, as arguments of `ModelCheckpoint`: `monitor`, the logged name, and
-            `mode`, `"min"` or `"max"`. Several for several checkpoints, which are then called
-            `best_epoch_<monitor>.ckpt`; with `save_top_k` other than 1 a name ends in its epoch and step. None for
-            none.
-        log_lr: log the learning rate; needs a trainer that has a logger.
+        best_epoch_source: arguments of `ModelCheckpoint` that choose the best epoch: `monitor`, the logged name, and
+            `mode`, `"min"` or `"max"`. A list of such dicts gives several checkpoints, named
+            `best_epoch_<monitor>.ckpt`. With `save_top_k` other than 1 the names end in epoch and step. None keeps
+            no best epoch.
+        log_lr: log the learning rate; needs a trainer with a logger.
 
     Raises:
-        TypeError: `best_epoch_source` holds something else than dicts, or an argument that ModelCheckpoint lacks.
-        ValueError: an entry of `best_epoch_source` has no `monitor` or another `mode`, or two have the same monitor.
+        TypeError: an entry of `best_epoch_source` is not a dict, or has an argument that ModelCheckpoint lacks.
+        ValueError: an entry has no `monitor` or an unknown `mode`, or two entries have the same monitor.
     """
     sources = checked_sources(best_epoch_source)
     callbacks: list[Callback] = []
@@ -83,22 +87,22 @@ def callbacks_for_trainer(
     best_epoch_source: BestEpochSource | None,
     callbacks: Sequence[Callback] = (),
 ) -> list[Callback]:
-    """What `LightningModule.configure_callbacks` returns, so that nothing is lost that the user gave to the Trainer.
+    """The result of `LightningModule.configure_callbacks`; no callback that the user gave to the Trainer is lost.
 
-    Of callbacks of one type, Lightning keeps the module's and drops the Trainer's. Those that the user gave, such as a
-    ModelCheckpoint or an EarlyStopping, are returned with the module's for that reason, unless one of those has the
-    same `state_key`, under which a checkpoint holds the state of one. The ModelCheckpoint that Lightning adds by itself
-    gives way, and so do the default callbacks of a module that was trained before. A Trainer that was told to write no
-    checkpoints writes none, and one that runs with `barebones=True`, and so logs nothing, has no summary.
+    If module and Trainer have callbacks of one type, Lightning keeps the module's and drops the Trainer's. So the
+    user's callbacks, such as a ModelCheckpoint or an EarlyStopping, are returned together with the module's, unless
+    one of the module's has the same `state_key`, under which a checkpoint stores one state. The ModelCheckpoint that
+    Lightning adds by itself is removed, and so are the default callbacks of a module that was trained before. With
+    `Trainer(enable_checkpointing=False)` there are no checkpoints, with `barebones=True` there is no summary.
 
     Args:
-        trainer: the trainer that the callbacks are for.
+        trainer: the trainer that gets the callbacks.
         model_dir: see `model_default_callbacks`.
         best_epoch_source: see `model_default_callbacks`.
-        callbacks: more callbacks of the module's.
+        callbacks: further callbacks of the module.
     """
     present: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by one of its connectors
-    # Trainer(enable_checkpointing=False) has none, but for the summaries of a module that was trained before.
+    # Trainer(enable_checkpointing=False) has at most the summaries of a module that was trained before.
     writes_checkpoints = any(type(one) is not DefaultModelEpochSummary for one in trainer.checkpoint_callbacks)
     automatic = next((one for one in trainer.checkpoint_callbacks if _is_automatic(one, trainer)), None)
     present[:] = [one for one in present if type(one) not in OF_THE_MODULE]
@@ -109,17 +113,17 @@ def callbacks_for_trainer(
     if trainer.barebones:
         defaults = [one for one in defaults if not isinstance(one, ModelEpochSummary)]
     of_module = [*defaults, *callbacks]
-    types = {base for one in of_module for base in type(one).__mro__}  # Lightning drops those of a base class too
+    types = {base for one in of_module for base in type(one).__mro__}  # Lightning drops callbacks of a base class too
     dropped = [one for one in present if type(one) in types and type(one) is not Callback]
     keys = {one.state_key for one in of_module}
     given = [one for one in dropped if one.state_key not in keys and one is not automatic]
-    # Taken out here, Lightning has none to drop, or to overlook.
+    # Removed here, so that Lightning does not drop or overlook them.
     present[:] = [one for one in present if one not in dropped and one is not automatic]
     return [*of_module, *given]
 
 
 def _is_automatic(callback: Checkpoint, trainer: pl.Trainer) -> bool:
-    """Whether Lightning has added it, which it does where the user gave none: it is the only one, and plain."""
+    """Whether Lightning added the callback because the user gave none: it is the only one, with default arguments."""
     plain = ModelCheckpoint()
     return (
         type(callback) is ModelCheckpoint

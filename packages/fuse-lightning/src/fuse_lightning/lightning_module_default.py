@@ -1,7 +1,6 @@
-"""A LightningModule that trains a model over batch_dicts as it is."""
+"""The LightningModule to train a model that works on a batch_dict."""
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -22,13 +21,20 @@ from .checks.monitors import check_monitors, losses_in_batch, names_to_log
 from .checks.nonfinite_losses import NonFiniteLosses, NonFinitePolicy
 from .checks.repeated_closures import check_accumulation, closure_callback
 from .default_callbacks import callbacks_for_trainer, model_default_callbacks
+from .evaluation import Evaluation
 from .loaders.components import LoaderComponents, PerLoader, register_components
 from .loaders.empty_loaders import check_loaders_have_batches
-from .loaders.record import LoaderRecord
-from .loaders.records import LoaderRecords
-from .losses.batch_losses import batch_losses
+from .losses.epoch_losses import EpochLosses, batch_losses
 from .metrics.mode_metrics import register_metrics
-from .step_functions import log_reduced, step_extract_predictions, step_losses
+from .step_functions import (
+    epoch_end_compute_and_log_losses,
+    epoch_end_compute_and_log_metrics,
+    log_reduced,
+    reset_metrics,
+    step_extract_predictions,
+    step_losses,
+    step_metrics,
+)
 
 LogUnit = Literal["optimizer_step", "epoch"]
 
@@ -36,54 +42,53 @@ LogUnit = Literal["optimizer_step", "epoch"]
 OptimizersAndSchedules: TypeAlias = (
     Callable[[pl.LightningModule], Any] | torch.optim.Optimizer | Mapping[str, Any] | Sequence[Any]
 )
-"""What `LightningModule.configure_optimizers` returns, or a function of the module that returns it."""
+"""A result of `LightningModule.configure_optimizers`, or a function of the module that returns one."""
 
 
 class LightningModuleDefault(pl.LightningModule):
     """Trains, validates, tests and predicts with a model, losses and metrics that work on a batch_dict.
 
-    Each step passes the batch_dict through the model, then through the losses, whose sum is minimised, then through the
-    metrics. At an epoch's end `<mode>.losses.<name>`, `<mode>.losses.total_loss` and `<mode>.metrics.<name>` are
-    logged, with mode `train`, `validation` or `test`; losses are means over batches, weighted by their samples, of all
-    processes together.
+    Each step passes the batch_dict through the model, the losses and the metrics; the sum of the losses is minimised.
+    At an epoch's end, `<mode>.losses.<name>`, `<mode>.losses.total_loss` and `<mode>.metrics.<name>` are logged. The
+    mode is `train`, `validation` or `test`. Losses are means over all processes, weighted by the batches' samples.
 
-    Before the first step on a loader, its first batch tells whether all keys that model, losses and metrics read are
-    there.
+    Before the first step on a loader, its first batch is checked: are all keys there that model, losses and metrics
+    read?
 
     **Several loaders** for validation or test have names: those of the mapping of loaders given to the Trainer, or
-    those that losses and metrics give them in order, or else `loader_0`, `loader_1`. What is logged is then called
-    `validation.<loader>.losses.<name>`. Losses and metrics given by name are used for every loader; to tell loaders
-    apart, give `{loader: {name: loss}}`, or a list of `(loader, {name: loss})`.
+    those that losses and metrics use, in order, or else `loader_0`, `loader_1`. Logged names are then
+    `validation.<loader>.losses.<name>`. Losses and metrics given by name are used for every loader. To use different
+    ones, give `{loader: {name: loss}}`, or a list of `(loader, {name: loss})`.
 
     Args:
-        model_dir: where checkpoints and the epoch summary are written.
+        model_dir: the folder for checkpoints and the epoch summary.
         model: takes a batch_dict and returns it with its outputs added.
         losses: losses by name.
         validation_losses: losses for validation and test; None takes `losses`.
-        train_metrics: metrics by name, such as `MetricDefault`; objects with FuseMedML's `collect`, `eval` and `reset`
-            are metrics too. One that is given for validation, or for several loaders, as well is copied.
+        train_metrics: metrics by name, such as `MetricDefault`, or objects with FuseMedML's `collect`, `eval` and
+            `reset`. A metric that is also given for validation, or for several loaders, is copied.
         validation_metrics: as `train_metrics`.
         test_metrics: as `train_metrics`.
-        optimizers_and_lr_schs: what `LightningModule.configure_optimizers` returns, or a function of this module that
-            returns it. Not needed without training.
-        callbacks: callbacks to use beside the default ones.
+        optimizers_and_lr_schs: the result of `LightningModule.configure_optimizers`, or a function of this module that
+            returns it. Only needed for training.
+        callbacks: callbacks beside the default ones.
         best_epoch_source: see `model_default_callbacks`.
         prediction_keys: the keys that `predict` returns, beside `data.sample_id`; see `set_predictions_keys`.
-        save_hyperparameters_kwargs: arguments of `save_hyperparameters`, which is then called; None does not call it.
-            Of the values, checkpoints and logs hold plain ones: numbers, strings, tensors, and collections of them.
-        save_model: when training ends, write the model's weights of the best epoch, or the last if there is no best, to
-            `model.safetensors`, and what it is to `model.md`.
-        on_nonfinite: what to do when a step's total loss is NaN or infinite. `"raise"` stops, naming losses, step and
-            samples; on a GPU a few steps later, because nothing waits for the device, but before the checkpoint is
-            written. `"skip"` warns, and the process's batch adds nothing to the gradient, to the model's buffers and to
-            the logged losses; training metrics do take it in, and an optimizer with momentum or weight decay still
-            moves on those. `"ignore"` does not look.
+        save_hyperparameters_kwargs: arguments for a call of `save_hyperparameters`; None does not call it. Checkpoints
+            and logs hold only plain values: numbers, strings, tensors, and collections of them.
+        save_model: at the end of training, write the model's weights of the best epoch to `model.safetensors`, and a
+            description to `model.md`. Without a best epoch, the last one is written.
+        on_nonfinite: what to do if a step's total loss is NaN or infinite. `"raise"` stops and names losses, step and
+            samples; on a GPU a few steps later, because the check does not wait for the device, but before a checkpoint
+            is written. `"skip"` warns and leaves the process's batch out of the gradient, the model's buffers and the
+            logged losses. Training metrics still include it, and an optimizer with momentum or weight decay still
+            changes the weights. `"ignore"` does not check.
         tensorboard_sep: the separator in logged names; `"/"` groups them in TensorBoard.
-        log_unit: what loggers draw values over: None or `"optimizer_step"` for steps, or `"epoch"`.
+        log_unit: the x-axis of loggers: None or `"optimizer_step"` for steps, or `"epoch"`.
         test_losses: losses for test; None takes `validation_losses`.
 
     Raises:
-        TypeError: a loss or metric is no module, or `best_epoch_source` has an argument that ModelCheckpoint lacks.
+        TypeError: a loss or metric is not a module, or `best_epoch_source` has an argument that ModelCheckpoint lacks.
         ValueError: no losses, a reserved name, an unknown option, or a wrong `best_epoch_source`.
     """
 
@@ -112,7 +117,7 @@ class LightningModuleDefault(pl.LightningModule):
         if save_hyperparameters_kwargs is not None:
             self.save_hyperparameters(**save_hyperparameters_kwargs)
             keep_plain_values(self.hparams)
-            self._hparams_initial = copy.deepcopy(self.hparams)  # for loggers, of which CSVLogger pickles objects
+            self._hparams_initial = copy.deepcopy(self.hparams)  # for loggers: CSVLogger pickles objects
         if not losses:
             raise ValueError("LightningModuleDefault(losses=) needs at least one loss, got none.")
         _check_option("on_nonfinite", on_nonfinite, get_args(NonFinitePolicy))
@@ -137,7 +142,7 @@ class LightningModuleDefault(pl.LightningModule):
         self._callbacks = list(callbacks or ())
         self._best_epoch_source = best_epoch_source
         self._attached_callbacks: list[Callback] = []
-        model_default_callbacks(model_dir, best_epoch_source)  # a bad source fails here, not when training starts
+        model_default_callbacks(model_dir, best_epoch_source)  # a wrong argument fails here
         self.prediction_keys: tuple[str, ...] | None = None
         if prediction_keys is not None:
             self.set_predictions_keys(prediction_keys)
@@ -146,36 +151,28 @@ class LightningModuleDefault(pl.LightningModule):
         self._save_model = save_model
         self._sep = tensorboard_sep
         self._log_unit = log_unit
-        self._make_records()
+        self._train_losses = EpochLosses()
+        self._evaluations = {mode: Evaluation(mode) for mode in ("validation", "test")}
         self._nonfinite_losses = NonFiniteLosses(on_nonfinite)
         self._recorded_batch: int | None = None
         self._closure_callback: Any = None
         self._checked_wiring: set[tuple[str, int]] = set()
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes the name of every hook here, 50 times a step. nn.Module would look each time whether that is
-        # a parameter or a module, which takes ten times as long.
-        if name == "_current_fx_name":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
-
     # ------------------------------------------------------------------------------------------------------- the steps
 
     def forward(self, batch_dict: Mapping[str, Any]) -> NDict:
-        """The batch_dict with `global_step` and the model's outputs added. Any mapping will do.
+        """The batch_dict with `global_step` and the model's outputs added. Any mapping is accepted.
 
         Raises:
-            TypeError: the model returned no batch_dict.
+            TypeError: the model did not return a batch_dict.
         """
         batch_dict = _as_ndict(batch_dict)
         batch_dict[GLOBAL_STEP] = self.global_step
         result = self.model(batch_dict)
         if not isinstance(result, Mapping):
             raise TypeError(
-                f"The model takes a batch_dict and returns it with its outputs added, but {type(self.model).__name__} "
-                f"returned a {type(result).__name__}. Return the batch_dict, or wrap a model of tensors in "
-                f"ModelWrapSeqToDict."
+                f"The model must return the batch_dict with its outputs added, but {type(self.model).__name__} "
+                f"returned a {type(result).__name__}. Return the batch_dict, or wrap a model of tensors in ModelWrapSeqToDict."
             )
         return _as_ndict(result)
 
@@ -187,33 +184,34 @@ class LightningModuleDefault(pl.LightningModule):
         losses = batch_losses(result)
         counts = self._nonfinite_losses.watch(losses, self.global_step, result.get(SAMPLE_ID))
         if self._is_first_pass(batch_idx):
-            self._train_record.update(result, counts=counts, losses=losses)
+            self._train_losses.update(result, counts=counts, losses=losses)
+            step_metrics(self.train_metrics, result)
         return total
 
     def on_after_backward(self) -> None:
-        """See that only this batch's gradients and buffers are guarded against its losses."""
+        """Stop guarding gradients and buffers against this batch's losses."""
         self._nonfinite_losses.after_backward()
 
     def validation_step(self, batch_dict: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Take in one batch."""
-        self._evaluation_records["validation"][dataloader_idx].evaluate(self, _as_ndict(batch_dict))
+        """Update losses and metrics with one batch."""
+        self._evaluations["validation"][dataloader_idx].step(self, _as_ndict(batch_dict))
 
     def test_step(self, batch_dict: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Take in one batch."""
-        self._evaluation_records["test"][dataloader_idx].evaluate(self, _as_ndict(batch_dict))
+        """Update losses and metrics with one batch."""
+        self._evaluations["test"][dataloader_idx].step(self, _as_ndict(batch_dict))
 
     def predict_step(self, batch_dict: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """The predictions of one batch: `data.sample_id` and the prediction keys."""
         return step_extract_predictions(self.prediction_keys or (), self(batch_dict))
 
     def set_predictions_keys(self, keys: Sequence[str]) -> None:
-        """Which keys `predict` returns, beside `data.sample_id`."""
+        """Set the keys that `predict` returns, beside `data.sample_id`."""
         if isinstance(keys, str):
             raise TypeError(f"prediction_keys takes a sequence of keys, got the string {keys!r}. Use [{keys!r}].")
         self.prediction_keys = tuple(keys)
 
     def _is_first_pass(self, batch_idx: int) -> bool:
-        """Whether a batch is evaluated at the weights: an optimizer such as SAM evaluates it elsewhere afterwards."""
+        """Whether the batch is evaluated at the current weights: SAM evaluates it a second time at moved weights."""
         if self._closure_callback is not None:
             return not self._closure_callback.repeated_pass
         first = batch_idx != self._recorded_batch
@@ -223,16 +221,16 @@ class LightningModuleDefault(pl.LightningModule):
     # ------------------------------------------------------------------------------------------------------ the wiring
 
     def wiring(self, batch_dict: Mapping[str, Any], mode: str = "train", loader: str | None = None) -> Wiring:
-        """Who writes and who reads which key in a step: to print, to draw, or to see whether it fits.
+        """Which component writes and reads which key in a step: to print, to draw or to check.
 
         Args:
             batch_dict: a batch as the loader gives it.
             mode: `"train"`, `"validation"`, `"test"` or `"predict"`.
-            loader: the name of one of several loaders, where losses or metrics tell them apart.
+            loader: the name of a loader, if losses or metrics differ between loaders.
 
         Raises:
             ValueError: an unknown `mode`, or a `loader` that losses or metrics do not name.
-            WiringError: something is read that nothing provides.
+            WiringError: a key is read that nothing provides.
         """
         return module_wiring(self, batch_dict, mode, loader)
 
@@ -241,14 +239,14 @@ class LightningModuleDefault(pl.LightningModule):
         if (mode, loader_idx) in self._checked_wiring:
             return
         self._checked_wiring.add((mode, loader_idx))
-        records = self._evaluation_records.get(mode)
-        loader = None if records is None else records[loader_idx].log_prefix.partition(".")[2]
+        evaluation = self._evaluations.get(mode)
+        loader = None if evaluation is None else evaluation[loader_idx].log_prefix.partition(".")[2]
         self.wiring(batch_dict, mode, loader)
         if mode == "train" and self.prediction_keys is not None:
             self._warn_of_prediction_keys(batch_dict)
 
     def _warn_of_prediction_keys(self, batch_dict: Mapping[str, Any]) -> None:
-        """Warn, before a night of training, of keys that predicting would fail for; its batches may hold others."""
+        """Warn before a long training of prediction keys that nothing writes; predict may get other batches."""
         try:
             self.wiring(batch_dict, "predict")
         except WiringError as error:
@@ -273,12 +271,12 @@ class LightningModuleDefault(pl.LightningModule):
     # ------------------------------------------------------------------------------------------------------ the epochs
 
     def setup(self, stage: str) -> None:
-        """Have the wiring checked again, of the losses, metrics and loaders of this run: they may be others."""
+        """Check the wiring again: losses, metrics and loaders may have changed since the last run."""
         self._checked_wiring.clear()
-        self._make_records()
+        self._evaluations = {mode: Evaluation(mode) for mode in ("validation", "test")}
 
     def on_fit_start(self) -> None:
-        """Refuse, before training, what would go wrong later.
+        """Check before training what would fail later.
 
         Raises:
             ValueError: see `check_accumulation`, or `on_nonfinite="skip"` does not work with the strategy.
@@ -288,51 +286,52 @@ class LightningModuleDefault(pl.LightningModule):
         self._nonfinite_losses.check_strategy(self.trainer.strategy)
 
     def on_train_start(self) -> None:
-        """Refuse a validation loader without batches, and monitors that are never logged; see `check_monitors`."""
+        """Check that validation has batches and that monitored values will be logged; see `check_monitors`."""
         check_loaders_have_batches(self.trainer, "validate")
         self._check_monitors()
-        self._start_training_epoch()  # for one that is resumed in its middle, Lightning does not call the hook below
+        self._start_training_epoch()  # Lightning skips the hook below in an epoch that is resumed inside
 
     def on_train_epoch_start(self) -> None:
-        """Start from nothing."""
+        """Reset losses and metrics."""
         self._start_training_epoch()
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch."""
         self._nonfinite_losses.check(wait=True)
-        self._train_record.log(self, self._sep)
+        epoch_end_compute_and_log_losses(self, "train", self._train_losses, sep=self._sep)
+        epoch_end_compute_and_log_metrics(self, "train", self.train_metrics, sep=self._sep)
         self._log_unit_of_epoch()
 
     def on_train_end(self) -> None:
-        """Write the model, if it is to be saved."""
+        """Write the model with `save_model=True`."""
         self._nonfinite_losses.stop()
         if self._save_model and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             save_best_or_last_model(self.trainer, self.model_dir, self.model)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """See that no checkpoint is written after a loss that was not finite."""
+        """Check the losses first: no checkpoint is written after a loss that is not finite."""
         self._nonfinite_losses.check(wait=True)
 
     def on_validation_epoch_start(self) -> None:
-        """Start from nothing."""
+        """Reset losses and metrics."""
         self._start_evaluation("validation", self.trainer.val_dataloaders)
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch."""
-        self._evaluation_records["validation"].log(self, self._sep)
+        self._evaluations["validation"].log(self, self._sep)
         self._log_unit_of_epoch()
 
     def on_test_epoch_start(self) -> None:
-        """Start from nothing."""
+        """Reset losses and metrics."""
         self._start_evaluation("test", self.trainer.test_dataloaders)
 
     def on_test_epoch_end(self) -> None:
         """Log the epoch."""
-        self._evaluation_records["test"].log(self, self._sep)
+        self._evaluations["test"].log(self, self._sep)
         self._log_unit_of_epoch()
 
     def on_predict_start(self) -> None:
-        """Refuse to predict nothing.
+        """Check that there are keys to predict.
 
         Raises:
             ValueError: no prediction keys.
@@ -344,25 +343,18 @@ class LightningModuleDefault(pl.LightningModule):
             )
 
     def teardown(self, stage: str) -> None:
-        """Refuse loaders without batches, which Lightning passes over."""
+        """Refuse loaders without batches, which Lightning skips silently."""
         check_loaders_have_batches(self.trainer, stage)
 
-    def _losses_of(self, mode: str) -> nn.ModuleDict:
-        losses: nn.ModuleDict = mode_losses(self, mode)
-        return losses
-
-    def _make_records(self) -> None:
-        self._train_record = LoaderRecord("train", self.losses, self.train_metrics)
-        self._evaluation_records = {mode: LoaderRecords(mode) for mode in ("validation", "test")}
-
     def _start_training_epoch(self) -> None:
-        self._train_record.start()
+        self._train_losses.reset()
+        reset_metrics(self.train_metrics)
         self._recorded_batch = None
         self._nonfinite_losses.start(self.parameters())
 
     def _start_evaluation(self, mode: str, loaders: Any) -> None:
         metrics = getattr(self, f"{mode}_metrics")
-        self._evaluation_records[mode].start(loaders, self._losses_of(mode), metrics, self.device)
+        self._evaluations[mode].start(loaders, mode_losses(self, mode), metrics, self.device)
 
     def _log_unit_of_epoch(self) -> None:
         if self._log_unit == "epoch":
@@ -372,9 +364,9 @@ class LightningModuleDefault(pl.LightningModule):
         names = names_to_log("train", losses_in_batch(self.model, self.losses), self.train_metrics, self._sep)
         if self.trainer.enable_validation:
             self._start_evaluation("validation", self.trainer.val_dataloaders)
-            for record in self._evaluation_records["validation"]:
-                losses = losses_in_batch(self.model, record.losses)
-                names += names_to_log(record.log_prefix, losses, record.metrics, self._sep)
+            for loader in self._evaluations["validation"]:
+                losses = losses_in_batch(self.model, loader.losses)
+                names += names_to_log(loader.log_prefix, losses, loader.metrics, self._sep)
         if self._log_unit == "epoch":
             names.append("step")
         check_monitors(self, LightningModuleDefault, names, self._sep)
@@ -382,7 +374,7 @@ class LightningModuleDefault(pl.LightningModule):
     # ---------------------------------------------------------------------------------------------- what Lightning asks
 
     def configure_optimizers(self) -> Any:
-        """What `optimizers_and_lr_schs` gave."""
+        """The value of `optimizers_and_lr_schs`, or the result of that function."""
         if self._optimizers_and_lr_schs is None:
             raise ValueError(
                 "Training needs an optimizer. Give LightningModuleDefault(optimizers_and_lr_schs=) an optimizer, a "
@@ -393,7 +385,7 @@ class LightningModuleDefault(pl.LightningModule):
         return self._optimizers_and_lr_schs
 
     def configure_callbacks(self) -> list[Callback]:
-        """The default callbacks and those given, once for each Trainer."""
+        """The default callbacks and those of `callbacks`, once for each Trainer."""
         present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # set by one of its connectors
         if any(one is other for one in self._attached_callbacks for other in present):
             return []
@@ -403,14 +395,8 @@ class LightningModuleDefault(pl.LightningModule):
         return self._attached_callbacks
 
 
-# Lightning asks for it with every batch. Worked out once, it is there at once.
-LightningModuleDefault.training_step.__signature__ = inspect.signature(  # type: ignore[attr-defined]
-    LightningModuleDefault.training_step
-)
-
-
 def _as_ndict(batch_dict: Mapping[str, Any]) -> NDict:
-    # Strategies that cast a batch's tensors, such as FSDP, make a plain dict of it.
+    # Strategies that cast a batch's tensors, such as FSDP, return a plain dict.
     return batch_dict if isinstance(batch_dict, NDict) else NDict(batch_dict)
 
 

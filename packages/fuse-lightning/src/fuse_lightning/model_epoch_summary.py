@@ -1,4 +1,4 @@
-"""A table of the best and the current epoch, after every epoch."""
+"""A table of the best and the current epoch after every epoch."""
 
 import math
 import re
@@ -20,17 +20,17 @@ EPOCH_SECONDS = "epoch seconds"
 class ModelEpochSummary(Checkpoint):
     """Prints the logged values of the best and the current epoch, and writes them to `epoch_summary_<monitor>.txt`.
 
-    Beside them stand the epoch's duration and its learning rates, one for each parameter group, under the names that
-    Lightning's `LearningRateMonitor` logs: `lr-<optimizer>`, of several groups followed by `/pg1`, `/pg2`.
+    The table also shows the epoch's duration and the learning rate of each parameter group, under the names of
+    Lightning's `LearningRateMonitor`: `lr-<optimizer>`; with several groups also `/pg1`, `/pg2`.
 
-    Of several validations in an epoch, the best one tells. The best epoch survives resuming. Only the first process
-    prints and writes. Validation values are shown for epochs that validated. It is a `Checkpoint` in Lightning's sense,
-    a callback that runs after the module has logged its epoch, but it saves no weights.
+    If an epoch has several validations, the best one counts. The best epoch survives resuming. Only the first process
+    prints and writes. Validation values are shown only for epochs with a validation. The class is a `Checkpoint` of
+    Lightning, so that it runs after the module has logged its epoch, but it saves no weights.
 
     Args:
-        model_dir: where the text file is written; None writes none.
-        monitor: the logged name that tells the best epoch.
-        mode: whether the best value is the smallest, `"min"`, or the largest, `"max"`.
+        model_dir: the folder of the text file; None writes no file.
+        monitor: the logged name that decides the best epoch.
+        mode: `"min"` if the smallest value is the best, `"max"` if the largest is.
 
     Raises:
         ValueError: an unknown `mode`.
@@ -52,19 +52,19 @@ class ModelEpochSummary(Checkpoint):
 
     @property
     def state_key(self) -> str:
-        """Tells several summaries apart in a checkpoint."""
+        """Distinguishes several summaries in a checkpoint."""
         return f"{type(self).__name__}[monitor={self.monitor}, mode={self.mode}]"
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Keep the trainer, to look at its metrics when a checkpoint is saved."""
+        """Keep the trainer, whose metrics are read when a checkpoint is saved."""
         self._trainer = trainer
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Let go of the trainer, so that a copy of the module, which knows its callbacks, does not copy that too."""
+        """Release the trainer, so that a copy of the module and its callbacks does not copy it."""
         self._trainer = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The best epoch so far, that of the validation that has just ended included."""
+        """The best epoch so far, including the validation that has just ended."""
         if self._trainer is not None and self._validated:  # checkpoints are saved before the epoch ends
             self._consider(self._trainer, epoch_ended=True)
         return {"best_epoch": self.best_epoch, "best_values": self.best_values}
@@ -75,7 +75,7 @@ class ModelEpochSummary(Checkpoint):
         self.best_values = state_dict["best_values"]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the time and the learning rates, which schedulers change before the epoch ends."""
+        """Record the time and the learning rates: schedulers change them before the epoch ends."""
         self._epoch_began = time.monotonic()
         callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by one of its connectors
         logged = any(isinstance(callback, LearningRateMonitor) for callback in callbacks)
@@ -85,7 +85,7 @@ class ModelEpochSummary(Checkpoint):
         """Compare the epoch with the best one, and print and write both.
 
         Raises:
-            ValueError: the monitor has not been logged, and nothing more is to come.
+            ValueError: the monitor was not logged, and no validation follows.
         """
         if self.monitor not in trainer.callback_metrics and (self._validated or not trainer.enable_validation):
             logged = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
@@ -110,7 +110,7 @@ class ModelEpochSummary(Checkpoint):
             self._consider(trainer)
 
     def _consider(self, trainer: pl.Trainer, epoch_ended: bool = False) -> dict[str, float]:
-        """The values of the current epoch, which become the best ones if they are, or belong to the best epoch."""
+        """The values of the current epoch. They become the best values if the epoch is the best one."""
         logged = trainer.callback_metrics
         values = {
             name: float(value)

@@ -1,6 +1,6 @@
-"""What a LightningModule over batch_dicts does in its steps and at its epochs' ends, as functions.
+"""The steps and epoch ends of a LightningModule over batch_dicts, as functions.
 
-LightningModuleDefault is written with them; use them to write a module of your own.
+LightningModuleDefault uses them; use them in a module of your own.
 """
 
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -17,10 +17,11 @@ from .metrics.metric_collected import MetricCollected
 
 
 class MetricError(RuntimeError):
-    """A metric failed. The message says which, and how; the cause is the metric's own error."""
+    """A metric failed. The message names it with its class and keys; the cause is the metric's own error."""
 
     def __init__(self, name: str, metric: Any, error: Exception) -> None:
-        super().__init__(f"The metric {name!r} ({type(metric).__name__}) failed: {type(error).__name__}: {error}")
+        described = getattr(metric, "name_and_keys", type(metric).__name__)
+        super().__init__(f"The metric {name!r}, {described}, failed: {type(error).__name__}: {error}")
 
 
 Components: TypeAlias = Mapping[str, Any] | nn.ModuleDict
@@ -30,7 +31,7 @@ Components: TypeAlias = Mapping[str, Any] | nn.ModuleDict
 def step_losses(losses: Components, batch_dict: MutableMapping[str, Any]) -> Tensor:
     """Compute the losses of one batch and their sum.
 
-    Writes `losses.<name>` for each and `losses.total_loss`, detached, to the batch_dict.
+    Writes `losses.<name>` for each loss and `losses.total_loss`, detached, to the batch_dict.
 
     Args:
         losses: losses by name, each taking the batch_dict and returning a scalar tensor.
@@ -40,8 +41,8 @@ def step_losses(losses: Components, batch_dict: MutableMapping[str, Any]) -> Ten
         The sum, to call `backward` on.
 
     Raises:
-        TypeError: a loss returned no tensor.
-        ValueError: there is no loss, or one returned a tensor that is no scalar.
+        TypeError: a loss did not return a tensor.
+        ValueError: there is no loss, or a loss returned a tensor that is not a scalar.
     """
     if not losses:
         raise ValueError("step_losses needs at least one loss, got none. Give losses={name: loss}.")
@@ -66,7 +67,7 @@ def step_losses(losses: Components, batch_dict: MutableMapping[str, Any]) -> Ten
 
 
 def step_metrics(metrics: Components, batch_dict: Mapping[str, Any]) -> None:
-    """Have each metric take in one batch.
+    """Update each metric with one batch.
 
     Raises:
         MetricError: a metric failed; the message names it.
@@ -80,14 +81,14 @@ def step_metrics(metrics: Components, batch_dict: Mapping[str, Any]) -> None:
 
 
 def reset_metrics(metrics: Components) -> None:
-    """Have each metric forget what it took in."""
+    """Reset each metric."""
     metric: Any
     for metric in metrics.values():
         metric.reset()
 
 
 def step_extract_predictions(prediction_keys: Sequence[str], batch_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of one batch to be kept as predictions: `data.sample_id` and `prediction_keys`, keys or branches.
+    """The predictions of one batch: the values of `data.sample_id` and `prediction_keys`, which may be branches.
 
     Raises:
         NestedKeyError: the batch_dict lacks one of them.
@@ -95,18 +96,18 @@ def step_extract_predictions(prediction_keys: Sequence[str], batch_dict: Mapping
     predictions: dict[str, Any] = {}
     for key in (SAMPLE_ID, *prediction_keys):
         value = read_key(batch_dict, key, "step_extract_predictions")
-        predictions.update(NDict({key: value}))  # of a branch, its leaves
+        predictions.update(NDict({key: value}))  # the leaves of a branch
     return predictions
 
 
 def epoch_end_compute_and_log_losses(
     pl_module: pl.LightningModule, mode: str, batch_losses: EpochLosses, sep: str = "."
 ) -> None:
-    """Log the epoch's mean of each loss as `<mode>.losses.<name>`, over all processes, and reset them.
+    """Log the epoch's mean of each loss over all processes as `<mode>.losses.<name>`, and reset the means.
 
     Args:
         pl_module: the module to log with.
-        mode: `"train"`, `"validation"` or `"test"`, with several loaders followed by a dot and the loader's name.
+        mode: `"train"`, `"validation"` or `"test"`; with several loaders also a dot and the loader's name.
         batch_losses: the losses of the epoch's batches.
         sep: the separator of the logged names.
     """
@@ -122,12 +123,13 @@ def epoch_end_compute_and_log_metrics(
 ) -> None:
     """Log each metric as `<mode>.metrics.<name>` and reset it.
 
-    A metric that gives several values, such as a MetricCollection, is logged as `<mode>.metrics.<name>.<value's name>`.
-    Of a metric with FuseMedML's interface, what is no number is not logged, but the metrics after it are given it.
+    A metric with several values, such as a MetricCollection, is logged as `<mode>.metrics.<name>.<value's name>`. A
+    metric with FuseMedML's interface may return values that are not numbers: they are passed to later metrics, but not
+    logged.
 
     Raises:
         MetricError: a metric failed; the message names it.
-        ValueError: a metric gives something else than one number, which cannot be logged.
+        ValueError: a metric returned a value that is not one number.
     """
     metric: Any
     results = NDict()
@@ -137,7 +139,7 @@ def epoch_end_compute_and_log_metrics(
             value = metric.compute(results) if collected else metric.compute()
         except Exception as error:
             raise MetricError(name, metric, error) from error
-        if collected:  # which may give each process another value
+        if collected:  # its value may differ between processes
             value = pl_module.trainer.strategy.broadcast(value)
         results[f"metrics.{name}"] = value
         for full_name, one in NDict({name: value}).items():
@@ -158,8 +160,8 @@ def _is_number(value: Any) -> bool:
 
 
 def log_reduced(pl_module: pl.LightningModule, name: str, value: Any) -> None:
-    """Log a value of the epoch that is the same on all processes already."""
-    # Lightning warns of values that are not reduced; of equal ones the largest is the same bit by bit.
+    """Log a value of the epoch that is already equal on all processes."""
+    # Lightning warns about values that are not reduced. The maximum of equal values is exactly that value.
     distributed = pl_module.trainer.world_size > 1
     pl_module.log(
         name,

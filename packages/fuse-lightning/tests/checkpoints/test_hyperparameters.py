@@ -41,6 +41,20 @@ def test_loggers_are_given_no_objects_either(make_module, make_trainer, make_loa
 
 def test_objects_are_left_out_with_a_warning():
     values = {"width": 64, "model": torch.nn.Linear(2, 1), "names": ["a", object()]}
-    with pytest.warns(UserWarning, match="hyperparameters 'model', 'names' are none and were left out"):
+    with pytest.warns(UserWarning, match="hyperparameters 'model', 'names' are not plain and were left out"):
         keep_plain_values(values)
     assert values == {"width": 64}
+
+
+def test_hyperparameters_are_saved_if_asked_for(make_module, make_trainer, make_loader, tmp_path):
+    module = make_module(save_hyperparameters_kwargs={"ignore": ["model", "losses", "optimizers_and_lr_schs"]})
+    assert module.hparams["on_nonfinite"] == "raise"
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory", "ignore:Attribute ")
+def test_hyperparameters_that_no_checkpoint_may_hold_are_left_out(make_module, make_trainer, make_loader, tmp_path):
+    with pytest.warns(UserWarning, match=r"hyperparameters 'model', 'losses'.* are not plain and were left out"):
+        module = make_module(save_hyperparameters_kwargs={})
+    assert module.hparams["model_dir"] == str(tmp_path)
+    make_trainer().fit(module, make_loader(4))
+    make_trainer(max_epochs=2).fit(make_module(), make_loader(4), ckpt_path=tmp_path / "last.ckpt")

@@ -91,3 +91,79 @@ def test_without_a_finite_value_no_epoch_is_the_best(make_module, make_trainer, 
     module = make_module(losses={"nan": nan}, best_epoch_source=source, on_nonfinite="ignore", save_model=True)
     make_trainer().fit(module, make_loader(8))
     assert "They are of the last epoch, 0." in (tmp_path / "model.md").read_text()
+
+
+MONITOR = {"monitor": "validation.losses.mse", "mode": "min"}
+
+
+def test_the_best_epochs_model_is_saved_as_tensors_and_a_description(make_module, make_trainer, make_loader, tmp_path):
+    module = make_module(
+        best_epoch_source=MONITOR,
+        save_model=True,
+        optimizers_and_lr_schs=lambda module: torch.optim.SGD(module.parameters(), lr=3.0),  # diverges
+    )
+    make_trainer(max_epochs=3).fit(module, make_loader(8), make_loader(8))
+    best = torch.load(tmp_path / "best_epoch.ckpt", weights_only=True)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert best["epoch"] == 0
+    assert {f"model.{key}" for key in saved} == set(best["state_dict"])
+    assert all(torch.equal(saved[key], best["state_dict"][f"model.{key}"]) for key in saved)
+    assert not torch.equal(saved["model.weight"], module.model.model.weight)
+    text = (tmp_path / "model.md").read_text()
+    assert "They are of the best epoch: validation.losses.mse was" in text
+    assert "| `model.weight` | (1, 3) | float32 |" in text
+    assert "- Reads: `data.x`" in text
+
+
+def test_without_a_best_epoch_the_last_ones_model_is_saved(make_module, make_trainer, make_loader, tmp_path):
+    module = make_module(save_model=True)
+    make_trainer(max_epochs=2).fit(module, make_loader(8))
+    saved = load_file(tmp_path / "model.safetensors")
+    assert torch.equal(saved["model.weight"], module.model.model.weight)
+    assert "They are of the last epoch, 1." in (tmp_path / "model.md").read_text()
+
+
+def test_tied_weights_are_saved_under_each_name(make_module, make_trainer, make_loader, tmp_path):
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 1))
+    net[1].weight = net[0].weight
+    model = ModelWrapSeqToDict(model=net, model_inputs=["data.x"], model_outputs=["model.y"])
+    module = make_module(model=model, save_model=True)
+    make_trainer().fit(module, make_loader(8))
+    saved = load_file(tmp_path / "model.safetensors")
+    assert saved.keys() == model.state_dict().keys()
+    assert torch.equal(saved["model.0.weight"], saved["model.1.weight"])
+
+
+def test_a_compiled_model_is_saved_with_the_keys_of_the_model(make_module, make_trainer, make_loader, tmp_path):
+    module = make_module(save_model=True)
+    module.model.model = torch.compile(module.model.model, backend="eager")
+    make_trainer().fit(module, make_loader(8))
+    assert set(load_file(tmp_path / "model.safetensors")) == {"model.weight", "model.bias"}
+
+
+def test_what_safetensors_cannot_hold_is_refused_at_construction(make_module):
+    class WithText(nn.Module):
+        def get_extra_state(self):
+            return "text"
+
+        def set_extra_state(self, state):
+            pass
+
+    with pytest.raises(ValueError, match=r"save_model writes tensors only.*'_extra_state'"):
+        make_module(model=WithText(), save_model=True)
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "best_epoch.ckpt"])
+def test_an_ensemble_reads_the_folders_of_runs(make_module, make_trainer, make_loader, tmp_path, weights):
+    def make_model():
+        return ModelWrapSeqToDict(model=nn.Linear(3, 1), model_inputs=["data.x"], model_outputs=["model.y"])
+
+    folders = [tmp_path / "a", tmp_path / "b"]
+    modules = {one: make_module(model_dir=one, save_model=True, best_epoch_source=MONITOR) for one in folders}
+    for offset, module in enumerate(modules.values()):
+        make_trainer().fit(module, make_loader(8, offset=offset), make_loader(4, offset=offset))
+    ensemble = ModelEnsemble.from_directories(folders, make_model, weights, prediction_keys={"model.y": "values"})
+    batch = next(iter(make_loader(4)))
+    expected = torch.stack([module.model(batch.copy())["model.y"] for module in modules.values()])
+    assert not torch.equal(*expected)
+    torch.testing.assert_close(ensemble(batch.copy())["model.y_ensemble_average"], expected.mean(0))

@@ -7,7 +7,7 @@ from torch import nn
 
 from fuse_lightning import NonFiniteLossError
 from fuse_lightning.checks.nonfinite_losses import SLOTS, NonFiniteLosses
-from fuse_lightning.losses.batch_losses import BatchLosses
+from fuse_lightning.losses.epoch_losses import BatchLosses
 from fuse_losses import LossDefault
 from fuse_models import ModelWrapSeqToDict
 

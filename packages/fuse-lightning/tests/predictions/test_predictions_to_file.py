@@ -169,7 +169,7 @@ def test_a_key_called_loader_does_not_go_with_several_loaders(make_module, make_
     module = make_module(prediction_keys=[])
     module.predict_step = lambda batch, batch_idx, dataloader_idx=0: {"loader": batch["data.sample_id"]}
     trainer = make_trainer(callbacks=[PredictionsToFile(tmp_path / "p.csv")])
-    with pytest.raises(ValueError, match="tells them in a column 'loader', but predict_step returns that key too"):
+    with pytest.raises(ValueError, match="writes a column 'loader', but predict_step returns that key too"):
         trainer.predict(module, [make_loader(2), make_loader(2)])
 
 
@@ -322,7 +322,7 @@ def test_nothing_to_write_is_an_error(tmp_path):
 def test_predictions_must_be_a_mapping(make_module, make_trainer, make_loader, tmp_path):
     module = make_module(prediction_keys=["model.y"])
     module.predict_step = lambda batch, batch_idx: torch.zeros(4)
-    with pytest.raises(TypeError, match=r"as a mapping of keys to values.*got a Tensor"):
+    with pytest.raises(TypeError, match=r"returns a mapping of keys to values.*got a Tensor"):
         make_trainer(callbacks=[PredictionsToFile(tmp_path / "p.csv")]).predict(module, make_loader(4))
 
 

@@ -16,18 +16,18 @@ from .atomic_file import replace_file
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside the old one and renames it; reads tensors and plain values only.
 
-    `model_default_callbacks` puts it in place of Lightning's own, which writes to the system's folder for temporary
-    files first, and so, where that is another disk, copies over the previous checkpoint. To use it without those
-    callbacks, pass `Trainer(plugins=[AtomicCheckpointIO()])`. Paths with a protocol, such as `s3://`, are left to
-    Lightning.
+    `model_default_callbacks` uses it instead of Lightning's own class, which writes to the system's temporary folder
+    first. If that folder is on another disk, Lightning copies the file over the previous checkpoint, and a crash leaves
+    half a file. To use this class without those callbacks, pass `Trainer(plugins=[AtomicCheckpointIO()])`. Paths with
+    a protocol, such as `s3://`, are left to Lightning.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write a checkpoint.
 
         Raises:
-            OSError: it could not be written, for want of space for instance. The file that was there is as it was.
-            KeyboardInterrupt: Ctrl-C was pressed meanwhile. The file that was there is as it was.
+            OSError: the disk is full, for instance. The previous file is unchanged.
+            KeyboardInterrupt: Ctrl-C was pressed meanwhile. The previous file is unchanged.
         """
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -63,13 +63,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             weights_only: None and True refuse pickled objects, which could run code; False trusts the file.
 
         Raises:
-            ValueError: the file holds pickled objects, or is no whole checkpoint.
+            ValueError: the file holds pickled objects, or is not a complete checkpoint.
         """
         try:
             return super().load_checkpoint(path, map_location, weights_only is not False)
         except pickle.UnpicklingError as error:
             if not _looks_like_a_checkpoint(path):  # the page of a failed download for instance
-                raise _unreadable(path, "it starts as neither an archive nor a pickle") from error
+                raise _unreadable(path, "it is neither an archive nor a pickle") from error
             found = re.search(r"GLOBAL (\S+)", str(error))
             what = f" ({found[1]})" if found else ""
             raise ValueError(
@@ -82,7 +82,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def _looks_like_a_checkpoint(path: str | Path) -> bool:
-    """Whether the file starts as archives and pickles do; where it cannot be opened here, it is taken to."""
+    """Whether the file starts like an archive or a pickle; True if it cannot be opened here."""
     try:
         with Path(path).open("rb") as file:
             return file.read(4).startswith((b"PK", b"\x80"))
@@ -97,11 +97,11 @@ def _unreadable(path: str | Path, detail: str) -> ValueError:
 
 
 def _cause(error: BaseException | None, handled: BaseException | None) -> OSError | KeyboardInterrupt | None:
-    """The failure of the disk, or Ctrl-C, behind an error: torch's writer hides them behind one of its own.
+    """The disk's error, or Ctrl-C, that caused an error of torch's writer.
 
     Args:
-        error: what saving raised.
-        handled: what was being handled when saving began, with which it has nothing to do.
+        error: the error that saving raised.
+        handled: the exception that was being handled when saving began. It is not a cause.
     """
     while error is not None and error is not handled:
         if isinstance(error, OSError | KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Writing a file so that a crash or a full disk leaves the old one as it was."""
+"""Write a file so that a crash or a full disk leaves the old file unchanged."""
 
 import os
 from collections.abc import Iterator
@@ -9,13 +9,14 @@ from typing import BinaryIO
 
 @contextmanager
 def replace_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of `path` when the block ends, whole or not at all.
+    """A file to write to, which replaces `path` when the block ends.
 
-    The bytes go to a temporary file in the same folder and reach the disk before it is renamed, so that `path` is the
-    old file or the new one at any time, also after a power cut. If the block raises, `path` is left alone.
+    The bytes are written to a temporary file in the same folder and reach the disk before that file is renamed. So
+    `path` is either the old file or the new one at any time, also after a power cut. If the block raises, `path` is
+    unchanged.
 
     Args:
-        path: the file to write; its folder is made if need be.
+        path: the file to write. Its folder is made if it does not exist.
 
     Example:
         >>> import tempfile
@@ -27,7 +28,7 @@ def replace_file(path: str | Path) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")  # always the same: what a killed run left is written over
+    temporary = path.with_name(f".{path.name}.part")  # a fixed name: a killed run's file is overwritten
     try:
         with temporary.open("wb") as file:
             yield file
@@ -42,7 +43,7 @@ def replace_file(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the new name reach the disk too, where folders can be synchronised."""
+    """Write the new name to the disk too, on systems that can synchronise folders."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""What tells the best epoch, as it is given to LightningModuleDefault."""
+"""Validates `best_epoch_source`, the choice of the best epoch."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from fuse_core import nearest_keys
+from fuse_core import did_you_mean
 
 BestEpochSource = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 """Arguments of `ModelCheckpoint`, or several dicts of them."""
@@ -15,17 +15,17 @@ MODES = ("min", "max")
 
 
 def checked_sources(best_epoch_source: BestEpochSource | None) -> list[Mapping[str, Any]]:
-    """The dicts of a `best_epoch_source`; none for None.
+    """The dicts of a `best_epoch_source`, as a list; an empty list for None.
 
     Raises:
-        TypeError: it holds something else than dicts, or an argument that ModelCheckpoint lacks.
-        ValueError: an entry has no `monitor` or another `mode` than `"min"` or `"max"`, or two have the same monitor.
+        TypeError: an entry is not a dict, or has an argument that ModelCheckpoint lacks.
+        ValueError: an entry has no `monitor`, its `mode` is not `"min"` or `"max"`, or two have the same monitor.
 
     Example:
         >>> checked_sources({"monitor": "validation.losses.total_loss", "moed": "min"})
         Traceback (most recent call last):
             ...
-        TypeError: best_epoch_source takes arguments of ModelCheckpoint, and 'moed' is none. Did you mean 'mode'?
+        TypeError: best_epoch_source: `ModelCheckpoint` has no argument 'moed'. Did you mean 'mode'?
     """
     single = isinstance(best_epoch_source, Mapping | str)
     sources: list[Any] = [best_epoch_source] if single else list(best_epoch_source or [])
@@ -44,9 +44,8 @@ def _check(source: Any) -> None:
     arguments = list(inspect.signature(ModelCheckpoint).parameters)
     for name in source:
         if name not in arguments:
-            nearest = nearest_keys(str(name), arguments)
-            hint = f"Did you mean {nearest[0]!r}?" if nearest else f"There are: {', '.join(arguments)}."
-            raise TypeError(f"best_epoch_source takes arguments of ModelCheckpoint, and {name!r} is none. {hint}")
+            hint = did_you_mean(str(name), arguments) or f" Its arguments: {', '.join(arguments)}."
+            raise TypeError(f"best_epoch_source: `ModelCheckpoint` has no argument {name!r}.{hint}")
     if not (isinstance(source.get("monitor"), str) and source["monitor"]):
         raise ValueError(
             f"best_epoch_source needs a monitor, the name of a logged value, such as "

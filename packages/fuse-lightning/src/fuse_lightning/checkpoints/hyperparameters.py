@@ -12,7 +12,7 @@ _PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.device)
 
 
 def keep_plain_values(hyperparameters: MutableMapping[str, Any]) -> None:
-    """Take out, with a warning, what is no plain value: a checkpoint that holds other objects is refused when read.
+    """Remove every value that is not plain, with a warning: a checkpoint with other objects is refused when read.
 
     Paths become strings, and NumPy's numbers Python's.
 
@@ -30,8 +30,8 @@ def keep_plain_values(hyperparameters: MutableMapping[str, Any]) -> None:
         del hyperparameters[name]
     if others:
         warnings.warn(
-            f"Checkpoints and logs hold plain values; the hyperparameters {', '.join(map(repr, others))} are none and "
-            f"were left out. Name them in save_hyperparameters_kwargs={{'ignore': [...]}}.",
+            f"Checkpoints and logs hold plain values. The hyperparameters {', '.join(map(repr, others))} are not plain "
+            f"and were left out. Name them in save_hyperparameters_kwargs={{'ignore': [...]}}.",
             stacklevel=2,
         )
 

@@ -1,4 +1,4 @@
-"""The trained model as a file of tensors and a page that describes it."""
+"""The trained model as a file of tensors, with a page that describes it."""
 
 import math
 import tempfile
@@ -19,20 +19,20 @@ from .atomic_file import replace_file
 def save_model_files(model_dir: str | Path, model: nn.Module, state_dict: Mapping[str, Any], source: str) -> None:
     """Write a state dict as `model.safetensors` and a description of the model as `model.md`.
 
-    No pickle is written. Tensors that share memory, such as tied embeddings, are each written in full, so that any
-    reader can pass the file to `load_state_dict`.
+    The file holds no pickle. Tensors that share memory, such as tied embeddings, are each written in full, so that
+    `load_state_dict` accepts the file.
 
     Args:
         model_dir: the folder.
         model: the module that the state dict belongs to, to describe.
         state_dict: its tensors, on any device.
-        source: where they come from, a sentence.
+        source: a sentence that says where the tensors come from.
 
     Raises:
-        ValueError: the state dict holds something else than dense tensors of safetensors' dtypes.
+        ValueError: a value is not a dense tensor with a dtype of safetensors.
     """
     check_only_tensors(state_dict)
-    model = getattr(model, "_orig_mod", model)  # of a compiled one, the model itself
+    model = getattr(model, "_orig_mod", model)  # the model inside a compiled one
     tensors = {key: _own_copy(tensor) for key, tensor in state_dict.items()}
     metadata = {"format": "pt", "model": type(model).__qualname__, "source": source}
     folder = Path(model_dir)
@@ -43,7 +43,7 @@ def save_model_files(model_dir: str | Path, model: nn.Module, state_dict: Mappin
 
 
 def check_only_tensors(state_dict: Mapping[str, Any]) -> None:
-    """Raise ValueError if a state dict holds what safetensors cannot."""
+    """Raise ValueError if safetensors cannot store a value of the state dict."""
     others = [f"{key!r} ({_kind(value)})" for key, value in state_dict.items() if not _is_writable(value)]
     if others:
         raise ValueError(
@@ -97,20 +97,20 @@ def _own_copy(tensor: Tensor) -> Tensor:
 
 
 def save_best_or_last_model(trainer: pl.Trainer, model_dir: Path, model: nn.Module) -> None:
-    """Write the weights of the best epoch, by the first monitored checkpoint, or the current ones if there is none.
+    """Write the weights of the best epoch, by the first checkpoint with a monitor; without one, the current weights.
 
-    To be called on every process, at the end of training; the first one writes.
+    Call it on every process at the end of training. The first process writes.
     """
     best = next((one for one in trainer.checkpoint_callbacks if getattr(one, "monitor", None)), None)
-    # A path without a score is that of another folder, from which this run was resumed; of epochs that are all NaN,
-    # ModelCheckpoint takes the first, with an infinite score.
+    # A path without a score is in the folder of the run that was resumed. If every epoch's value is NaN,
+    # ModelCheckpoint keeps the first epoch with an infinite score.
     score = getattr(best, "best_model_score", None)
     has_best = score is not None and math.isfinite(score)
     if has_best:
         source = f"They are of the best epoch: {best.monitor} was {float(score):.6g}."  # type: ignore[union-attr, arg-type]
     else:
         source = f"They are of the last epoch, {trainer.current_epoch - 1}."
-        state_dict = trainer.strategy.lightning_module_state_dict()  # all processes take part where they share it out
+        state_dict = trainer.strategy.lightning_module_state_dict()  # every process takes part: it may hold a shard
     if trainer.is_global_zero:
         if has_best:
             state_dict = _read_state_dict(Path(best.best_model_path))  # type: ignore[union-attr]
@@ -118,8 +118,8 @@ def save_best_or_last_model(trainer: pl.Trainer, model_dir: Path, model: nn.Modu
 
 
 def _read_state_dict(checkpoint: Path) -> dict[str, Any]:
-    if checkpoint.is_dir():  # in which each process has written its part
-        from torch.distributed.checkpoint.format_utils import dcp_to_torch_save  # takes a quarter of a second to import
+    if checkpoint.is_dir():  # each process has written its part to it
+        from torch.distributed.checkpoint.format_utils import dcp_to_torch_save  # the import takes 0.25 s
 
         with tempfile.TemporaryDirectory(dir=checkpoint.parent) as folder:
             whole = Path(folder) / "whole.ckpt"
@@ -130,6 +130,6 @@ def _read_state_dict(checkpoint: Path) -> dict[str, Any]:
 
 
 def _bare(state_dict: Mapping[str, Any], prefix: str = "model.") -> dict[str, Any]:
-    """The model's part, with the keys that the model has before it is compiled."""
+    """The model's part of a module's state dict, with the keys of the model before it was compiled."""
     own = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
     return {key.replace("_orig_mod.", ""): value for key, value in own.items()}

@@ -1,4 +1,4 @@
-"""Random generators in checkpoints, so that a resumed run draws what the uninterrupted one would have drawn."""
+"""Random states in checkpoints, so that a resumed run draws the same numbers as an uninterrupted one."""
 
 import random
 from collections.abc import Mapping
@@ -14,17 +14,16 @@ State = dict[str, Any]
 
 
 class RandomState(Callback):
-    """Saves the state of PyTorch's, NumPy's and Python's random generators, of every process, and restores it.
+    """Saves the random states of PyTorch, NumPy and Python on every process, and restores them when training resumes.
 
-    Shuffling, dropout and augmentation of a run that is resumed at the end of an epoch then equal those of a run that
-    was never interrupted. With another number of processes there is no such thing, and the states are left alone; so
-    they are where a checkpoint is validated, tested or predicted with, which goes on with no run.
+    Shuffling, dropout and augmentation of a resumed run then equal those of an uninterrupted run. The states are not
+    restored if the number of processes has changed, or if the checkpoint is loaded to validate, test or predict.
     """
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add the states of all processes; Lightning calls this on each of them."""
+        """Add the states of all processes. Lightning calls this on every process."""
         states: list[Any] = [_collect(pl_module.device)]
         if trainer.world_size > 1 and torch.distributed.is_initialized():
             states = states * trainer.world_size
@@ -34,7 +33,7 @@ class RandomState(Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Mapping[str, Any]
     ) -> None:
-        """Restore this process's state, where a training goes on; Lightning calls this for evaluations too."""
+        """Restore this process's state if training resumes. Lightning calls this for evaluations too."""
         if trainer.state.fn is not TrainerFn.FITTING:
             return
         states = checkpoint.get("random_states", ())
@@ -43,7 +42,7 @@ class RandomState(Callback):
 
 
 def _collect(device: torch.device) -> State:
-    """The states as tensors and plain values, which can be loaded without unpickling objects."""
+    """The states as tensors and plain values, which load without unpickling objects."""
     name, keys, position, has_gauss, cached_gaussian = np.random.get_state(legacy=True)
     state: State = {
         "torch": torch.get_rng_state(),

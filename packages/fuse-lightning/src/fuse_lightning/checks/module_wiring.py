@@ -1,4 +1,4 @@
-"""Who writes and who reads which key in the steps of a LightningModule."""
+"""Which component of a LightningModule writes and reads which key."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,18 +14,18 @@ from .step_wiring import check_step_wiring
 def module_wiring(
     module: pl.LightningModule, batch_dict: Mapping[str, Any], mode: str = "train", loader: str | None = None
 ) -> Wiring:
-    """Follow the keys of a module's step.
+    """Follow the keys through one step of a module.
 
     Args:
         module: has a `model`, and may have `losses`, `validation_losses`, `test_losses`, `train_metrics`,
             `validation_metrics`, `test_metrics` and `prediction_keys`, as LightningModuleDefault has them.
         batch_dict: a batch as the loader gives it.
         mode: `"train"`, `"validation"`, `"test"` or `"predict"`.
-        loader: the name of one of several loaders, where losses or metrics tell them apart.
+        loader: the name of a loader, if losses or metrics differ between loaders.
 
     Raises:
         ValueError: an unknown `mode`, or a `loader` that losses or metrics do not name.
-        WiringError: something is read that nothing provides.
+        WiringError: a key is read that nothing provides.
     """
     parts: Any = module
     if mode == "predict":
@@ -41,7 +41,7 @@ def module_wiring(
 
 
 def mode_losses(module: pl.LightningModule, mode: str) -> Any:
-    """The losses that a module uses in a mode: its own, or those of the mode that it follows; None for none."""
+    """The losses of a mode. Test falls back to validation's losses, and those to training's; None without losses."""
     own = {"validation": ["validation_losses"], "test": ["test_losses", "validation_losses"]}.get(mode, [])
     groups = [getattr(module, name, None) for name in (*own, "losses")]
     return next((losses for losses in groups if losses is not None), None)
@@ -51,6 +51,6 @@ def _of_loader(components: Any, mode: str, loader: str | None) -> Any:
     if isinstance(components, LoaderComponents) and (loader is None or loader not in components):
         names = ", ".join(map(repr, components))
         raise ValueError(
-            f"The {mode} of this module tells loaders apart: wiring(loader=) is one of {names}, got {loader!r}."
+            f"Losses or metrics of {mode} differ between loaders: wiring(loader=) is one of {names}, got {loader!r}."
         )
     return components if components is None else of_loader(components, loader)

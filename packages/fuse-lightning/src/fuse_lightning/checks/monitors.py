@@ -1,4 +1,4 @@
-"""Whether what checkpoints, other callbacks and schedules watch is going to be logged."""
+"""Checks that the values that checkpoints, callbacks and schedules monitor will be logged."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -8,22 +8,21 @@ from pytorch_lightning.callbacks import Callback, LambdaCallback, LearningRateMo
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
-from fuse_core import LOSSES, log_name, nearest_keys
+from fuse_core import LOSSES, did_you_mean, log_name
 
-from ..default_callbacks import DefaultModelCheckpoint, DefaultModelEpochSummary
-from ..losses.batch_losses import TOTAL
+from ..losses.epoch_losses import TOTAL
 
 SILENT_PACKAGES = ("fuse_lightning", "fuse_optim", "pytorch_lightning")
-"""Packages of callbacks that log nothing, but for the learning rate."""
+"""Packages whose callbacks log nothing but the learning rate."""
 
 
 def names_to_log(prefix: str, losses: Iterable[str], metrics: Iterable[str], sep: str = ".") -> list[str]:
-    """What losses and metrics are logged as, in an epoch of one loader.
+    """The names under which the losses and metrics of one loader are logged.
 
     Args:
-        prefix: the mode, with several loaders followed by a dot and the loader's name.
-        losses: their names.
-        metrics: their names.
+        prefix: the mode; with several loaders also a dot and the loader's name.
+        losses: the names of the losses.
+        metrics: the names of the metrics.
         sep: the separator in logged names.
 
     Example:
@@ -35,7 +34,7 @@ def names_to_log(prefix: str, losses: Iterable[str], metrics: Iterable[str], sep
 
 
 def losses_in_batch(model: nn.Module, losses: Mapping[str, Any] | nn.ModuleDict) -> list[str]:
-    """The names of the losses in a batch after its step: `losses`, and those that components declare to write.
+    """The names of the losses in a batch after its step: `losses`, and the loss keys that components declare.
 
     Example:
         >>> class Autoencoder(nn.Module):
@@ -51,18 +50,17 @@ def losses_in_batch(model: nn.Module, losses: Mapping[str, Any] | nn.ModuleDict)
 def check_monitors(module: pl.LightningModule, ready_made: type, logged: Sequence[str], sep: str = ".") -> None:
     """Refuse a monitor that is never logged.
 
-    Where a subclass or a callback of the user's may log it, or a model that does not declare its keys write it as a
-    loss, that cannot be known: there is a warning if the monitor is nearly the name of a loss or metric, and else
-    nothing.
+    A user's subclass or callback may log the monitor, and a model that does not declare its keys may write it as a
+    loss. In these cases the check only warns, and only if the monitor is nearly the name of a loss or metric.
 
     Args:
-        module: the module, whose training is about to start.
-        ready_made: the class that logs nothing but `logged`; the module is of it or of a subclass.
-        logged: names that are logged; a metric of several values may put them behind its own.
+        module: a module whose training is about to start.
+        ready_made: the class that logs nothing but `logged`; the module's class or a base class of it.
+        logged: the names that are logged. A metric with several values adds their names to its own.
         sep: the separator in names.
 
     Raises:
-        ValueError: names who watches what, the nearest name that is logged, and all of them.
+        ValueError: names the monitor, the callback or schedule, the nearest logged name, and all logged names.
     """
     callbacks: list[Callback] = module.trainer.callbacks  # type: ignore[attr-defined]  # set by one of its connectors
     rates = [name for callback in callbacks if isinstance(callback, LearningRateMonitor) for name in callback.lrs]
@@ -75,25 +73,23 @@ def check_monitors(module: pl.LightningModule, ready_made: type, logged: Sequenc
             continue
         may_log = loss_may_log if f"{sep}{LOSSES}{sep}" in monitor else any_may_log
         cutoff = 0.6 if may_log is None else 0.85
-        nearest = [name for name in nearest_keys(monitor, known, cutoff=cutoff) if name in known]
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        hint = did_you_mean(monitor, known, cutoff=cutoff)
         if may_log is None:
             raise ValueError(
                 f"{watcher} monitors {monitor!r}, which is never logged.{hint} Logged are: {', '.join(known)}."
             )
-        if nearest:
+        if hint:
             rank_zero_warn(f"{watcher} monitors {monitor!r}, which nothing logs, unless {may_log} does.{hint}")
 
 
 def _monitors(trainer: pl.Trainer, callbacks: Iterable[Callback]) -> dict[str, str]:
-    """What is watched and must be there, and who watches it."""
+    """The values that must be logged, each with the argument or class that monitors it."""
     monitors: dict[str, str] = {}
     for callback in callbacks:
         monitor = getattr(callback, "monitor", None)
-        is_counter = isinstance(callback, ModelCheckpoint) and monitor in ("epoch", "step")  # which Lightning adds
+        is_counter = isinstance(callback, ModelCheckpoint) and monitor in ("epoch", "step")  # added by Lightning
         if isinstance(monitor, str) and getattr(callback, "strict", True) and not is_counter:
-            is_default = isinstance(callback, DefaultModelCheckpoint | DefaultModelEpochSummary)
-            monitors.setdefault(monitor, "best_epoch_source" if is_default else type(callback).__name__)
+            monitors.setdefault(monitor, getattr(callback, "monitor_argument", type(callback).__name__))
     for config in trainer.lr_scheduler_configs:
         if config.reduce_on_plateau and config.strict and config.monitor is not None:
             monitors.setdefault(config.monitor, type(config.scheduler).__name__)
@@ -101,7 +97,7 @@ def _monitors(trainer: pl.Trainer, callbacks: Iterable[Callback]) -> dict[str, s
 
 
 def _what_may_log(module: pl.LightningModule, ready_made: type, callbacks: Iterable[Callback]) -> str | None:
-    """A class that may log values of its own: one that adds to the module what runs in training, or a callback."""
+    """The name of a class that may log other values: a subclass of the module with methods, or a callback."""
     classes = type(module).__mro__
     for below in classes[: classes.index(ready_made)]:
         if any(callable(value) for name, value in vars(below).items() if name != "__init__"):

@@ -1,4 +1,4 @@
-"""Noticing a loss that is no finite number, without waiting for the device."""
+"""Detects losses that are NaN or infinite, without blocking on the device."""
 
 import math
 import warnings
@@ -11,7 +11,7 @@ from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..losses.batch_losses import TOTAL, BatchLosses
+from ..losses.epoch_losses import TOTAL, BatchLosses
 
 NonFinitePolicy = Literal["raise", "skip", "ignore"]
 SLOTS = 8
@@ -22,9 +22,9 @@ class NonFiniteLossError(ValueError):
 
 
 class _Step(NamedTuple):
-    """A step whose losses are on their way to the host, or there: where there is nothing to wait for."""
+    """A step whose losses are being copied to the host; `arrived` is None if they are there."""
 
-    values: Any  # a NumPy view of host memory: reading it is no call to the device
+    values: Any  # a NumPy view of host memory: reading it does not call the device
     names: tuple[str, ...]
     number: int
     sample_ids: Any
@@ -32,16 +32,16 @@ class _Step(NamedTuple):
 
 
 class NonFiniteLosses:
-    """Copies each step's losses to the host and looks at them once they are there, which takes no waiting.
+    """Copies each step's losses to the host and checks them once they have arrived, without blocking.
 
-    On a GPU the copy runs behind the step's own work, and a step is looked at during one of the next few. On the CPU
-    it is looked at at once. Where steps are outstanding, `check(wait=True)` waits for them.
+    On a GPU the copy follows the step's own work, and the step is checked during one of the next steps. On the CPU a
+    step is checked at once. `check(wait=True)` waits for the steps that have not arrived.
 
-    To skip, nothing needs to be known on the host. Each parameter's gradient of a batch becomes zero on the device if
-    the batch's total loss is not finite, before it is added to other batches' and averaged over processes. All
-    processes then take the same step, with what the other batches gave. (A product of the loss and zero would not do:
-    zero times a gradient that is not finite is not finite.) Buffers, such as the running means of batch normalization,
-    become again what they were before the batch.
+    Skipping a batch happens on the device. If the batch's total loss is not finite, each parameter's gradient becomes
+    zero before it is added to the gradients of other batches and averaged over processes. So all processes take the
+    same step with the other batches' gradients. (Multiplying the loss by zero would not work: zero times a gradient
+    that is not finite is not finite.) Buffers, such as the running means of batch normalization, get back the values
+    from before the batch.
 
     Args:
         policy: `"raise"` stops with an error, `"skip"` warns and leaves the batch out, `"ignore"` does nothing.
@@ -51,14 +51,14 @@ class NonFiniteLosses:
         self.policy = policy
         self._hooks: list[RemovableHandle] = []
         self._is_finite: Tensor | None = None
-        self._buffers: list[tuple[Tensor, Tensor]] = []  # and what they were before the batch
+        self._buffers: list[tuple[Tensor, Tensor]] = []  # and their values before the batch
         self._pending: deque[_Step] = deque()
         self._host: Tensor | None = None
         self._values: Any = None
         self._next_slot = 0
 
     def check_strategy(self, strategy: Strategy) -> None:
-        """Raise ValueError if batches cannot be skipped because processes share out the parameters."""
+        """Raise ValueError if batches cannot be skipped because parameters are sharded over processes."""
         if self.policy == "skip" and not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
             raise ValueError(
                 f"on_nonfinite='skip' works on a single device and with DDP, not with {type(strategy).__name__}, where "
@@ -66,16 +66,16 @@ class NonFiniteLosses:
             )
 
     def start(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Begin an epoch: drop what an interrupted one left, and guard the gradients of what is trained now."""
+        """Begin an epoch: forget the steps of an interrupted one, and guard the gradients of trained parameters."""
         self.stop()
         if self.policy == "skip":
             trained = [one for one in parameters if one.requires_grad]
             self._hooks = [one.register_hook(self._zero_unless_finite) for one in trained]  # type: ignore[no-untyped-call]
 
     def stop(self) -> None:
-        """Leave the gradients alone again, and keep nothing of the run."""
+        """Stop guarding the gradients, and forget the run."""
         self._pending.clear()
-        # A copy of the module would have the memory and its view apart; the next run may be on another device.
+        # A copy of the module would separate the memory from its view; the next run may use another device.
         self._host = self._values = self._is_finite = None
         self._buffers = []
         for hook in self._hooks:
@@ -83,16 +83,16 @@ class NonFiniteLosses:
         self._hooks = []
 
     def before_forward(self, buffers: Iterable[Tensor]) -> None:
-        """Keep what the model's buffers hold, in case the batch is to be skipped."""
+        """Keep copies of the model's buffers, in case the batch is skipped."""
         if self.policy == "skip":
-            # Nothing writes to expanded tensors, in which several elements share their memory.
+            # Expanded tensors, whose elements share memory, are never written to.
             own = [one.detach() for one in buffers if 0 not in one.stride()]
             self._buffers = [(one, one.clone()) for one in own]
 
     def after_backward(self) -> None:
-        """Put the buffers back if the batch is skipped, and guard nothing that comes after its own backward pass.
+        """Restore the buffers if the batch is skipped, and stop guarding: later gradients are of other losses.
 
-        The buffers wait until now because the backward pass may need them as the forward pass has left them.
+        The buffers are restored after the backward pass because that may need the forward pass's values.
         """
         if self._is_finite is not None:
             for buffer, before in self._buffers:
@@ -104,15 +104,15 @@ class NonFiniteLosses:
         return gradient if self._is_finite is None else torch.where(self._is_finite, gradient, 0)
 
     def watch(self, losses: BatchLosses, step: int, sample_ids: Any = None) -> Tensor | None:
-        """Look at the losses of one step once they are on the host.
+        """Check the losses of one step once they are on the host.
 
         Args:
-            losses: its losses, `total_loss` among them.
-            step: its number, for messages.
-            sample_ids: its samples, for messages.
+            losses: the step's losses, with `total_loss`.
+            step: the step's number, for messages.
+            sample_ids: the step's samples, for messages.
 
         Returns:
-            Whether the batch counts, a boolean scalar on the device; None if it does in any case.
+            Whether the batch counts, as a boolean scalar on the device; None if every batch counts.
 
         Raises:
             NonFiniteLossError: see `check`.
@@ -157,7 +157,7 @@ class NonFiniteLosses:
 
     def _buffer(self, width: int, pinned: bool) -> Tensor:
         if self._host is None or self._host.shape[1] != width:
-            self.check(wait=True)  # nothing is on its way to the old one then
+            self.check(wait=True)  # no copy to the old memory is pending then
             self._host = torch.empty(SLOTS, width, dtype=torch.float64, pin_memory=pinned)
             self._values = self._host.numpy()
         return self._host
@@ -174,15 +174,15 @@ class NonFiniteLosses:
         message = f"The training loss of step {step.number} is not finite: {what}. {_samples(step.sample_ids)}"
         if self.policy == "raise":
             raise NonFiniteLossError(
-                f"{message} Look at these samples, the learning rate and the precision. on_nonfinite='skip' leaves out "
-                f"such batches, 'ignore' goes on."
+                f"{message} Check these samples, the learning rate and the precision. on_nonfinite='skip' leaves "
+                f"out such batches, 'ignore' continues."
             )
         warnings.warn(f"{message} The batch adds nothing to the gradient.", stacklevel=2)
 
 
 def _samples(sample_ids: Any) -> str:
     if sample_ids is None:
-        return "The batch holds no 'data.sample_id' to name its samples by."
+        return "The batch has no 'data.sample_id' to name its samples."
     ids = list(sample_ids)
     shown = ", ".join(map(repr, ids[:32])) + (f" and {len(ids) - 32} more" if len(ids) > 32 else "")
     return f"Its samples: {shown}."

@@ -1,4 +1,4 @@
-"""The check, before a step, that the batch, the model, the losses and the metrics fit together."""
+"""Checks before a step that the keys of batch, model, losses and metrics fit together."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from ..step_functions import Components
 
 
 class _Declared:
-    """Stands in the wiring for what is no component, or for one whose keys are not all known."""
+    """A stand-in for something that is not a component, or for a component with unknown keys."""
 
     def __init__(self, name: str, reads: Sequence[str] = (), writes: Sequence[str] = ()) -> None:
         self.__name__ = name
@@ -28,20 +28,20 @@ def check_step_wiring(
 ) -> Wiring:
     """Follow the keys of one step: batch, model, losses, metrics, predictions.
 
-    A component with a `preprocess_func`, which may make keys of its own, cannot fail the check.
+    A component with a `preprocess_func` cannot fail the check, because that function may add keys.
 
     Args:
         batch_dict: the batch as the loader gives it.
         model: the model.
         losses: losses by name.
         metrics: metrics by name.
-        prediction_keys: what is to be kept as predictions, beside `data.sample_id`.
+        prediction_keys: the keys to predict, beside `data.sample_id`.
 
     Returns:
-        Who writes and who reads which key, to print or to draw.
+        The components that write and read each key, to print or to draw.
 
     Raises:
-        WiringError: something is read that nothing before provides; see `fuse_core.check_wiring`.
+        WiringError: a component reads a key that nothing before it provides; see `fuse_core.check_wiring`.
 
     Example:
         >>> class Model(nn.Module):
@@ -59,7 +59,7 @@ def check_step_wiring(
     """
     components: dict[str, Any] = {"model": model}
     if losses:
-        # Before the losses, of which one may read the value of another.
+        # Before the losses: a loss may read another loss's value.
         components["losses"] = _Declared("step_losses", writes=[*map(loss_key, losses), TOTAL_LOSS])
         components.update({f"losses.{name}": loss for name, loss in losses.items()})
     if metrics:

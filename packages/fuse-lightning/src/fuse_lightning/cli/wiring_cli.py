@@ -15,8 +15,7 @@ from fuse_core import NDict, Wiring
 from fuse_lightning.checks.module_wiring import mode_losses, module_wiring
 from fuse_lightning.data_module_default import DataModuleDefault
 from fuse_lightning.lightning_module_default import LightningModuleDefault
-from fuse_lightning.loaders.components import loader_names
-from fuse_lightning.loaders.records import in_order
+from fuse_lightning.loaders.components import in_order, loader_names
 
 from .errors import RunError
 from .run_cli import RunCLI

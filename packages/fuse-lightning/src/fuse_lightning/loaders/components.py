@@ -1,4 +1,4 @@
-"""Losses or metrics of one loader, or of several, as registered modules."""
+"""Losses or metrics of one loader or several loaders, as registered modules."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -9,26 +9,26 @@ from fuse_core import TOTAL_LOSS, loss_key
 
 ByName: TypeAlias = Mapping[str, Any]
 PerLoader: TypeAlias = ByName | Mapping[str, ByName] | Sequence[tuple[str, ByName]]
-"""Components by name, for every loader; or loaders by name, each with its components by name, as pairs or a mapping."""
+"""Components by name for every loader; or a mapping, or pairs, of a loader's name and its components by name."""
 
 
 class LoaderComponents(nn.ModuleDict):
-    """Components by loader and name; plain components by name are an `nn.ModuleDict`."""
+    """Components by loader and name. Components for every loader are a plain `nn.ModuleDict`."""
 
 
 def register_components(
     argument: str, components: PerLoader | None, convert: Callable[[Any], Any] = lambda component: component
 ) -> nn.ModuleDict:
-    """The components as modules, in a `LoaderComponents` where the argument tells loaders apart.
+    """The components as modules; a `LoaderComponents` if they differ between loaders.
 
     Args:
         argument: the name of LightningModuleDefault's argument, for messages.
-        components: what that argument was given; None for none.
-        convert: makes a module of what is none but may be used.
+        components: the argument's value; None for no components.
+        convert: makes a module of a component that is not a module but may be used.
 
     Raises:
-        TypeError: a component is no module.
-        ValueError: a name that is reserved, or that no module may have.
+        TypeError: a component is not a module.
+        ValueError: a name is reserved, or not allowed for a module.
     """
     if components is None:
         return nn.ModuleDict()
@@ -38,8 +38,8 @@ def register_components(
             return _modules(argument, components, convert)
         if not all(per_loader):
             raise TypeError(
-                f"LightningModuleDefault({argument}=) takes components by name, or for several loaders mappings of "
-                f"them by the loader's name; got both: {list(components)}."
+                f"LightningModuleDefault({argument}=) takes components by name, or loaders by name with their "
+                f"components; got both: {list(components)}."
             )
         pairs = list(components.items())
     else:
@@ -49,7 +49,7 @@ def register_components(
         if name in loaders:
             raise ValueError(f"LightningModuleDefault({argument}=) names the loader {name!r} twice.")
         if "." in name:
-            raise ValueError(f"LightningModuleDefault({argument}=): a loader's name holds no dot, got {name!r}.")
+            raise ValueError(f"LightningModuleDefault({argument}=): a loader's name has no dot, got {name!r}.")
         loaders[name] = _modules(argument, by_name, convert)
     return loaders
 
@@ -59,7 +59,7 @@ def _pairs(argument: str, components: Any) -> list[tuple[str, ByName]]:
     for pair in pairs:
         if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
             raise TypeError(
-                f"LightningModuleDefault({argument}=) takes components by name, or for several loaders a mapping or "
+                f"LightningModuleDefault({argument}=) takes components by name; for several loaders, a mapping or "
                 f"pairs of the loader's name and its components; got {pair!r}."
             )
     return [(name, by_name) for name, by_name in pairs]
@@ -82,23 +82,23 @@ def _modules(argument: str, components: ByName | nn.ModuleDict, convert: Callabl
 
 
 def loader_names(mode: str, groups: Mapping[str, nn.ModuleDict], loaders: Any) -> list[str | None]:
-    """The names of the loaders of one mode; `[None]` for a single one that nobody named.
+    """The names of the loaders of one mode; `[None]` for a single loader without a name.
 
-    Loaders have the names of the mapping in which they were given to the Trainer, or those that losses and metrics give
-    them, or else `loader_0`, `loader_1` and so on.
+    The names come from the mapping of loaders given to the Trainer, or else from losses and metrics, or else they are
+    `loader_0`, `loader_1` and so on.
 
     Args:
         mode: `"validation"`, `"test"` or `"predict"`, for messages.
         groups: losses and metrics by the name of their argument.
-        loaders: what the Trainer was given: a loader, a sequence of them, or a mapping.
+        loaders: the Trainer's loaders: a loader, or a sequence or mapping of loaders.
 
     Raises:
-        ValueError: losses, metrics and Trainer name different loaders, or another number of them.
+        ValueError: losses, metrics and Trainer name different loaders, or different numbers of loaders.
     """
     named = {argument: list(group) for argument, group in groups.items() if isinstance(group, LoaderComponents)}
     if isinstance(loaders, Mapping):
         named["Trainer's loaders"] = list(loaders)
-    count = len(loaders) if isinstance(loaders, Mapping | list | tuple) else 1
+    count = len(in_order(loaders))
     if not named:
         return [None] if count == 1 else [f"loader_{i}" for i in range(count)]
     if len({frozenset(names) for names in named.values()}) > 1:
@@ -108,9 +108,16 @@ def loader_names(mode: str, groups: Mapping[str, nn.ModuleDict], loaders: Any) -
     if len(names) != count:
         raise ValueError(
             f"The {mode} of this module has {_number(len(names), 'loader')} ({', '.join(map(str, names))}), but the "
-            f"Trainer was given {_number(count, 'loader')}. Give it one for each name, in this order or by name."
+            f"Trainer was given {_number(count, 'loader')}. Give one loader for each name, in this order or by name."
         )
     return names
+
+
+def in_order(loaders: Any) -> list[Any]:
+    """The loaders of what a Trainer was given: a loader, or a sequence or mapping of loaders."""
+    if isinstance(loaders, Mapping):
+        return list(loaders.values())
+    return list(loaders) if isinstance(loaders, list | tuple) else [loaders]
 
 
 def of_loader(components: nn.ModuleDict, loader: str | None) -> nn.ModuleDict:

@@ -1,4 +1,4 @@
-"""Which samples of a process are repetitions that a distributed sampler added."""
+"""The samples that a distributed sampler repeats."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ from torch.utils.data import DistributedSampler
 
 
 def samples_without_padding(loader: Any) -> int | None:
-    """How many samples of this process's share count, where a distributed sampler filled up the last ones.
+    """The number of this process's samples without those that a distributed sampler repeats.
 
-    `DistributedSampler` gives each process the same number of samples. Where they do not divide evenly it begins again
-    with the first ones, at the end of the last processes' shares. Counted twice, they would move means and metrics.
+    `DistributedSampler` gives each process the same number of samples. If the samples do not divide evenly, it repeats
+    the first ones at the end of the last processes' shares. Repeated samples would change means and metrics.
 
     Returns:
-        None if nothing was added, or if the loader has no such sampler.
+        None if no sample is repeated, or if the loader has no such sampler.
 
     Example:
         >>> from torch.utils.data import DataLoader
@@ -24,6 +24,6 @@ def samples_without_padding(loader: Any) -> int | None:
     sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
     if not isinstance(sampler, DistributedSampler):
         return None
-    # Position i of a process is position `i * num_replicas + rank` of all.
+    # Sample i of a process is sample `i * num_replicas + rank` of all.
     own = len(range(sampler.rank, len(sampler.dataset), sampler.num_replicas))  # type: ignore[arg-type]
     return own if own < sampler.num_samples else None

@@ -1,4 +1,4 @@
-"""Loaders without a batch, which Lightning passes over."""
+"""Loaders without a batch, which Lightning skips silently."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 
 def check_loaders_have_batches(trainer: pl.Trainer, stage: str) -> None:
-    """Raise if a loader that was given holds no batch, unless the Trainer was told to take none.
+    """Raise if a loader has no batch, unless the Trainer's limit is 0 batches.
 
     Args:
         trainer: the trainer, with its loaders set up.

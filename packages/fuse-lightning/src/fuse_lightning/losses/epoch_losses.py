@@ -1,25 +1,61 @@
-"""The mean of every loss over an epoch."""
+"""The losses of a batch as one vector, and their means over an epoch."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fuse_core import number_of_samples
+from fuse_core import LOSSES, TOTAL_LOSS, NDict, number_of_samples
 
-from .batch_losses import BatchLosses, batch_losses
+TOTAL = TOTAL_LOSS.removeprefix(f"{LOSSES}.")
+"""The name of the losses' sum among them."""
+
+
+class BatchLosses(NamedTuple):
+    """The names of a batch's losses, and their values as one vector on the device of the last.
+
+    The vector is a copy: a compiled loss that replays CUDA graphs overwrites the memory of its previous value.
+    """
+
+    names: tuple[str, ...]
+    values: Tensor
+
+
+def batch_losses(batch_dict: Mapping[str, Any]) -> BatchLosses:
+    """The values under `losses.*`, written by `step_losses` or by the model.
+
+    Raises:
+        ValueError: a value is not a scalar tensor.
+
+    Example:
+        >>> batch_losses({"losses.cls": torch.tensor(1.0), "losses.total_loss": torch.tensor(1.5)})
+        BatchLosses(names=('cls', 'total_loss'), values=tensor([1.0000, 1.5000]))
+    """
+    if not isinstance(batch_dict, NDict):
+        batch_dict = NDict(batch_dict)
+    prefix = f"{LOSSES}."
+    losses = {key.removeprefix(prefix): value for key, value in batch_dict.items() if key.startswith(prefix)}
+    for name, value in losses.items():
+        if not isinstance(value, Tensor) or value.ndim != 0:
+            found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+            raise ValueError(
+                f"Values under 'losses.' are scalar tensors, but 'losses.{name}' is {found}. Reduce it, or keep it "
+                f"under another key."
+            )
+    if not losses:
+        return BatchLosses((), torch.empty(0))
+    device = next(reversed(losses.values())).device
+    return BatchLosses(tuple(losses), torch.stack([value.to(device) for value in losses.values()]).detach())
 
 
 class EpochLosses:
-    """Sums the losses of an epoch's batches, weighted by their numbers of samples, on the device they are on.
+    """Means of the losses over an epoch; each batch is weighted by its number of samples.
 
-    Nothing is read back from the device before `means`. A batch that tells no number of samples counts as one. The
-    number is that of the batch, also for a loss whose `preprocess_func` leaves samples out: a loss tells its value
-    alone.
+    The sums stay on the losses' device; nothing is read back before `means`. A batch whose number of samples is unknown
+    counts as one sample.
 
     Example:
-        >>> from fuse_core import NDict
         >>> epoch_losses = EpochLosses()
         >>> for value, samples in ((1.0, 3), (5.0, 1)):
         ...     epoch_losses.update(NDict({"data.sample_id": list(range(samples)), "losses.cls": torch.tensor(value)}))
@@ -37,19 +73,19 @@ class EpochLosses:
         counts: Tensor | None = None,
         losses: BatchLosses | None = None,
     ) -> None:
-        """Add the losses of one batch, those that `step_losses` wrote to `losses.*`.
+        """Add the losses of one batch.
 
         Args:
-            batch_dict: the batch.
-            samples: how many samples the losses are means over; None is all of the batch, 0 adds nothing.
-            counts: a boolean scalar on the losses' device that tells whether the batch is counted; None is yes.
-            losses: what `batch_losses` gives for the batch, where it is known already.
+            batch_dict: the batch, with `losses.*`.
+            samples: the number of samples that the losses are means over. None takes the batch's, 0 adds nothing.
+            counts: a boolean scalar on the losses' device: whether the batch counts. None means yes.
+            losses: the result of `batch_losses` for this batch, if it is there already.
         """
         if samples is None:
             samples = number_of_samples(batch_dict) or 1
         names, values = batch_losses(batch_dict) if losses is None else losses
         sums = self._sums.get(names)
-        if sums is None:  # of a batch that adds nothing too, so that all processes have the same names to reduce
+        if sums is None:  # also for a batch that adds nothing: all processes reduce the same names
             sums = self._sums[names] = _Sums(values)
         if samples:
             sums.add(values, samples, counts)
@@ -60,13 +96,13 @@ class EpochLosses:
         Args:
             reduce_sum: sums a tensor over processes. All processes must have seen the same losses.
         """
-        totals: dict[str, Tensor] = {}  # the sum and the number of samples of each loss
+        totals: dict[str, Tensor] = {}  # the weighted sum and the number of samples of each loss
         for names, sums in self._sums.items():
             for name, total in zip(names, sums.sum_and_samples().unbind(1), strict=True):
                 totals[name] = totals[name] + total if name in totals else total
         if not totals:
             return {}
-        names = tuple(sorted(totals))  # in the same order on all processes
+        names = tuple(sorted(totals))  # the same order on all processes
         stacked = torch.stack([totals[name] for name in names], dim=1)
         if reduce_sum is not None:
             stacked = reduce_sum(stacked)
@@ -78,7 +114,7 @@ class EpochLosses:
 
 
 class _Sums:
-    """The sums of losses that batches have together."""
+    """The sums of the losses of batches that have the same losses."""
 
     def __init__(self, like: Tensor) -> None:
         dtype = torch.float32 if like.device.type == "mps" else torch.float64  # mps has no float64

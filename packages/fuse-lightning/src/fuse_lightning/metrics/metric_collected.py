@@ -16,7 +16,7 @@ class CollectingMetric(Protocol):
         """Take in one batch."""
 
     def eval(self, results: Any = ..., /) -> Any:
-        """The value, or values by name; is given the results of the metrics before it, below `metrics`."""
+        """The value, or values by name. `results` holds the results of earlier metrics under `metrics`."""
 
     def reset(self) -> Any:
         """Forget everything."""
@@ -25,11 +25,11 @@ class CollectingMetric(Protocol):
 class MetricCollected(nn.Module):
     """Registers an object that has `collect`, `eval` and `reset`, and gives it the interface of `MetricDefault`.
 
-    LightningModuleDefault does this by itself with such metrics. What such an object does across processes is its own
-    affair; it is asked on all of them.
+    LightningModuleDefault wraps such metrics by itself. The object is called on every process and must reduce its
+    value across processes itself.
 
     Args:
-        metric: the object. It gets each batch as it is, so its keys are not known before the first step.
+        metric: the object. It is given the whole batch, so its keys are not known before the first step.
 
     Example:
         >>> class Count:
@@ -54,13 +54,14 @@ class MetricCollected(nn.Module):
         if not isinstance(metric, CollectingMetric):
             raise TypeError(f"MetricCollected(metric=) takes an object with collect, eval and reset, got {metric!r}.")
         self.metric = metric
+        self.name_and_keys = type(metric).__name__  # its keys are not known
 
     def update(self, batch_dict: Mapping[str, Any]) -> None:
         """Take in one batch."""
         self.metric.collect(batch_dict)
 
     def compute(self, results: NDict | None = None) -> Any:
-        """The value, or values by name, given the results of the metrics before it."""
+        """The value, or values by name, given the results of earlier metrics."""
         return self.metric.eval(NDict() if results is None else results)
 
     def reset(self) -> None:
@@ -70,7 +71,7 @@ class MetricCollected(nn.Module):
 
 def registered(metric: Any) -> Any:
     """A `MetricCollected` of an object with FuseMedML's interface; anything else as it is."""
-    # Modules have `eval` too, in another sense.
+    # A module's `eval` means something else.
     if isinstance(metric, CollectingMetric) and not isinstance(metric, nn.Module):
         return MetricCollected(metric)
     return metric

@@ -1,4 +1,4 @@
-"""Any torchmetrics metric of a prediction and a target, over a batch_dict."""
+"""A torchmetrics metric of a prediction and a target, over a batch_dict."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,16 +8,64 @@ from torchmetrics import Metric, MetricCollection
 
 from fuse_core import NDict, read_key
 
-from .metric_wrap_to_dict import check_metric
+Preprocess = Callable[[Any], Mapping[str, Any]]
 
 
-class MetricDefault(nn.Module):
+class BatchMetric(nn.Module):
+    """A torchmetrics metric that reads its arguments from a batch_dict: the base of the two classes for users.
+
+    Args:
+        metric: the metric; torchmetrics reduces it across processes.
+        keys: the argument names of the user's class with their keys, for error messages.
+        preprocess_func: is given a shallow copy of the batch_dict and returns the batch_dict that the metric sees.
+    """
+
+    def __init__(
+        self, metric: Metric | MetricCollection, keys: Mapping[str, str], preprocess_func: Preprocess | None
+    ) -> None:
+        super().__init__()
+        owner = type(self).__name__
+        if not isinstance(metric, Metric | MetricCollection):
+            raise TypeError(
+                f"{owner}(metric=) takes a torchmetrics Metric or MetricCollection, got {metric!r}. "
+                f"For another function, subclass torchmetrics.Metric."
+            )
+        if preprocess_func is not None and not callable(preprocess_func):
+            raise TypeError(f"{owner}(preprocess_func=) takes a function, got {preprocess_func!r}.")
+        self.metric = metric
+        self.preprocess_func = preprocess_func
+        self.reads = tuple(dict.fromkeys(keys.values()))
+        self.writes: tuple[str, ...] = ()
+        arguments = ", ".join(f"{argument}={key!r}" for argument, key in keys.items())
+        self.name_and_keys = f"{owner}({arguments}, metric={type(metric).__name__})"
+
+    def arguments(self, batch_dict: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The positional and named arguments of the metric's `update`."""
+        raise NotImplementedError
+
+    def update(self, batch_dict: Mapping[str, Any]) -> None:
+        """Take in one batch."""
+        if self.preprocess_func is not None:
+            batch_dict = self.preprocess_func(NDict(batch_dict))
+        positional, named = self.arguments(batch_dict)
+        self.metric.update(*positional, **named)
+
+    def compute(self) -> Any:
+        """The metric over all batches since the last `reset`: a scalar tensor, or a dict of them for a collection."""
+        return self.metric.compute()
+
+    def reset(self) -> None:
+        """Forget everything, for the next epoch."""
+        self.metric.reset()
+
+
+class MetricDefault(BatchMetric):
     """Feeds a torchmetrics metric of a prediction and a target from a batch_dict; see also `MetricWrapToDict`.
 
     Args:
         pred: the key of the prediction.
         target: the key of the ground truth.
-        metric: the metric; torchmetrics takes care of reducing it across processes.
+        metric: the metric; torchmetrics reduces it across processes.
         preprocess_func: is given a shallow copy of the batch_dict and returns the batch_dict that the metric sees.
 
     Raises:
@@ -36,34 +84,12 @@ class MetricDefault(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        pred: str,
-        target: str,
-        metric: Metric | MetricCollection,
-        preprocess_func: Callable[[Any], Mapping[str, Any]] | None = None,
+        self, *, pred: str, target: str, metric: Metric | MetricCollection, preprocess_func: Preprocess | None = None
     ) -> None:
-        super().__init__()
-        check_metric("MetricDefault", metric, preprocess_func)
+        super().__init__(metric, {"pred": pred, "target": target}, preprocess_func)
         self.pred = pred
         self.target = target
-        self.metric = metric
-        self.preprocess_func = preprocess_func
-        self.reads = (pred, target)
-        self.writes: tuple[str, ...] = ()
 
-    def update(self, batch_dict: Mapping[str, Any]) -> None:
-        """Take in one batch."""
-        if self.preprocess_func is not None:
-            batch_dict = self.preprocess_func(NDict(batch_dict))
-        pred = read_key(batch_dict, self.pred, "MetricDefault")
-        target = read_key(batch_dict, self.target, "MetricDefault")
-        self.metric.update(pred, target)
-
-    def compute(self) -> Any:
-        """The metric over all batches since the last `reset`: a scalar tensor, or a dict of them for a collection."""
-        return self.metric.compute()
-
-    def reset(self) -> None:
-        """Forget everything, for the next epoch."""
-        self.metric.reset()
+    def arguments(self, batch_dict: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The prediction and the target."""
+        return [read_key(batch_dict, key, self.name_and_keys) for key in (self.pred, self.target)], {}

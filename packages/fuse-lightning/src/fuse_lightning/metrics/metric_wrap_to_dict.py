@@ -1,20 +1,21 @@
-"""Any torchmetrics metric, whatever its arguments are called, over a batch_dict."""
+"""A torchmetrics metric with arguments of any names, over a batch_dict."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
 from torchmetrics import Metric, MetricCollection
 
-from fuse_core import NDict, nearest_keys, read_key
+from fuse_core import did_you_mean, read_key
+
+from .metric_default import BatchMetric, Preprocess
 
 
-class MetricWrapToDict(nn.Module):
+class MetricWrapToDict(BatchMetric):
     """Feeds a torchmetrics metric from a batch_dict, its arguments by name.
 
     Args:
-        metric: the metric; torchmetrics takes care of reducing it across processes.
+        metric: the metric; torchmetrics reduces it across processes.
         metric_arg_to_batch_key: the key that each argument of `metric.update` is read from.
         preprocess_func: is given a shallow copy of the batch_dict and returns the batch_dict that the metric sees.
 
@@ -45,48 +46,21 @@ class MetricWrapToDict(nn.Module):
         *,
         metric: Metric | MetricCollection,
         metric_arg_to_batch_key: Mapping[str, str],
-        preprocess_func: Callable[[Any], Mapping[str, Any]] | None = None,
+        preprocess_func: Preprocess | None = None,
     ) -> None:
-        super().__init__()
-        check_metric(type(self).__name__, metric, preprocess_func)
         if not isinstance(metric_arg_to_batch_key, Mapping) or not metric_arg_to_batch_key:
             raise TypeError(
                 f"MetricWrapToDict(metric_arg_to_batch_key=) takes a mapping of the metric's argument names to keys, "
                 f"such as {{'preds': 'model.output.cls', 'target': 'data.label'}}; got {metric_arg_to_batch_key!r}."
             )
+        super().__init__(metric, metric_arg_to_batch_key, preprocess_func)
         _check_arguments(metric, list(metric_arg_to_batch_key))
-        self.metric = metric
         self.metric_arg_to_batch_key = dict(metric_arg_to_batch_key)
-        self.preprocess_func = preprocess_func
-        self.reads = tuple(dict.fromkeys(self.metric_arg_to_batch_key.values()))
-        self.writes: tuple[str, ...] = ()
 
-    def update(self, batch_dict: Mapping[str, Any]) -> None:
-        """Take in one batch."""
-        if self.preprocess_func is not None:
-            batch_dict = self.preprocess_func(NDict(batch_dict))
-        reader = type(self).__name__
-        arguments = {name: read_key(batch_dict, key, reader) for name, key in self.metric_arg_to_batch_key.items()}
-        self.metric.update(**arguments)
-
-    def compute(self) -> Any:
-        """The metric over all batches since the last `reset`: a scalar tensor, or a dict of them for a collection."""
-        return self.metric.compute()
-
-    def reset(self) -> None:
-        """Forget everything, for the next epoch."""
-        self.metric.reset()
-
-
-def check_metric(owner: str, metric: Any, preprocess_func: Any) -> None:
-    """Raise TypeError unless these are a metric, and a function or None."""
-    if not isinstance(metric, Metric | MetricCollection):
-        raise TypeError(
-            f"{owner}(metric=) takes a torchmetrics Metric or MetricCollection, got {metric!r}. "
-            f"For another function, subclass torchmetrics.Metric."
-        )
-    if preprocess_func is not None and not callable(preprocess_func):
-        raise TypeError(f"{owner}(preprocess_func=) takes a function, got {preprocess_func!r}.")
+    def arguments(self, batch_dict: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The values that the metric takes, by the names of its arguments."""
+        keys = self.metric_arg_to_batch_key
+        return [], {name: read_key(batch_dict, key, self.name_and_keys) for name, key in keys.items()}
 
 
 def _check_arguments(metric: Metric | MetricCollection, names: list[str]) -> None:
@@ -99,9 +73,8 @@ def _check_arguments(metric: Metric | MetricCollection, names: list[str]) -> Non
     owner = type(metric).__name__
     for name in names:
         if name not in known and not takes_any:
-            nearest = nearest_keys(name, known)
-            hint = f"Did you mean {nearest[0]!r}?" if nearest else f"It takes: {', '.join(known)}."
-            raise TypeError(f"MetricWrapToDict(metric_arg_to_batch_key=): {owner} takes no argument {name!r}. {hint}")
+            hint = did_you_mean(name, known) or f" It takes: {', '.join(known)}."
+            raise TypeError(f"MetricWrapToDict(metric_arg_to_batch_key=): {owner} takes no argument {name!r}.{hint}")
     for one in named:
         if one.default is one.empty and one.name not in names:
             raise TypeError(

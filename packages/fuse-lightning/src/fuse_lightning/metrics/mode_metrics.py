@@ -1,4 +1,4 @@
-"""Metrics of one mode, each loader with values of its own."""
+"""The metrics of one mode, with separate values for each loader."""
 
 import copy
 import inspect
@@ -14,17 +14,17 @@ from .metric_collected import MetricCollected, registered
 def register_metrics(argument: str, metrics: PerLoader | None, in_use: Iterable[nn.Module] = ()) -> nn.ModuleDict:
     """The metrics as modules; see `register_components`.
 
-    A metric adds up what it is given. One that was given under another name or for another loader too, or is in use
-    already, is copied: with each other's values both would be wrong, and validation, which runs within a training
-    epoch, would clear what training has added up.
+    A metric accumulates values. A metric that was given twice, under two names, for two loaders or for training and
+    validation, is copied. Otherwise both would accumulate into one state, and validation, which runs within a training
+    epoch, would reset training's values.
 
     Args:
         argument: the name of LightningModuleDefault's argument, for messages.
-        metrics: what that argument was given; None for none.
-        in_use: metrics that add up other batches at the same time.
+        metrics: the argument's value; None for no metrics.
+        in_use: metrics that accumulate other batches at the same time.
 
     Raises:
-        TypeError: one cannot be given a batch_dict, such as a bare metric of predictions and targets; see also
+        TypeError: a metric does not take a batch_dict, such as a bare metric of predictions and targets; see also
             `register_components`.
     """
     modules = register_components(argument, metrics, registered)
@@ -43,7 +43,7 @@ def _check_takes_batch_dict(argument: str, name: str, metric: nn.Module) -> None
     where = f"LightningModuleDefault({argument}=): {name!r}, a {type(metric).__name__},"
     lacking = [method for method in ("update", "compute", "reset") if not callable(getattr(metric, method, None))]
     if lacking:
-        raise TypeError(f"{where} is no metric: it has no {', '.join(lacking)}. Wrap a torchmetrics metric.")
+        raise TypeError(f"{where} is not a metric: it has no {', '.join(lacking)}. Wrap a torchmetrics metric.")
     if isinstance(metric, Metric):
         try:
             inspect.signature(metric.update).bind({})
@@ -55,6 +55,6 @@ def _check_takes_batch_dict(argument: str, name: str, metric: nn.Module) -> None
 
 
 def _accumulating(metric: nn.Module) -> set[int]:
-    """The identities of what adds up: the metrics in a module, not networks that several of them may use."""
+    """The identities of the parts that accumulate: torchmetrics' metrics, not networks that metrics may share."""
     parts = {id(one) for one in metric.modules() if isinstance(one, Metric)}
     return {id(metric.metric if isinstance(metric, MetricCollected) else metric), *parts}

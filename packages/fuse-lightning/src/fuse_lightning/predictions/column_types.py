@@ -1,7 +1,7 @@
-"""What kind of values a column of predictions holds, found out batch by batch.
+"""The type of a column of predictions, found batch by batch.
 
 Batches may differ: a label that some samples lack is a tensor in one batch and a list with None in the next. So a
-column has the smallest kind that holds the values of all its batches.
+column has the smallest type that holds the values of all its batches.
 """
 
 from typing import Any, TypeAlias
@@ -9,16 +9,16 @@ from typing import Any, TypeAlias
 import numpy as np
 
 Kind: TypeAlias = str | tuple[Any]
-"""The name of a NumPy dtype, or one of those below; of lists, a tuple of their elements' kind."""
+"""The name of a NumPy dtype, or one of the names below. The kind of lists is a tuple with their elements' kind."""
 
 NOTHING = "nothing"
-"""None alone, and the elements of empty lists."""
+"""The kind of None, and of the elements of empty lists."""
 
 TEXT = "text"
-"""Text, and everything that has no other kind in common, as text."""
+"""Text, and values that have no other kind in common, written as text."""
 
 LONG = "long"
-"""Whole numbers of 64 bits, of which a float64 would lose digits."""
+"""64-bit integers that float64 cannot hold exactly."""
 
 EXACT_IN_FLOAT64 = 2**53
 
@@ -27,7 +27,7 @@ def kind_of(values: Any) -> Kind:
     """The kind of a column's values in one batch.
 
     Args:
-        values: an array of one axis, or a list with a value for each sample.
+        values: a one-dimensional array, or a list with a value for each sample.
 
     Example:
         >>> kind_of([1, None]), kind_of([1, 0.5]), kind_of([[1.5], []]), kind_of([1, "a"])
@@ -42,7 +42,7 @@ def kind_of(values: Any) -> Kind:
 
 
 def common_kind(first: Kind, second: Kind) -> Kind:
-    """The smallest kind that holds the values of both: NumPy's for numbers, text where there is no other.
+    """The smallest kind that holds the values of both: NumPy's rule for numbers; otherwise text.
 
     Example:
         >>> common_kind("int64", "float32"), common_kind("nothing", "bool"), common_kind("float32", "text")
@@ -62,7 +62,7 @@ def common_kind(first: Kind, second: Kind) -> Kind:
 
 
 def is_float(kind: Kind) -> bool:
-    """Whether these are numbers with a fraction."""
+    """Whether the kind is a floating-point dtype."""
     return isinstance(kind, str) and kind.startswith("float")
 
 

@@ -1,4 +1,4 @@
-"""Predictions to a CSV or Parquet file, while they are made."""
+"""Writes predictions to a CSV or Parquet file batch by batch."""
 
 import csv
 import importlib.util
@@ -22,23 +22,22 @@ ROWS_AT_ONCE = 8192
 
 
 class PredictionsToFile(BasePredictionWriter):
-    """Writes what `predict` returns to a file, a row per sample, in the order of the dataset.
+    """Writes the results of `predict` to a file, one row per sample, in the order of the dataset.
 
-    The columns are those of `convert_predictions_to_dataframe`; with several loaders `loader` comes first, its name or
-    position. Each batch goes to disk when it is predicted, so that memory stays bounded, with
-    `Trainer.predict(return_predictions=False)`. At the end the rows of all processes are brought together, and samples
-    that a distributed sampler repeats are dropped. The file appears when it is whole; a trial run, with
-    `Trainer(fast_dev_run=True)`, writes none.
+    The columns are those of `convert_predictions_to_dataframe`. With several loaders the first column, `loader`, holds
+    the loader's name or position. Each batch is written to disk when it is predicted; memory stays bounded with
+    `Trainer.predict(return_predictions=False)`. At the end, the first process merges the rows of all processes and
+    drops samples that a distributed sampler repeats. The file appears when it is complete.
+    `Trainer(fast_dev_run=True)` writes no file.
 
-    In Parquet a column has the smallest type that holds the values of all batches: whole numbers become float64 where
-    another batch has fractions, None is null, lists are lists. A column of numbers and text, or of anything else that
-    has no type in common, is text, as it is in CSV.
+    A Parquet column has the smallest type that holds the values of all batches: integers become float64 if another
+    batch has fractions, None is null, lists are lists. Values without a common type are written as text, as in CSV.
 
     Args:
         path: the file to write; `.csv` or `.parquet`. Parquet needs pyarrow: `pip install "fuse-lightning[parquet]"`.
 
     Raises:
-        ValueError: another suffix.
+        ValueError: `path` has another suffix.
         IsADirectoryError: when predicting starts, `path` is a folder.
         ImportError: Parquet without pyarrow.
 
@@ -57,7 +56,7 @@ class PredictionsToFile(BasePredictionWriter):
                 'Parquet files need pyarrow: pip install "fuse-lightning[parquet]", or write a .csv file.'
             )
         self._rows: RowFile | None = None
-        self._files: list[Path] = []  # to be removed in the end
+        self._files: list[Path] = []  # to remove in the end
         self._loaders: list[tuple[Any, Any]] = []
         self._samples: dict[int, int] = {}
 
@@ -84,34 +83,34 @@ class PredictionsToFile(BasePredictionWriter):
         """Write the rows of one batch."""
         if not isinstance(prediction, Mapping):
             raise TypeError(
-                f"PredictionsToFile takes what predict_step returns as a mapping of keys to values, such as "
-                f"step_extract_predictions gives; got a {type(prediction).__name__}."
+                f"PredictionsToFile needs a predict_step that returns a mapping of keys to values, as "
+                f"step_extract_predictions does; got a {type(prediction).__name__}."
             )
         columns = prediction_columns(prediction)
         if "loader" in columns and len(self._loaders) > 1:
             raise ValueError(
-                "With several loaders, PredictionsToFile tells them in a column 'loader', but predict_step returns "
-                "that key too. Return it under another name."
+                "With several loaders, PredictionsToFile writes a column 'loader', but predict_step returns that key "
+                "too. Return it under another name."
             )
         samples = max(map(len, columns.values()), default=0)
         seen = self._samples.get(dataloader_idx, 0)
         self._samples[dataloader_idx] = seen + samples
         _, loader = self._loaders[dataloader_idx]
         if not hasattr(getattr(loader, "batch_sampler", None), "seen_batch_indices"):
-            # Lightning does not know which samples of the dataset these are: as if the processes took them in turn.
+            # Lightning does not know the samples' positions: assume that the processes took them in turn.
             first = seen * trainer.world_size + trainer.global_rank
             batch_indices = range(first, first + samples * trainer.world_size, trainer.world_size)
         self._opened().write(dataloader_idx, batch_indices or (), columns)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Bring the rows of all processes together and write the file. If that fails, the rows stay on disk."""
+        """Merge the rows of all processes and write the file. If that fails, the rows stay on disk."""
         rows = self._opened()
         try:
-            self._bring_together(rows, trainer)
+            self._merge(rows, trainer)
         except Exception as error:
             kept = [path for path in self._files if path.exists() and path.stat().st_size]
             if kept:
-                self._rows, self._files = None, []  # so that they are not removed
+                self._rows, self._files = None, []  # do not remove them
                 error.add_note(
                     f"{self.path} was not written. The predictions are kept in {', '.join(map(str, kept))}, until "
                     f"predicting starts again: a JSON list for each sample, of the loader's position, the sample's "
@@ -121,11 +120,11 @@ class PredictionsToFile(BasePredictionWriter):
         self._remove()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Leave no file of a run that failed."""
+        """Remove the files of a run that failed."""
         self._remove()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave no file of a run that failed."""
+        """Remove the files of a run that failed."""
         self._remove()
 
     def _opened(self) -> RowFile:
@@ -141,7 +140,7 @@ class PredictionsToFile(BasePredictionWriter):
             path.unlink(missing_ok=True)
         self._files, self._loaders = [], []
 
-    def _bring_together(self, rows: RowFile, trainer: pl.Trainer) -> None:
+    def _merge(self, rows: RowFile, trainer: pl.Trainer) -> None:
         parts = [rows.close()]
         distributed = trainer.world_size > 1
         if distributed:
@@ -153,7 +152,7 @@ class PredictionsToFile(BasePredictionWriter):
             self._write(columns, merged, [name for name, _ in self._loaders] if len(self._loaders) > 1 else [])
 
     def _write(self, columns: Columns, rows: Iterator[Row], loaders: Sequence[Any]) -> None:
-        """Write the table; `loaders` are the names to show, none for a single one."""
+        """Write the table; `loaders` are the names to show, empty for a single loader."""
         if loaders:
             columns = {"loader": "int64" if isinstance(loaders[0], int) else TEXT, **columns}
         table = ([loaders[loader], *values] if loaders else values for loader, _, *values in rows)
@@ -163,19 +162,19 @@ class PredictionsToFile(BasePredictionWriter):
 
 
 def _loaders_by_name(loaders: Any) -> list[tuple[Any, Any]]:
-    """Each loader with its name or position, in the order in which Lightning counts them."""
+    """Each loader with its name or position, in Lightning's order."""
     flattened = CombinedLoader(loaders, "sequential").flattened
-    named = isinstance(loaders, Mapping) and len(loaders) == len(flattened)  # no loaders within one of the names
+    named = isinstance(loaders, Mapping) and len(loaders) == len(flattened)  # no name holds several loaders
     return list(zip(loaders if named else range(len(flattened)), flattened, strict=True))
 
 
 def _write_csv(file: BinaryIO, columns: Columns, table: Iterator[Row]) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text, lineterminator="\n")
-    # Of the characters that end a line for who reads the file, `writer` quotes those of its own line ends alone.
+    # Readers take "\r" for the end of a line too, but `writer` quotes only its own line terminator.
     quoting_writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(columns)
-    # A float32 is written with the digits that it has, 0.1, not those of its value as a float64.
+    # A float32 is written as 0.1, not with the digits of its value as a float64.
     narrow = [kind == "float32" for kind in columns.values()]
     for row in table:
         pairs = zip(row, narrow, strict=True)
@@ -209,11 +208,11 @@ def _arrow_type(kind: Kind) -> Any:
 
 
 def _as_kind(value: Any, kind: Kind) -> Any:
-    """A value of a column as its Parquet type takes it."""
+    """A value of a column in the form that its Parquet type takes."""
     if value is None:
         return None
     if isinstance(kind, tuple):
         return [_as_kind(one, kind[0]) for one in value]
     if kind == TEXT:
         return str(value)
-    return value if kind == "bool" or is_float(kind) else int(value)  # which may be a bool
+    return value if kind == "bool" or is_float(kind) else int(value)  # int() because the value may be a bool

@@ -1,4 +1,4 @@
-"""Rows of predictions on disk, while they are collected: one file a process, in the order of the dataset."""
+"""Rows of predictions on disk: one file per process, merged into the order of the dataset."""
 
 import heapq
 import json
@@ -25,7 +25,7 @@ CHUNK_BYTES = 1 << 20
 
 
 class RowPart(NamedTuple):
-    """The rows of one process: a file with a line of JSON for each. Its first lines may lack the last columns."""
+    """The rows of one process: a file with one line of JSON per row. The first lines may lack the last columns."""
 
     path: Path
     columns: Columns
@@ -40,7 +40,7 @@ class RowFile:
     """Writes the rows of one process to a file.
 
     Args:
-        path: the file, which is made or emptied.
+        path: the file; it is created or emptied.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,15 +51,15 @@ class RowFile:
         self._file = path.open("w", encoding="utf-8")
 
     def write(self, loader_idx: int, positions: Sequence[int], columns: Mapping[str, Any]) -> None:
-        """Add the rows of a batch, which may lack columns of other batches, or bring new ones.
+        """Add the rows of a batch. It may lack columns of other batches, or have new ones.
 
         Args:
             loader_idx: the loader's position.
             positions: the samples' positions in the loader's dataset.
-            columns: for each column a value a sample, an array of one axis or a list.
+            columns: for each column one value per sample, as a one-dimensional array or a list.
 
         Raises:
-            ValueError: a column with another number of values than there are samples.
+            ValueError: a column's number of values is not the number of samples.
         """
         for name, values in columns.items():
             if len(values) != len(positions):
@@ -74,7 +74,7 @@ class RowFile:
             self._file.write(json.dumps(row) + "\n")
 
     def close(self) -> RowPart:
-        """Finish the file. Rows of a loader that shuffles are put in order, for which they are held in memory."""
+        """Finish the file. If the loader shuffles, the rows are sorted in memory."""
         self._file.close()
         part = RowPart(self.path, self.columns)
         if not self._is_sorted:
@@ -84,8 +84,8 @@ class RowFile:
         return part
 
     def remove(self) -> None:
-        """Close the file, if it is open, and delete it."""
-        with suppress(OSError):  # what a full disk has left no room for
+        """Close the file and delete it."""
+        with suppress(OSError):  # a full disk
             self._file.close()
         self.path.unlink(missing_ok=True)
 
@@ -94,12 +94,12 @@ def merge_rows(parts: Sequence[RowPart], drop_repeated: bool) -> tuple[Columns, 
     """The rows of several processes in the order of the dataset, without holding them in memory.
 
     Args:
-        parts: what `RowFile.close` returned on each process.
-        drop_repeated: leave out a sample that was there already: distributed samplers repeat some.
+        parts: the result of `RowFile.close` on each process.
+        drop_repeated: drop samples that a distributed sampler repeats.
 
     Returns:
-        All columns, of the kinds that hold the values of all processes, and rows with a value for each; None where a
-        row's batch had none.
+        All columns, with kinds that hold the values of all processes, and rows with a value for each column; None if
+        the row's batch lacked the column.
 
     Raises:
         ValueError: there are no rows.
@@ -113,7 +113,7 @@ def merge_rows(parts: Sequence[RowPart], drop_repeated: bool) -> tuple[Columns, 
 
     def completed(part: RowPart) -> Iterator[Row]:
         for loader_idx, position, *values in part.rows():
-            by_name = dict(zip(part.columns, values, strict=False))  # the last ones may be missing
+            by_name = dict(zip(part.columns, values, strict=False))  # the last values may be missing
             yield [loader_idx, position, *map(by_name.get, columns)]
 
     def merged() -> Iterator[Row]:
@@ -127,10 +127,10 @@ def merge_rows(parts: Sequence[RowPart], drop_repeated: bool) -> tuple[Columns, 
 
 
 def gather_rows(part: RowPart, rank: int, world_size: int) -> list[RowPart]:
-    """Bring the rows of every process to the first one, piece by piece, because nodes may not share a disk.
+    """Send the rows of every process to the first one in chunks: nodes may not share a disk.
 
     Returns:
-        On the first process those of all, in order of the processes; on others none.
+        On the first process, the rows of each process in order; on other processes, nothing.
     """
     processes = range(world_size) if rank == 0 else ()
     copies = [part.path.with_name(f"{part.path.name}.from{process}") for process in processes]
@@ -151,12 +151,12 @@ def gather_rows(part: RowPart, rank: int, world_size: int) -> list[RowPart]:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold, and gives back as it was."""
+    """The value in a form that JSON stores without a change."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, list):
         return [_plain(one) for one in value]
     if value is None or isinstance(value, bool | int | float):
         return value
-    # File names may hold bytes that are no text, which no file of text takes.
+    # A file name may hold bytes that are not valid text.
     return str(value).encode("utf-8", "backslashreplace").decode()

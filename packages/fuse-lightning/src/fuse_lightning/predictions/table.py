@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 
 def convert_predictions_to_dataframe(predictions: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
-    """The predictions of `Trainer.predict`, a row per sample.
+    """The predictions of `Trainer.predict` as a table with one row per sample.
 
-    A value that is one number, or not a tensor, becomes the column `<key>`; a vector becomes the columns `<key>.0`,
-    `<key>.1` and so on. Of a list of tensors, such as the boxes found in each image, the column holds arrays. NumPy
-    arrays are taken as tensors are, and nested mappings as their keys with dots. Where a batch lacks a column of
-    others, its rows have none there.
+    A number, or a value that is not a tensor, becomes the column `<key>`; a vector becomes the columns `<key>.0`,
+    `<key>.1` and so on. A list of tensors, such as the boxes found in each image, becomes a column of arrays. NumPy
+    arrays are treated like tensors, and nested mappings like dotted keys. If a batch lacks a column of other batches,
+    its rows are empty there.
 
     Args:
-        predictions: for each batch, a mapping of keys to tensors `[B]` or `[B, N]`, or lists with an entry per sample;
-            with several loaders, a list of those per loader.
+        predictions: for each batch, a mapping of keys to tensors `[B]` or `[B, N]`, or to lists with an entry per
+            sample; with several loaders, one such list per loader.
 
     Raises:
         ImportError: pandas is not installed.
-        TypeError: a value is no tensor, array or list.
+        TypeError: a value is not a tensor, array or list.
         ValueError: a tensor has another rank, a batch's values have different lengths, or there are no predictions.
 
     Example:
@@ -52,7 +52,7 @@ def convert_predictions_to_dataframe(predictions: Sequence[Mapping[str, Any]]) -
 
 
 def prediction_columns(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns that the predictions of one batch make: arrays of one axis, and lists with a value per sample."""
+    """The columns of one batch's predictions: one-dimensional arrays, and lists with a value per sample."""
     columns: dict[str, Any] = {}
     for key, value in NDict(batch).items():
         if not isinstance(value, Tensor | np.ndarray):
@@ -81,9 +81,9 @@ def prediction_columns(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _array(value: Tensor | np.ndarray[Any, Any]) -> Any:
-    """On the CPU; of a single value, the value."""
+    """The values as an array on the CPU; a single value as itself."""
     if isinstance(value, Tensor):
-        half = value.is_floating_point() and value.itemsize < 4  # which numpy or pandas may not know
+        half = value.is_floating_point() and value.itemsize < 4  # NumPy or pandas may lack the dtype
         value = (value.float() if half else value).numpy(force=True)
     elif value.dtype == np.float16:
         value = value.astype(np.float32)

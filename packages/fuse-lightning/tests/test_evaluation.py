@@ -1,11 +1,12 @@
 import pytest
-import torch
 from torch import nn
 
 from fuse_core import WiringError
 from fuse_losses import LossDefault
 
 L1 = LossDefault(pred="model.y", target="data.y", callable=nn.functional.l1_loss)
+
+
 FAR = LossDefault(pred="model.y", target="data.far", callable=nn.functional.l1_loss)
 
 
@@ -65,12 +66,6 @@ def test_test_may_have_losses_other_than_validations(make_module, make_trainer, 
     assert set(logged) == {"test.losses.l1", "test.losses.total_loss"}
 
 
-def test_a_loaders_losses_and_metrics_are_part_of_the_module(make_module):
-    weighted = LossDefault(pred="p", target="t", callable=nn.CrossEntropyLoss(weight=torch.ones(2)))
-    module = make_module(validation_losses={"a": {"ce": weighted}, "b": {"ce": weighted}})
-    assert "validation_losses.a.ce.callable.weight" in module.state_dict()
-
-
 @pytest.mark.parametrize("sep", [".", "/"])
 def test_the_best_epoch_may_be_that_of_one_loader(make_module, make_trainer, make_loader, tmp_path, sep):
     monitor = sep.join(["validation", "a", "losses", "mse"])
@@ -100,28 +95,3 @@ def test_the_wiring_of_each_loader_is_checked(make_module, make_trainer, make_lo
     module = make_module(validation_losses={"a": {"l1": L1}, "b": {"l1": FAR}})
     with pytest.raises(WiringError, match=r"'losses\.l1' reads 'data\.far'"):
         make_trainer().validate(module, [make_loader(4), make_loader(4)])
-
-
-def test_loaders_and_losses_must_name_the_same(make_module, make_trainer, make_loader):
-    module = make_module(validation_losses={"a": {"l1": L1}, "b": {"l1": L1}})
-    with pytest.raises(ValueError, match=r"different loaders \(losses: a, b; Trainer's loaders: a, c\)"):
-        make_trainer().validate(module, {"a": make_loader(4), "c": make_loader(4)})
-    with pytest.raises(ValueError, match=r"has 2 loaders \(a, b\), but the Trainer was given 1 loader\."):
-        make_trainer().validate(module, make_loader(4))
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"validation_losses": {"a": {"l1": L1}, "l1": L1}}, TypeError, r"got both: \['a', 'l1'\]"),
-        ({"validation_losses": [("a", {"l1": L1}), ("a", {"l1": L1})]}, ValueError, "names the loader 'a' twice"),
-        ({"validation_losses": [{"l1": L1}]}, TypeError, "pairs of the loader's name and its components"),
-        ({"validation_losses": L1}, TypeError, "pairs of the loader's name and its components"),
-        ({"validation_losses": {"a.b": {"l1": L1}}}, ValueError, "a loader's name holds no dot"),
-        ({"losses": {"a": {"l1": L1}}}, TypeError, r"losses=\) takes components by name: training has one"),
-        ({"validation_metrics": {"a": {"m": len}}}, TypeError, r"validation_metrics=\) takes modules"),
-    ],
-)
-def test_bad_groups_fail_at_construction(make_module, options, error, message):
-    with pytest.raises(error, match=message):
-        make_module(**options)
