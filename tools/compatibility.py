@@ -94,8 +94,9 @@ def siblings_at_minimum(package: Package, packages: dict[str, Package], folder: 
         if requirement is None:
             continue
         lowest = minimum(requirement)
-        if released(sibling, requirement.specifier & f"=={lowest}") is not None:
-            found[sibling.name] = package_at(sibling, lowest, folder)
+        version = released(sibling, requirement.specifier & f"=={lowest}")
+        if version is not None:
+            found[sibling.name] = package_at(sibling, version, folder)
         elif sibling.version == lowest:
             found[sibling.name] = sibling
         else:

@@ -46,6 +46,11 @@ class Package:
         return self.name.replace("-", "_")
 
     @property
+    def root(self) -> Path:
+        """The repository that holds it."""
+        return self.folder.parent.parent
+
+    @property
     def about(self) -> Path:
         """The file that states the version."""
         return self.folder / "src" / self.import_name / "__about__.py"

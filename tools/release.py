@@ -53,8 +53,9 @@ def source_problems(packages: dict[str, Package] = PACKAGES, root: Path = ROOT) 
                     f"{package.name}: {path.name} is not named +short-title.TYPE.md, with TYPE one of "
                     f"{', '.join(FRAGMENT_TYPES)}."
                 )
-        source = package.about.parent.relative_to(root)
-        if released(package, root=root) == package.version and git("diff", package.tag, "--", str(source), root=root):
+        if released(package) == package.version and git(
+            "diff", package.tag, "--", str(package.about.parent), root=root
+        ):
             found.append(
                 f"{package.name}: {package.version} is released, and src differs from it. "
                 f'Run nox -s "bump({package.short_name})" -- patch (or minor).'

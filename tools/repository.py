@@ -36,18 +36,20 @@ def changed_files(base: str, root: Path = ROOT) -> list[str]:
     return sorted({*differing, *git("ls-files", "--others", "--exclude-standard", root=root).splitlines()})
 
 
-def released(package: Package, within: SpecifierSet | None = None, root: Path = ROOT) -> Version | None:
+def released(package: Package, within: SpecifierSet | None = None) -> Version | None:
     """The newest version of a package that is tagged, within a range if one is given; None without one."""
     prefix = f"{package.name}-v"
-    tags = git("tag", "--list", f"{prefix}*", root=root).splitlines()
+    tags = git("tag", "--list", f"{prefix}*", root=package.root).splitlines()
     versions = [Version(tag.removeprefix(prefix)) for tag in tags]
     return max((v for v in versions if within is None or within.contains(v, prereleases=True)), default=None)
 
 
-def package_at(package: Package, version: Version, folder: Path, root: Path = ROOT) -> Package:
+def package_at(package: Package, version: Version, folder: Path) -> Package:
     """A package as a release holds it, written below a folder."""
     archive = subprocess.run(
-        ["git", "-C", str(root), "archive", f"{package.name}-v{version}", "packages"], capture_output=True, check=True
+        ["git", "-C", str(package.root), "archive", f"{package.name}-v{version}", "packages"],
+        capture_output=True,
+        check=True,
     )
     target = folder / f"{package.name}-{version}"
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:

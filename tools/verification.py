@@ -64,7 +64,7 @@ def run_as_released(session: nox.Session, package: Package, packages: dict[str, 
     """Commit a package's changelog, build its wheel and sdist, and test both in fresh, uncached environments."""
     towncrier = ["--yes", "--config", str(ROOT / "tools" / "towncrier.toml"), "--dir", str(package.folder)]
     session.run("towncrier", "build", *towncrier, "--name", package.name, "--version", str(package.version))
-    root = package.folder.parent.parent
+    root = package.root
     git("add", "--all", str(package.folder), root=root)
     git("commit", "--quiet", "--message", f"Release {package.name} {package.version}", root=root)
     folder = Path(session.create_tmp()).resolve()
