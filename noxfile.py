@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 sys.path.insert(0, str(Path(__file__).parent))
 
 from tools.changed import affected
+from tools.documented_install import run_documented_install
 from tools.environments import (
     build_distribution,
     check_installation,
@@ -121,6 +122,19 @@ def smoke(session: nox.Session, package: Package) -> None:
         check_installation(session, package, "--siblings", *others, python=python)
         with session.chdir(tempfile.gettempdir()):
             session.run(python, "-I", str(package.folder / "tests" / "smoke.py"), external=True)
+
+
+@nox.session(name="install")
+@nox.parametrize(
+    "readme",
+    [nox.param(package.folder / "README.md", id=package.short_name) for package in PACKAGES.values()]
+    + [nox.param(ROOT / "README.md", id="all")],
+)
+def install_as_documented(session: nox.Session, readme: Path) -> None:
+    """Run each installation that a README describes in a fresh environment, and its first example."""
+    for package in PACKAGES.values():
+        build_distribution(session, package, "wheel", ROOT / "dist")
+    run_documented_install(session, readme)
 
 
 @nox.session
