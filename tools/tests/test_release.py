@@ -54,6 +54,8 @@ def test_a_change_of_what_is_released_needs_a_new_version(repository):
 def test_a_misnamed_fragment_is_a_problem(repository):
     repository.write("packages/fuse-core/changelog.d/12.feature.md", "A feature.")
     assert source_problems(repository.packages, repository.root) == [
-        "fuse-core: 12.feature.md is not named +short-title.TYPE.md, with TYPE one of breaking, added, changed, "
-        "fixed, removed."
+        (
+            "fuse-core: 12.feature.md is not named +short-title.TYPE.md, with TYPE one of breaking, added, changed, "
+            "fixed, removed."
+        )
     ]
