@@ -63,7 +63,8 @@ def run_with_released_siblings(session: nox.Session, package: Package) -> None:
 def run_as_released(session: nox.Session, package: Package, packages: dict[str, Package]) -> list[Path]:
     """Commit a package's changelog, build its wheel and sdist, and test both in fresh, uncached environments."""
     towncrier = ["--yes", "--config", str(ROOT / "tools" / "towncrier.toml"), "--dir", str(package.folder)]
-    session.run("towncrier", "build", *towncrier, "--name", package.name, "--version", str(package.version))
+    with session.chdir(package.folder):  # whose git repository removes the fragments
+        session.run("towncrier", "build", *towncrier, "--name", package.name, "--version", str(package.version))
     root = package.root
     git("add", "--all", str(package.folder), root=root)
     git("commit", "--quiet", "--message", f"Release {package.name} {package.version}", root=root)
