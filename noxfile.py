@@ -41,6 +41,7 @@ from tools.packages import (
 from tools.release import next_version, ranges_that_leave_out, release_problems, set_version, source_problems
 from tools.repository import changed_files, git, merge_base
 from tools.verification import (
+    GRIFFE,
     copy_of_the_repository,
     peers,
     run_as_released,
@@ -102,7 +103,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def tools(session: nox.Session) -> None:
     """Test the modules in tools/ and what they say about the packages."""
-    install(session, "nox[uv]", "packaging", "pytest>=9")
+    install(session, "nox[uv]", "packaging", "pytest>=9", GRIFFE)
     session.run("python", "-m", "pytest", "tools/tests", *session.posargs)
 
 
@@ -161,7 +162,7 @@ def lowest(session: nox.Session, package: Package) -> None:
 @nox.session
 @for_each_package
 def compat(session: nox.Session, package: Package) -> None:
-    """Test one package with the released versions of its dependents, and with those of the siblings it needs."""
+    """Test one package with its siblings as last released, and compare its public names with its last release."""
     run_with_released_siblings(session, package)
 
 

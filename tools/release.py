@@ -64,6 +64,12 @@ def source_problems(packages: dict[str, Package] = PACKAGES, root: Path = ROOT) 
     return found
 
 
+def announces_breaking_change(package: Package, since: Version) -> bool:
+    """Whether a package's version allows a breaking change after a release, and a fragment tells of it."""
+    types = {path.name.split(".")[-2] for path in package.fragments}
+    return package.version.release[:2] > since.release[:2] and bool(types & {"breaking", "changed", "removed"})
+
+
 def release_problems(package: Package, *, dry_run: bool) -> list[str]:
     """What forbids the release of a package, a sentence each. A dry run forgives siblings that are not released yet."""
     found = []

@@ -13,10 +13,20 @@ from nox.command import CommandFailed
 from packaging.requirements import Requirement
 
 from tools.compatibility import combinations, siblings_at_minimum
-from tools.environments import build_distribution, check_versions, fresh_environment, install_package, run_tests
+from tools.environments import (
+    build_distribution,
+    check_versions,
+    fresh_environment,
+    install,
+    install_package,
+    run_tests,
+)
 from tools.lower_bounds import at_minimum
 from tools.packages import DEFAULT_TORCH, PACKAGES, ROOT, TORCH_VERSIONS, Package, torch_id
-from tools.repository import git
+from tools.release import announces_breaking_change
+from tools.repository import git, package_at, released
+
+GRIFFE = "griffe==2.4.1"
 
 
 def peers(package: Package, torch: str) -> list[str]:
@@ -38,9 +48,13 @@ def run_at_lowest_versions(session: nox.Session, package: Package) -> None:
 
 
 def run_with_released_siblings(session: nox.Session, package: Package) -> None:
-    """Run the tests of every combination of a package with released siblings, and say which of them failed."""
+    """Compare a package's public names with its last release; run the tests of its combinations with released siblings."""
     failed = []
     with tempfile.TemporaryDirectory() as folder:
+        if not keeps_public_names(session, package, Path(folder)):
+            failed.append(
+                f"{package.name}: breaking changes need a new minor version and a fragment that tells of them"
+            )
         found, skipped = combinations(package, PACKAGES | {package.name: package}, Path(folder))
         for sentence in skipped:
             session.log(f"skipped: {sentence}")
@@ -58,6 +72,21 @@ def run_with_released_siblings(session: nox.Session, package: Package) -> None:
                 failed.append(combination.name)
     if failed:
         session.error("\n".join(f"failed: {name}" for name in failed))
+
+
+def keeps_public_names(session: nox.Session, package: Package, folder: Path) -> bool:
+    """Log the breaking changes of a package's public names since its last release; False if they are not announced."""
+    version = released(package)
+    if version is None:
+        session.log(f"skipped: {package.name} has no release to compare its public names with.")
+        return True
+    install(session, GRIFFE)
+    old = package_at(package, version, folder)
+    script = str(ROOT / "tools" / "public_api.py")
+    sources = [str(one.folder / "src") for one in (old, package)]
+    changes = session.run("python", "-I", script, package.import_name, *sources, silent=True).strip()
+    session.log(changes or f"{package.name} keeps all public names of {version}.")
+    return not changes or announces_breaking_change(package, version)
 
 
 def run_as_released(session: nox.Session, package: Package, packages: dict[str, Package]) -> list[Path]:
