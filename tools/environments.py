@@ -1,0 +1,155 @@
+"""What the nox sessions share: build a package, install it, check what was installed, run its tests.
+
+Environments are made with uv where it is installed, else with virtualenv and pip.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+from packaging.requirements import Requirement
+
+from tools.lower_bounds import wrong_versions
+from tools.packages import PACKAGES, ROOT, Package
+
+
+@functools.cache
+def uv_find_links() -> str:
+    """Where pip is configured to find wheels, for uv, which does not read pip's configuration."""
+    links = [link for link in os.environ.get("UV_FIND_LINKS", "").split(",") if link]
+    listing = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+    )
+    for line in listing.stdout.splitlines():
+        name, _, value = line.partition("=")
+        if name.endswith(".find-links"):
+            links += ast.literal_eval(value).split()
+    return ",".join(dict.fromkeys(links))
+
+
+def uses_uv(session: nox.Session) -> bool:
+    """Whether uv, not pip, makes and fills the environments."""
+    return session.venv_backend == "uv"
+
+
+def install(session: nox.Session, *arguments: str, python: str | None = None) -> None:
+    """Install into the session's environment, or that of the interpreter `python`."""
+    if uses_uv(session):
+        target = ["--python", python] if python else []
+        environment = {"UV_FIND_LINKS": links} if (links := uv_find_links()) else {}
+        session.run_install("uv", "pip", "install", "--quiet", *target, *arguments, env=environment)
+    else:
+        session.run_install(python or "python", "-m", "pip", "install", "--quiet", *arguments, external=bool(python))
+
+
+def install_package(
+    session: nox.Session,
+    package: Package,
+    extras: list[str],
+    *requirements: str,
+    packages: dict[str, Package] = PACKAGES,
+    kind: str = "wheel",
+    python: str | None = None,
+    cached: bool = True,
+) -> None:
+    """Build a package and the siblings that it needs, and install them with what they declare.
+
+    Args:
+        session: The nox session.
+        package: The package.
+        extras: Its extras to install.
+        *requirements: Further requirements, for pip.
+        packages: Where the siblings come from, by name.
+        kind: `wheel` or `sdist`.
+        python: The interpreter of another environment than the session's.
+        cached: Whether files of earlier installations may be used.
+    """
+    folder = Path(session.create_tmp()).resolve() / kind
+    needed = [package, *package.needs(extras, packages)]
+    local = [build_distribution(session, one, kind, folder) for one in needed]
+    local[0] += f"[{','.join(extras)}]" if extras else ""
+    if uses_uv(session):
+        # A version is built many times before it is released.
+        again = [f"--reinstall-package={one.name}" for one in needed] if cached else ["--no-cache"]
+        install(session, *again, *local, *requirements, python=python)
+    else:
+        without_cache = [] if cached else ["--no-cache-dir"]
+        install(session, *without_cache, *local, *requirements, python=python)
+        install(session, "--force-reinstall", "--no-deps", *local, python=python)
+
+
+def build_distribution(session: nox.Session, package: Package, kind: str, folder: Path) -> str:
+    """Build a package's wheel or sdist into a folder; returns the file's path."""
+    if uses_uv(session):
+        session.run_install("uv", "build", "--quiet", f"--{kind}", "--out-dir", str(folder), str(package.folder))
+    else:
+        tool = Path(session.create_tmp()).resolve() / "build-tool"  # apart, so that the environment stays clean
+        if not tool.exists():
+            session.run_install("python", "-m", "pip", "install", "--quiet", "--target", str(tool), "build")
+        command = ["python", "-m", "build", f"--{kind}", "--outdir", str(folder), str(package.folder)]
+        session.run_install(*command, env={"PYTHONPATH": str(tool)}, silent=True)
+    suffix = "-py3-none-any.whl" if kind == "wheel" else ".tar.gz"
+    return str(folder / f"{package.import_name}-{package.version}{suffix}")
+
+
+def fresh_environment(session: nox.Session, name: str) -> str:
+    """A new environment beside the session's own; returns its interpreter."""
+    folder = Path(session.create_tmp()).resolve() / f"{name}-environment"
+    if uses_uv(session):
+        interpreter = f"{session.virtualenv.bin}/python"
+        session.run_install("uv", "venv", "--quiet", "--clear", "--python", interpreter, str(folder))
+    else:
+        session.run_install("python", "-m", "venv", "--clear", str(folder))
+    return str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+
+
+def check_installation(session: nox.Session, package: Package, *arguments: str, python: str = "python") -> None:
+    """Check what is installed; see tools/check_installation.py."""
+    script = str(ROOT / "tools" / "check_installation.py")
+    session.run(python, "-I", script, package.name, *arguments, external=python != "python")
+
+
+def check_versions(session: nox.Session, pinned: list[Requirement], python: str) -> None:
+    """Stop the session where another version is installed than pinned."""
+    listing = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
+    installed = json.loads(session.run(python, "-I", "-c", listing, silent=True, external=True))
+    if wrong := wrong_versions(pinned, installed):
+        session.error("; ".join(wrong))
+    session.log("installed: " + ", ".join(map(str, pinned)))
+
+
+def run_tests(
+    session: nox.Session,
+    package: Package,
+    *arguments: str,
+    python: str = "python",
+    folder: Path | None = None,
+    deep: bool = False,
+) -> None:
+    """Run a package's tests and the doctests of the installed package.
+
+    Args:
+        session: The nox session.
+        package: The package.
+        *arguments: Further arguments for pytest.
+        python: The interpreter of another environment than the session's.
+        folder: The folder that holds `tests` and pyproject.toml; the package's by default.
+        deep: Whether property tests try many more examples.
+    """
+    # The tests' tensors are small: a second thread costs more than it gives.
+    environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    if deep:
+        environment["FUSE_DEEP_TESTS"] = "1"
+    external = python != "python"
+    if external:
+        environment["PATH"] = os.pathsep.join([str(Path(python).parent), os.environ["PATH"]])
+    command = [python, "-P", "-m", "pytest", "--doctest-modules", "--pyargs", package.import_name, "tests"]
+    with session.chdir(folder or package.folder):
+        session.run(*command, *arguments, env=environment, external=external)

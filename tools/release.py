@@ -1,0 +1,87 @@
+"""The rules of versions, ranges and changelog fragments."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from packaging.version import Version
+
+from tools.changed import without_fragment
+from tools.packages import PACKAGES, ROOT, Package, required_range
+from tools.repository import changed_files, git, merge_base, released
+
+FRAGMENT_TYPES = ("breaking", "added", "changed", "fixed", "removed")
+PARTS = ("major", "minor", "patch")
+
+
+def next_version(version: Version, part: str) -> Version:
+    """The version after one: 0.3.0 follows 0.2.1 with `minor`."""
+    if part not in PARTS:
+        raise ValueError(f"'{part}' is no part of a version; one of {', '.join(PARTS)}")
+    position = PARTS.index(part)
+    numbers = [number if i < position else 0 for i, number in enumerate(version.release)]
+    numbers[position] = version.release[position] + 1
+    return Version(".".join(map(str, numbers)))
+
+
+def set_version(package: Package, version: Version) -> None:
+    """Write a package's version."""
+    text = package.about.read_text(encoding="utf-8")
+    package.about.write_text(re.sub(r'__version__ = ".+"', f'__version__ = "{version}"', text), encoding="utf-8")
+
+
+def ranges_that_leave_out(package: Package, packages: dict[str, Package]) -> list[str]:
+    """The siblings' requirements that do not admit the package's version, a sentence each."""
+    found = []
+    for other in packages.values():
+        requirement = required_range(other, package)
+        if requirement is not None and not requirement.specifier.contains(package.version, prereleases=True):
+            found.append(f"{other.name} needs {requirement}, which leaves out {package.name} {package.version}.")
+    return found
+
+
+def source_problems(packages: dict[str, Package] = PACKAGES, root: Path = ROOT) -> list[str]:
+    """What a change lacks to be releasable one day, a sentence each: fragments, versions, ranges."""
+    found = []
+    for name in without_fragment(changed_files(merge_base(root=root), root), packages):
+        found.append(f"{name}: src changed, but no file in changelog.d. Add one, such as +short-title.fixed.md.")
+    for package in packages.values():
+        for path in package.fragments:
+            if not re.fullmatch(rf"\+[\w-]+\.({'|'.join(FRAGMENT_TYPES)})\.md", path.name):
+                found.append(
+                    f"{package.name}: {path.name} is not named +short-title.TYPE.md, with TYPE one of "
+                    f"{', '.join(FRAGMENT_TYPES)}."
+                )
+        if released(package) == package.version and git(
+            "diff", package.tag, "--", str(package.about.parent), root=root
+        ):
+            found.append(
+                f"{package.name}: {package.version} is released, and src differs from it. "
+                f'Run nox -s "bump({package.short_name})" -- patch (or minor).'
+            )
+        found += ranges_that_leave_out(package, packages)
+    return found
+
+
+def announces_breaking_change(package: Package, since: Version) -> bool:
+    """Whether a package's version allows a breaking change after a release, and a fragment tells of it."""
+    types = {path.name.split(".")[-2] for path in package.fragments}
+    return package.version.release[:2] > since.release[:2] and bool(types & {"breaking", "changed", "removed"})
+
+
+def release_problems(package: Package, *, dry_run: bool) -> list[str]:
+    """What forbids the release of a package, a sentence each. A dry run forgives siblings that are not released yet."""
+    found = []
+    if git("status", "--porcelain"):
+        found.append("The working tree is not clean. Commit or stash the changes.")
+    if git("tag", "--list", package.tag):
+        found.append(f"The tag {package.tag} exists. Move the version with nox -s bump.")
+    if not package.fragments:
+        found.append(f"{package.folder.name}/changelog.d holds no fragment that says what changed.")
+    if not dry_run:
+        for sibling in package.needs(package.extras, PACKAGES):
+            requirement = required_range(package, sibling)
+            if requirement is not None and released(sibling, requirement.specifier) is None:
+                found.append(f"{package.name} needs {requirement}, of which none is released. Release it first.")
+    return found
