@@ -1,21 +1,28 @@
-"""The options that all dense losses share: what they mean, their defaults, and their checks."""
+"""The options that all dense losses share, and the one place where options are checked."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypedDict, get_args
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, ParamSpec, TypedDict, Union, get_args, get_origin, get_type_hints
 
-import torch
 from torch import Tensor
 
-from fuse_core import nearest_keys
+from fuse_core import did_you_mean
 
-Activation = Literal["softmax", "sigmoid", "none"]
+from .._fused.one_pass import Activation
+from .checks import check_bool, check_choice, check_class_indices, check_int, check_number, check_numbers
+
 Reduction = Literal["none", "mean", "sum"]
 ResizeMode = Literal["nearest", "maxpool", "area"]
-ClassWeights = Sequence[float] | Tensor | Literal["ipw"]
+Numbers = Sequence[float] | Tensor
+ClassWeights = Numbers | Literal["ipw"]
 RESIZE_MODES: tuple[ResizeMode, ...] = get_args(ResizeMode)
-_ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
-_REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
+
+Check = Callable[[str, str, Any, bool], Any]
+"""Takes the loss's name, the option's name, its value and `validate`; returns the value as the formulas take it."""
+CheckTogether = Callable[[str, dict[str, Any]], None]
+P = ParamSpec("P")
 
 
 class DenseOptions(TypedDict, total=False):
@@ -61,8 +68,10 @@ class DenseOptions(TypedDict, total=False):
 
 
 class DenseSettings(NamedTuple):
-    """`DenseOptions` with their defaults."""
+    """`DenseOptions` with their defaults, checked."""
 
+    owner: str
+    """The loss as the user made it, which every error names."""
     activation: Activation = "softmax"
     class_weights: ClassWeights | None = None
     ignore_index: int | None = None
@@ -73,90 +82,100 @@ class DenseSettings(NamedTuple):
     validate: bool = False
 
 
-def dense_settings(loss: str, options: Mapping[str, Any]) -> DenseSettings:
-    """The options with their defaults, after checking what can be checked without data.
+class DenseLoss(NamedTuple):
+    """A dense loss function and how to check its options."""
+
+    function: Callable[..., Tensor]
+    """Takes logits, target, `mask` and checked options."""
+    checks: dict[str, Check]
+    """The check of each option, shared and its own."""
+    numbers: tuple[str, ...]
+    """The options that take a number for each class."""
+    check_together: CheckTogether | None
+    """Raises where the options do not go together."""
+
+    def checked(self, owner: str, options: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, Any]:
+        """The options as `function` takes them.
+
+        Args:
+            owner: the loss that the errors name.
+            options: as the user gave them.
+            others: the loss's arguments that are no options; the error for an unknown option names them too.
+
+        Raises:
+            TypeError: an option that does not exist, or of the wrong type.
+            ValueError: an option with a value that it does not take.
+        """
+        validate = options.get("validate") is True
+        result: dict[str, Any] = {}
+        for name, value in options.items():
+            if name not in self.checks:
+                raise TypeError(f"{owner} has no option {name!r}.{_nearest(name, [*self.checks, *others])}")
+            result[name] = self.checks[name](owner, name, value, validate)
+        if not result.get("include_background", True):
+            result["ignore_classes"] = (0, *result.get("ignore_classes", ()))
+        if self.check_together is not None:
+            self.check_together(owner, result)
+        return result
+
+
+def dense_loss(check_together: CheckTogether | None = None) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
+    """Turn a formula into a loss that checks its options by the annotations of the formula's signature.
 
     Args:
-        loss: the loss that they are for, named by the errors.
-        options: see `DenseOptions`.
+        check_together: raises where options do not go together; is given the loss's name and the checked options.
 
-    Raises:
-        TypeError: an option that does not exist, or of the wrong type.
-        ValueError: an option with a value that it does not take.
+    Returns:
+        A decorator. A class finds the formula and its checks in the attribute `dense_loss` of what it returns, so that
+        it checks the options once, at construction.
     """
-    for name in options:
-        if name not in DenseSettings._fields:
-            nearest = nearest_keys(name, DenseSettings._fields, n=1) or DenseSettings._fields
-            raise TypeError(f"{loss} has no option {name!r}. Nearest: {', '.join(nearest)}.")
-    settings = DenseSettings(**options)
-    check_choice(loss, "activation", settings.activation, _ACTIVATIONS)
-    check_choice(loss, "reduction", settings.reduction, _REDUCTIONS)
-    if settings.resize_mode is not None:
-        check_choice(loss, "resize_mode", settings.resize_mode, RESIZE_MODES, "None")
-    if settings.ignore_index is not None and not _is_int(settings.ignore_index):
-        raise TypeError(f"{loss}(ignore_index=) takes an int or None, got {settings.ignore_index!r}.")
-    if isinstance(settings.ignore_classes, str) or not isinstance(settings.ignore_classes, Iterable):
-        raise TypeError(f"{loss}(ignore_classes=) takes several ints, got {settings.ignore_classes!r}.")
-    ignored = tuple(settings.ignore_classes)
-    if not all(_is_int(one) and one >= 0 for one in ignored):
-        raise ValueError(f"{loss}(ignore_classes=) takes class indices from 0, got {list(ignored)}.")
-    if not settings.include_background:
-        ignored = (0, *ignored)
-    check_bool(loss, "include_background", settings.include_background)
-    check_bool(loss, "validate", settings.validate)
-    check_class_weights(loss, settings.class_weights, settings.validate)
-    return DenseSettings(**{**options, "ignore_classes": ignored})
+
+    def decorate(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+        own = [one for one in inspect.signature(function).parameters.values() if one.kind is one.KEYWORD_ONLY]
+        hints = {one.name: one.annotation for one in own if one.name != "mask"} | get_type_hints(DenseOptions)
+        checks = {name: _check_of(hint) for name, hint in hints.items()}
+        numbers = tuple(name for name, hint in hints.items() if Tensor in get_args(hint))
+        loss = DenseLoss(function, checks, numbers, check_together)
+        name = function.__name__
+
+        @functools.wraps(function)
+        def checked(logits: Tensor, target: Tensor, *, mask: Tensor | None = None, **options: Any) -> Tensor:
+            return function(logits, target, mask=mask, owner=name, **loss.checked(name, options))  # type: ignore[call-arg,arg-type]
+
+        checked.dense_loss = loss  # type: ignore[attr-defined]
+        return checked  # type: ignore[return-value]
+
+    return decorate
 
 
-def check_choice(loss: str, option: str, value: object, choices: Sequence[str], *others: str) -> None:
-    """Raise a ValueError unless `value` is one of `choices`; `others` are named beside them."""
-    if value not in choices:
-        listed = ", ".join([*map(repr, choices), *others])
-        raise ValueError(f"{loss}({option}=) is one of {listed}, got {value!r}.")
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """A hint at the nearest of the known options, or else at all of them."""
+    return did_you_mean(name, known) or f" Its options: {', '.join(sorted(known))}."
 
 
-def check_bool(loss: str, option: str, value: object) -> None:
-    """Raise a TypeError unless `value` is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{loss}({option}=) takes True or False, got {value!r}.")
+def _check_of(hint: Any) -> Check:
+    """The check of an option with this annotation."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    none = ("None",) if NoneType in kinds else ()
+    indices = get_origin(kinds[0]) is Iterable
+    choices = tuple(choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind))
 
+    def check(owner: str, option: str, value: Any, validate: bool) -> Any:
+        if value is None and none:
+            return None
+        if Tensor in kinds:
+            if isinstance(value, str) and value in choices:
+                return value
+            if float not in kinds or (isinstance(value, Iterable) and not isinstance(value, str)):
+                return check_numbers(owner, option, value, validate, others=" or ".join(map(repr, choices)) + " or None")
+        if choices and Tensor not in kinds:
+            return check_choice(owner, option, value, choices, *none)
+        if bool in kinds:
+            return check_bool(owner, option, value)
+        if int in kinds:
+            return check_int(owner, option, value, others=" or None" if none else "")
+        if indices:
+            return check_class_indices(owner, option, value)
+        return check_number(owner, option, value)
 
-def check_number(loss: str, option: str, value: object, *, at_most: float = math.inf) -> None:
-    """Raise unless `value` is a finite number from 0 to `at_most`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{loss}({option}=) takes a number, got {value!r}.")
-    if not (0 <= value <= at_most and value < math.inf):  # not isfinite, which the compiler cannot trace
-        upper = "" if at_most == math.inf else f" and at most {at_most:g}"
-        raise ValueError(f"{loss}({option}=) is a finite number of at least 0{upper}, got {value!r}.")
-
-
-def check_class_weights(loss: str, weights: object, validate: bool) -> None:
-    """Raise unless `weights` are None, `"ipw"`, or finite numbers of at least 0, one for each class."""
-    if isinstance(weights, str) and weights == "ipw":
-        return
-    if (weights is not None and not isinstance(weights, (Tensor, Sequence))) or isinstance(weights, str):
-        raise TypeError(f"{loss}(class_weights=) takes a number for each class, 'ipw' or None, got {weights!r}.")
-    check_numbers(loss, "class_weights", weights, validate)
-
-
-def check_numbers(
-    loss: str, option: str, values: Tensor | Sequence[float] | None, validate: bool, *, at_most: float = math.inf
-) -> None:
-    """Raise unless `values` are finite numbers from 0 to `at_most`, one for each class; None are none."""
-    if isinstance(values, Tensor):
-        if values.ndim != 1:
-            raise ValueError(f"{loss}({option}=) has one axis, over the classes, got shape {tuple(values.shape)}.")
-        if values_may_be_read(values, validate):
-            check_numbers(loss, option, [float(one) for one in values.tolist()], validate, at_most=at_most)
-        return
-    for value in values or ():
-        check_number(loss, option, value, at_most=at_most)
-
-
-def values_may_be_read(tensor: Tensor, validate: bool) -> bool:
-    """Whether Python may look at the values: it costs no synchronisation, or was asked for, and nothing is tracing."""
-    return (validate or tensor.device.type == "cpu") and not torch.compiler.is_compiling()
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return check

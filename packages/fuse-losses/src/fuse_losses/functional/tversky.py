@@ -1,28 +1,28 @@
-"""Tversky loss, and what it shares with Dice: an index of overlap for each class."""
+"""Tversky loss."""
 
-from typing import Literal, NamedTuple, Unpack, get_args
+from typing import Unpack
 
-import torch
 from torch import Tensor
 
-from .class_sums import ClassSums, class_sums
-from .dense_inputs import DenseInputs, read_dense_inputs, voxel_counts
-from .dense_options import DenseOptions, DenseSettings, check_bool, check_choice, check_number, dense_settings
-from .safe_division import divide_or_zero, finite_power
-
-Empty = Literal["skip", "zero", "penalize"]
-_EMPTY: tuple[Empty, ...] = get_args(Empty)
+from .._dense.inputs import read_dense_inputs
+from .._dense.options import DenseOptions, dense_loss
+from .._fused.safe_division import divide_or_zero, finite_power
+from .overlap import Empty, fill_absent, overlap_sums, reduce_classes
 
 
-class OverlapOptions(NamedTuple):
-    """What Dice and Tversky have in common beside `DenseOptions`."""
+class TverskyOptions(DenseOptions, total=False):
+    """The options of `tversky_loss`, which explains them."""
 
+    alpha: float
+    beta: float
+    gamma: float
     smooth_numerator: float
     smooth_denominator: float
     per_sample: bool
     empty: Empty
 
 
+@dense_loss()
 def tversky_loss(
     logits: Tensor,
     target: Tensor,
@@ -69,69 +69,16 @@ def tversky_loss(
         ValueError: shapes that do not fit, or a value out of range.
 
     Example:
+        >>> import torch
         >>> logits = torch.tensor([[[9.0, 9.0, -9.0, -9.0], [-9.0, -9.0, 9.0, 9.0]]])
         >>> tversky_loss(logits, torch.tensor([[0, 1, 1, 1]]), alpha=0.3, beta=0.7, ignore_classes=[0])
         tensor(0.2593)
     """
-    settings = dense_settings("tversky_loss", options)
-    overlap = OverlapOptions(smooth_numerator, smooth_denominator, per_sample, empty)
-    check_tversky("tversky_loss", alpha, beta, gamma)
-    check_overlap("tversky_loss", overlap)
-    inputs = read_dense_inputs("tversky_loss", logits, target, mask, settings)
-    sums = class_sums(inputs.logits, inputs.target, inputs.valid, settings.activation)
-    index, counted = tversky_index(sums, inputs, overlap, alpha, beta)
-    return reduce_classes(finite_power(1 - index, gamma), counted, inputs.class_weights, settings, per_sample)
-
-
-def check_tversky(loss: str, alpha: float, beta: float, gamma: float) -> None:
-    """Raise unless the prices and the exponent are finite numbers of at least 0."""
-    check_number(loss, "alpha", alpha)
-    check_number(loss, "beta", beta)
-    check_number(loss, "gamma", gamma)
-
-
-def check_overlap(loss: str, options: OverlapOptions) -> None:
-    """Raise unless the options have values that they take."""
-    check_number(loss, "smooth_numerator", options.smooth_numerator)
-    check_number(loss, "smooth_denominator", options.smooth_denominator)
-    check_choice(loss, "empty", options.empty, _EMPTY)
-    check_bool(loss, "per_sample", options.per_sample)
-
-
-def tversky_index(
-    sums: ClassSums, inputs: DenseInputs, options: OverlapOptions, alpha: float, beta: float
-) -> tuple[Tensor, Tensor | None]:
-    """The overlap of each class, 1 if perfect, and which classes count.
-
-    Returns:
-        `[B, C]`, or `[1, C]` for sums over the whole batch, and the same in bool, or None if all count.
-    """
-    voxels = voxel_counts(inputs, sums.present.dtype)
-    if not options.per_sample:
-        sums = ClassSums(*(one.sum(0, keepdim=True) for one in sums))
-        voxels = voxels.sum(0, keepdim=True)
-    overlap, predicted, present = sums
-    false_positives, false_negatives = predicted - overlap, present - overlap
-    index = divide_or_zero(
-        2 * overlap + options.smooth_numerator,
-        2 * (overlap + alpha * false_positives + beta * false_negatives) + options.smooth_denominator,
-    )
-    absent = present == 0
-    if options.empty == "penalize":
-        return torch.where(absent, 1 - divide_or_zero(predicted, voxels), index), None
-    index = torch.where(absent, 1.0, index)
-    return index, ~absent if options.empty == "skip" else None
-
-
-def reduce_classes(
-    losses: Tensor, counted: Tensor | None, class_weights: Tensor | None, settings: DenseSettings, per_sample: bool
-) -> Tensor:
-    """Weight and reduce the losses `[B, C]` of the classes; those that do not count are left out."""
-    weights = torch.ones_like(losses) if class_weights is None else class_weights.expand_as(losses)
-    if counted is not None:
-        weights = torch.where(counted, weights, 0.0)
-    weighted = losses * weights
-    if settings.reduction == "none":
-        return weighted if per_sample else weighted.squeeze(0)
-    total = weighted.sum()
-    return total if settings.reduction == "sum" else divide_or_zero(total, weights.sum())
+    inputs = read_dense_inputs(logits, target, mask, options)
+    sums = overlap_sums(inputs, per_sample)
+    overlap, predicted, present, _ = sums
+    # TP + alpha FP + beta FN, doubled; in this order it is Dice's denominator to the bit.
+    denominator = 2 * alpha * predicted + 2 * beta * present + 2 * (1 - alpha - beta) * overlap
+    index = divide_or_zero(2 * overlap + smooth_numerator, denominator + smooth_denominator)
+    index, counted = fill_absent(index, sums, empty)
+    return reduce_classes(finite_power(1 - index, gamma), counted, inputs, per_sample)
