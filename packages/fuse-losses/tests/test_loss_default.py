@@ -83,7 +83,7 @@ def test_bad_arguments_fail_at_construction():
         cross_entropy(preprocess_func="f")
     with pytest.raises(TypeError, match=r"LossDefault\(weight=\) takes a number, got '2'"):
         cross_entropy(weight="2")
-    with pytest.raises(ValueError, match=r"LossDefault\(weight=\) takes a finite number, got nan"):
+    with pytest.raises(ValueError, match=r"LossDefault\(weight=\) is a finite number, got nan"):
         cross_entropy(weight=math.nan)
 
 

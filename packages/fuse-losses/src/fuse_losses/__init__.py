@@ -31,3 +31,7 @@ __all__ = [
     "__version__",
     "functional",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

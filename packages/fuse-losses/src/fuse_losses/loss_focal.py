@@ -1,23 +1,24 @@
 """Focal loss over a batch_dict."""
 
-from typing import Any
+from typing import Unpack
 
-from torch import Tensor
+from .functional.focal import FocalOptions, focal_loss
+from .loss_dense import DenseArguments, LossDense
 
-from .dense_options import DenseOptions
-from .focal import Alpha, check_focal, focal_loss
-from .loss_dense import LossDense, numbers_buffer
+
+class FocalArguments(DenseArguments, FocalOptions, total=False):
+    """The keyword arguments of `LossFocal` beside its keys."""
 
 
 class LossFocal(LossDense):
     """`functional.focal_loss` of a prediction and a target of the batch_dict.
 
-    It serves classifications (`[B, C]` and `[B]`) as well.
+    It serves classifications (`[B, C]` and `[B]`) as well. An `alpha` for each class is a buffer.
 
     Args:
-        gamma: how strongly well-classified voxels are played down; at least 0.
-        alpha: a factor, or one for each class (then it is a buffer); in the sigmoid form, that of the positives.
-        **arguments: those of `LossDense`.
+        pred: the key of the prediction.
+        target: the key of the ground truth.
+        **arguments: those of `LossDense` and the options of `functional.focal_loss`: `gamma`, `alpha`.
 
     Example:
         >>> import torch
@@ -26,16 +27,7 @@ class LossFocal(LossDense):
         tensor(0.1733)
     """
 
-    alpha: Tensor | None
+    function = staticmethod(focal_loss)
 
-    def __init__(self, *, gamma: float = 2.0, alpha: Alpha | None = None, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        check_focal(gamma, alpha, self.settings, "LossFocal")
-        self.gamma = gamma
-        self.scalar_alpha = alpha if isinstance(alpha, (int, float)) else None
-        self.register_buffer("alpha", numbers_buffer(alpha))
-
-    def loss(self, logits: Tensor, target: Tensor, mask: Tensor | None, options: DenseOptions) -> Tensor:
-        """The loss as a function of tensors."""
-        alpha = self.scalar_alpha if self.alpha is None else self.alpha
-        return focal_loss(logits, target, gamma=self.gamma, alpha=alpha, mask=mask, **options)
+    def __init__(self, *, pred: str, target: str, **arguments: Unpack[FocalArguments]) -> None:
+        super().__init__(pred=pred, target=target, **arguments)

@@ -1,16 +1,25 @@
 """Cross-entropy over a batch_dict."""
 
-from torch import Tensor
+from typing import Unpack
 
-from .cross_entropy import segmentation_cross_entropy
-from .dense_options import DenseOptions
-from .loss_dense import LossDense
+from ._dense.options import DenseOptions
+from .functional.cross_entropy import segmentation_cross_entropy
+from .loss_dense import DenseArguments, LossDense
+
+
+class SegmentationCrossEntropyArguments(DenseArguments, DenseOptions, total=False):
+    """The keyword arguments of `LossSegmentationCrossEntropy` beside its keys."""
 
 
 class LossSegmentationCrossEntropy(LossDense):
     """`functional.segmentation_cross_entropy` of a prediction and a target of the batch_dict.
 
-    It serves classifications (`[B, C]` and `[B]`) as well. All arguments are those of `LossDense`.
+    It serves classifications (`[B, C]` and `[B]`) as well.
+
+    Args:
+        pred: the key of the prediction.
+        target: the key of the ground truth.
+        **arguments: those of `LossDense` and `DenseOptions`.
 
     Example:
         >>> import torch
@@ -19,6 +28,7 @@ class LossSegmentationCrossEntropy(LossDense):
         tensor(0.6931)
     """
 
-    def loss(self, logits: Tensor, target: Tensor, mask: Tensor | None, options: DenseOptions) -> Tensor:
-        """The loss as a function of tensors."""
-        return segmentation_cross_entropy(logits, target, mask=mask, **options)
+    function = staticmethod(segmentation_cross_entropy)
+
+    def __init__(self, *, pred: str, target: str, **arguments: Unpack[SegmentationCrossEntropyArguments]) -> None:
+        super().__init__(pred=pred, target=target, **arguments)

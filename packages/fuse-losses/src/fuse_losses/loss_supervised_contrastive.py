@@ -7,8 +7,8 @@ from torch import Tensor
 
 from fuse_core import read_key
 
+from .functional.supervised_contrastive import check_supervised_contrastive, supervised_contrastive_loss
 from .loss_base import LossBase, PreprocessFunc
-from .supervised_contrastive import check_supervised_contrastive, supervised_contrastive_loss
 
 
 class LossSupervisedContrastive(LossBase):

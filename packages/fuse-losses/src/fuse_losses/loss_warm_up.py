@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from fuse_core import GLOBAL_STEP, read_key
 
-from .connected_zero import connected_zero, tensors_of
-from .dense_options import check_bool, check_choice
-from .loss_base import LossBase, PreprocessFunc
+from ._dense.checks import check_bool, check_choice, check_int
+from .loss_base import LossBase, PreprocessFunc, connected_zero, tensors_of
 
 Ramp = Literal["linear", "cosine"]
 
@@ -73,12 +72,12 @@ class LossWarmUp(LossBase):
     ) -> None:
         if not isinstance(loss, nn.Module):
             raise TypeError(f"LossWarmUp(loss=) takes a loss, a module that is given a batch_dict, got {loss!r}.")
-        _check_count("nof_iterations", nof_iterations, at_least=0)
+        nof_iterations = check_int("LossWarmUp", "nof_iterations", nof_iterations, at_least=0)
         check_bool("LossWarmUp", "compute_while_zero", compute_while_zero)
         if ramp is not None:
             check_choice("LossWarmUp", "ramp", ramp, get_args(Ramp), "None")
         if ramp_iterations is not None:
-            _check_count("ramp_iterations", ramp_iterations, at_least=1)
+            ramp_iterations = check_int("LossWarmUp", "ramp_iterations", ramp_iterations, at_least=1)
             if ramp is None:
                 raise ValueError("LossWarmUp(ramp_iterations=) goes with ramp='linear' or 'cosine', got no ramp.")
         super().__init__(reads=getattr(loss, "reads", ()), weight=weight, preprocess_func=preprocess_func)
@@ -149,10 +148,3 @@ class LossWarmUp(LossBase):
 def _version(forwards: Tensor) -> int:
     """How often torch saw a tensor change in place."""
     return 0 if forwards.is_inference() else forwards._version
-
-
-def _check_count(option: str, value: object, at_least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"LossWarmUp({option}=) takes an int, got {value!r}.")
-    if value < at_least:
-        raise ValueError(f"LossWarmUp({option}=) is at least {at_least}, got {value}.")

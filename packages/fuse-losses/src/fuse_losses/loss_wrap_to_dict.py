@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from fuse_core import read_key
 
-from .connected_zero import connected_zero
-from .loss_base import LossBase, PreprocessFunc
+from .loss_base import LossBase, PreprocessFunc, connected_zero
 
 
 class LossWrapToDict(LossBase):

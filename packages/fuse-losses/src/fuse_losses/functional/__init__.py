@@ -1,11 +1,11 @@
 """The losses as plain functions: tensors in, a tensor out."""
 
-from .class_weights import inverse_proportion_weights
+from .._dense.class_weights import inverse_proportion_weights
+from .._dense.resize_target import resize_target
 from .cross_entropy import segmentation_cross_entropy
 from .dice import dice_loss
 from .focal import focal_loss
 from .generalized_dice import generalized_dice_loss
-from .resize_target import resize_target
 from .supervised_contrastive import supervised_contrastive_loss
 from .tversky import tversky_loss
 
@@ -19,3 +19,7 @@ __all__ = [
     "supervised_contrastive_loss",
     "tversky_loss",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .accumulation_dtype import accumulation_dtype, counting_dtype
-from .voxel_chunks import adds_by_index, voxel_chunks
+from .._fused.blocks import accumulation_dtype, adds_by_index, counting_dtype, voxel_chunks
 
 
 def inverse_proportion_weights(target: Tensor, num_classes: int, valid: Tensor | None = None) -> Tensor:

@@ -5,12 +5,24 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from .class_sums import class_sums
-from .dense_inputs import read_dense_inputs
-from .dense_options import DenseOptions, check_bool, dense_settings
-from .tversky import Empty, OverlapOptions, check_overlap, reduce_classes, tversky_index
+from .._dense.inputs import read_dense_inputs
+from .._dense.options import DenseOptions, dense_loss
+from .overlap import Empty, fill_absent, overlap_sums, reduce_classes
 
 
+class DiceOptions(DenseOptions, total=False):
+    """The options of `dice_loss`, which explains them."""
+
+    smooth_numerator: float
+    smooth_denominator: float
+    squared: bool
+    jaccard: bool
+    log: bool
+    per_sample: bool
+    empty: Empty
+
+
+@dense_loss()
 def dice_loss(
     logits: Tensor,
     target: Tensor,
@@ -76,19 +88,13 @@ def dice_loss(
         >>> dice_loss(logits, torch.tensor([[0, 1, 1, 1]]), include_background=False)
         tensor(0.2000)
     """
-    settings = dense_settings("dice_loss", options)
-    overlap = OverlapOptions(smooth_numerator, smooth_denominator, per_sample, empty)
-    check_dice("dice_loss", overlap, squared=squared, jaccard=jaccard, log=log)
-    inputs = read_dense_inputs("dice_loss", logits, target, mask, settings)
-    sums = class_sums(inputs.logits, inputs.target, inputs.valid, settings.activation, squared)
-    price = 1.0 if jaccard else 0.5
-    index, counted = tversky_index(sums, inputs, overlap, alpha=price, beta=price)
+    inputs = read_dense_inputs(logits, target, mask, options)
+    sums = overlap_sums(inputs, per_sample, squared)
+    overlap, predicted, present, _ = sums
+    denominator = predicted + torch.where(present == 0, 1.0, present)  # an absent class has no Dice, see fill_absent
+    if jaccard:
+        denominator = 2 * (denominator - overlap)
+    index = (2 * overlap + smooth_numerator) / (denominator + smooth_denominator)
+    index, counted = fill_absent(index, sums, empty)
     losses = -index.clamp(min=torch.finfo(index.dtype).eps).log() if log else 1 - index
-    return reduce_classes(losses, counted, inputs.class_weights, settings, per_sample)
-
-
-def check_dice(loss: str, overlap: OverlapOptions, **switches: bool) -> None:
-    """Raise unless the options have values that they take."""
-    check_overlap(loss, overlap)
-    for option, value in switches.items():
-        check_bool(loss, option, value)
+    return reduce_classes(losses, counted, inputs, per_sample)

@@ -20,7 +20,7 @@ LOGITS, TARGET = torch.zeros(2, 3, 4), torch.zeros(2, 4, dtype=torch.long)
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"activaton": "softmax"}, TypeError, "has no option 'activaton'. Nearest: activation"),
+        ({"activaton": "softmax"}, TypeError, "has no option 'activaton'. Did you mean 'activation'"),
         ({"activation": "relu"}, ValueError, "activation=.* is one of 'softmax', 'sigmoid', 'none', got 'relu'"),
         ({"reduction": "avg"}, ValueError, "reduction=.* is one of 'none', 'mean', 'sum', got 'avg'"),
         ({"resize_mode": "cubic"}, ValueError, "resize_mode=.* 'nearest', 'maxpool', 'area', None, got 'cubic'"),
@@ -156,7 +156,7 @@ def test_a_bad_argument_of_one_loss_is_an_error_there_too(function, loss, option
             ValueError,
             "got 2 class_weights for a prediction of 3 classes",
         ),
-        (LOGITS, TARGET, {"ignore_classes": [3]}, ValueError, r"ignore_classes=\) holds \[3\], .* classes 0 to 2"),
+        (LOGITS, TARGET, {"ignore_classes": [3]}, ValueError, r"got ignore_classes=\[3\], .* classes 0 to 2"),
         (LOGITS, TARGET, {"ignore_classes": [0, 1, 2]}, ValueError, "no class left: the prediction has 3, and all are"),
         (LOGITS.numpy(), TARGET, {}, TypeError, "takes a tensor as prediction, got ndarray"),
         (LOGITS, TARGET.tolist(), {}, TypeError, "takes a tensor as target, got list"),

@@ -4,10 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .accumulation_dtype import accumulation_dtype
-from .connected_zero import connected_zero
-from .dense_options import check_bool, check_number
-from .safe_division import divide_or_zero
+from .._dense.checks import check_bool, check_number
+from .._fused.blocks import accumulation_dtype
+from .._fused.safe_division import divide_or_zero
 
 
 def supervised_contrastive_loss(
@@ -67,10 +66,9 @@ def supervised_contrastive_loss(
         )
     target_j = target_i if target_j is None else target_j
     positive = _positives(feat_i, feat_j, target_i, target_j)
-    if positive.numel() == 0:  # no sample
-        return connected_zero([feat_i, feat_j])
-
     dtype = accumulation_dtype(torch.promote_types(feat_i.dtype, feat_j.dtype))
+    if positive.numel() == 0:  # no sample
+        return (feat_i[:0].sum() + feat_j[:0].sum()).to(dtype)  # 0, and a part of the graph
     with torch.autocast(feat_i.device.type, enabled=False):  # whose products would be in half precision
         similarity = _unit(feat_i.to(dtype)) @ _unit(feat_j.to(dtype)).T / temperature
     if within:

@@ -19,8 +19,10 @@ def test_torch_finds_nothing_wrong_with_them(dtype, masked):
     valid = valid if masked else None
     operations = torch.ops.fuse_losses
     calls = {
-        operations.softmax_focal.default: (logits, target, valid, torch.rand(3) if masked else None, 1.5),
-        operations.class_sums.default: (logits, target, valid, "softmax", masked),
+        operations.one_pass.default: (
+            *(logits, target, valid, torch.rand(3) if masked else None),
+            *("softmax", masked, masked, 1.5),
+        ),
         operations.class_counts.default: (target, valid, 3),
     }
     torch.library.opcheck(operations.class_counts.default, (logits.detach(), valid, 3))

@@ -4,11 +4,12 @@ from typing import Unpack
 
 from torch import Tensor
 
-from .dense_inputs import read_dense_inputs
-from .dense_options import DenseOptions, dense_settings
+from .._dense.inputs import read_dense_inputs
+from .._dense.options import DenseOptions, dense_loss
 from .focal import reduced_focal
 
 
+@dense_loss()
 def segmentation_cross_entropy(
     logits: Tensor, target: Tensor, *, mask: Tensor | None = None, **options: Unpack[DenseOptions]
 ) -> Tensor:
@@ -47,6 +48,4 @@ def segmentation_cross_entropy(
         >>> segmentation_cross_entropy(logits, torch.tensor([[0, 0, 255]]), ignore_index=255)
         tensor(1.1269)
     """
-    settings = dense_settings("segmentation_cross_entropy", options)
-    inputs = read_dense_inputs("segmentation_cross_entropy", logits, target, mask, settings)
-    return reduced_focal(inputs, settings, gamma=0.0, alpha=None)
+    return reduced_focal(read_dense_inputs(logits, target, mask, options), gamma=0.0, alpha=None)

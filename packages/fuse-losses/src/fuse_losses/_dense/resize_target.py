@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .dense_options import RESIZE_MODES, ResizeMode, check_choice
+from .checks import check_choice
+from .options import RESIZE_MODES, ResizeMode
 
 Pool = Callable[..., Tensor]
 _MAX_POOL: dict[int, Pool] = {

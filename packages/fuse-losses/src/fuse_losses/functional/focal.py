@@ -1,25 +1,42 @@
 """Focal loss, of which cross-entropy is the case gamma = 0."""
 
-import math
-from collections.abc import Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .accumulation_dtype import accumulation_dtype, counting_dtype
-from .class_sums import class_probabilities, zero_where_invalid
-from .class_weights import class_counts, numbers_on_device
-from .dense_inputs import DenseInputs, holds_indices, read_dense_inputs
-from .dense_options import DenseOptions, DenseSettings, check_number, check_numbers, dense_settings
-from .focal_term import focal_term
-from .safe_division import divide_or_zero
-from .softmax_focal import softmax_focal
+from .._dense.checks import check_number, check_numbers
+from .._dense.class_weights import class_counts, numbers_on_device
+from .._dense.inputs import DenseInputs, holds_indices, read_dense_inputs
+from .._dense.options import DenseOptions, Numbers, dense_loss
+from .._fused.blocks import accumulation_dtype, counting_dtype
+from .._fused.focal_term import focal_term
+from .._fused.one_pass import Wanted, class_probabilities, one_pass, zero_where_invalid
+from .._fused.safe_division import divide_or_zero
 
-Alpha = float | Sequence[float] | Tensor
+Alpha = float | Numbers
 
 
+class FocalOptions(DenseOptions, total=False):
+    """The options of `focal_loss`, which explains them."""
+
+    gamma: float
+    alpha: Alpha | None
+
+
+def check_focal(owner: str, options: dict[str, Any]) -> None:
+    """Raise if `alpha` is above 1 in the sigmoid form, where negatives get 1 - alpha."""
+    alpha = options.get("alpha")
+    if alpha is None or options.get("activation") != "sigmoid":
+        return
+    if isinstance(alpha, float | int):
+        check_number(owner, "alpha", alpha, at_most=1.0)
+    else:
+        check_numbers(owner, "alpha", alpha, options.get("validate", False), at_most=1.0)
+
+
+@dense_loss(check_focal)
 def focal_loss(
     logits: Tensor,
     target: Tensor,
@@ -66,50 +83,39 @@ def focal_loss(
         >>> focal_loss(logits, torch.tensor([0, 0]), gamma=2.0)
         tensor(0.8259)
     """
-    settings = dense_settings("focal_loss", options)
-    check_focal(gamma, alpha, settings)
-    inputs = read_dense_inputs("focal_loss", logits, target, mask, settings)
-    return reduced_focal(inputs, settings, gamma, alpha)
+    return reduced_focal(read_dense_inputs(logits, target, mask, options), gamma, alpha)
 
 
-def check_focal(gamma: float, alpha: Alpha | None, settings: DenseSettings, loss: str = "focal_loss") -> None:
-    """Raise unless `gamma` and `alpha` are in range."""
-    check_number(loss, "gamma", gamma)
-    at_most = 1.0 if settings.activation == "sigmoid" else math.inf
-    if alpha is None or (isinstance(alpha, (Tensor, Sequence)) and not isinstance(alpha, str)):
-        check_numbers(loss, "alpha", alpha, settings.validate, at_most=at_most)
-    else:
-        check_number(loss, "alpha", alpha, at_most=at_most)
-
-
-def reduced_focal(inputs: DenseInputs, settings: DenseSettings, gamma: float, alpha: Alpha | None) -> Tensor:
+def reduced_focal(inputs: DenseInputs, gamma: float, alpha: Alpha | None) -> Tensor:
     """The focal loss of what `read_dense_inputs` gave."""
+    settings = inputs.settings
     dtype = accumulation_dtype(inputs.logits.dtype)
-    factor = _alpha_of_classes(alpha, inputs.logits.shape[1], dtype, inputs.logits.device)
+    factor = _alpha_of_classes(alpha, inputs)
     binary = settings.activation == "sigmoid" or inputs.logits.shape[1] == 1
     if binary:
         if isinstance(alpha, (int, float)):
-            check_number("focal_loss", "alpha", alpha, at_most=1.0)
-        losses = _binary_losses(inputs, settings, gamma, factor)
+            check_number(settings.owner, "alpha", alpha, at_most=1.0)
+        losses = _binary_losses(inputs, gamma, factor)
     else:
         weights = inputs.class_weights
         if factor is not None:
             weights = factor if weights is None else factor * weights
-        losses = _categorical_losses(inputs, settings, gamma, weights)
+        losses = _categorical_losses(inputs, gamma, weights)
     if settings.reduction == "none":
         return losses.reshape(*losses.shape[:-1], *inputs.spatial)
     total = losses.sum()
     return total if settings.reduction == "sum" else divide_or_zero(total, _divisor(inputs, binary).to(dtype))
 
 
-def _categorical_losses(inputs: DenseInputs, settings: DenseSettings, gamma: float, factor: Tensor | None) -> Tensor:
+def _categorical_losses(inputs: DenseInputs, gamma: float, factor: Tensor | None) -> Tensor:
     """The losses `[B, S]` of probabilities over the classes."""
     logits, target, valid = inputs.logits, inputs.target, inputs.valid
-    if settings.activation == "softmax" and holds_indices(inputs.target):
-        return softmax_focal(logits, target, valid, factor, gamma)
+    activation = inputs.settings.activation
+    if activation == "softmax" and holds_indices(inputs.target):
+        return one_pass(logits, target, valid, Wanted(activation, gamma=gamma), factor).losses
     dtype = accumulation_dtype(logits.dtype)
     logits = zero_where_invalid(logits, valid)
-    if settings.activation == "softmax":
+    if activation == "softmax":
         log_probabilities = torch.log_softmax(logits, dim=1, dtype=dtype)
     else:
         log_probabilities = _safe_log(logits.to(dtype))
@@ -117,12 +123,12 @@ def _categorical_losses(inputs: DenseInputs, settings: DenseSettings, gamma: flo
     return (terms if factor is None else terms * factor[:, None]).sum(1)
 
 
-def _binary_losses(inputs: DenseInputs, settings: DenseSettings, gamma: float, alpha: Tensor | None) -> Tensor:
+def _binary_losses(inputs: DenseInputs, gamma: float, alpha: Tensor | None) -> Tensor:
     """The losses `[B, C, S]` of channels that are probabilities by themselves."""
     dtype = accumulation_dtype(inputs.logits.dtype)
     logits = zero_where_invalid(inputs.logits, inputs.valid).to(dtype)
     positive = class_probabilities(inputs.target, inputs.valid, logits.shape[1], dtype)
-    if settings.activation == "sigmoid":
+    if inputs.settings.activation == "sigmoid":
         log_p, log_rest = logsigmoid(logits), logsigmoid(-logits)
     else:
         log_p, log_rest = _safe_log(logits), _safe_log(1 - logits)
@@ -145,7 +151,7 @@ def _safe_log(probabilities: Tensor) -> Tensor:
 
 def _divisor(inputs: DenseInputs, binary: bool) -> Tensor:
     """What a mean divides by: the sum of the weights that took part."""
-    logits, target, valid, weights, _ = inputs
+    logits, target, valid, weights = inputs[:4]
     classes = logits.shape[1]
     if not binary and (weights is not None or not holds_indices(inputs.target)):
         counts = class_counts(target, valid, classes)
@@ -159,13 +165,16 @@ def _divisor(inputs: DenseInputs, binary: bool) -> Tensor:
     return count
 
 
-def _alpha_of_classes(alpha: Alpha | None, classes: int, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+def _alpha_of_classes(alpha: Alpha | None, inputs: DenseInputs) -> Tensor | None:
     """Alpha as `[C]`."""
+    classes, device = inputs.logits.shape[1], inputs.logits.device
+    dtype = accumulation_dtype(inputs.logits.dtype)
     if alpha is None:
         return None
     if isinstance(alpha, (int, float)):
         return torch.full((classes,), float(alpha), dtype=dtype, device=device)
     factors = numbers_on_device(alpha, dtype, device)
     if len(factors) != classes:
-        raise ValueError(f"focal_loss got {len(factors)} values of alpha for a prediction of {classes} classes.")
+        owner = inputs.settings.owner
+        raise ValueError(f"{owner} got {len(factors)} values of alpha for a prediction of {classes} classes.")
     return factors

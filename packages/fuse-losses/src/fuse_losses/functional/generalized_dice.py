@@ -1,21 +1,30 @@
 """Generalized Dice loss."""
 
-from typing import Literal, Unpack, get_args
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor
 
-from .class_sums import ClassSums, class_sums
-from .dense_inputs import read_dense_inputs, voxel_counts
-from .dense_options import DenseOptions, check_bool, check_choice, check_number, dense_settings
-from .safe_division import divide_or_zero
+from .._dense.inputs import read_dense_inputs
+from .._dense.options import DenseOptions, dense_loss
+from .._fused.safe_division import divide_or_zero
+from .overlap import overlap_sums
 
 VolumeWeights = Literal["square", "simple", "uniform"]
 EmptyClass = Literal["skip", "penalize"]
-_VOLUME_WEIGHTS: tuple[VolumeWeights, ...] = get_args(VolumeWeights)
-_EMPTY: tuple[EmptyClass, ...] = get_args(EmptyClass)
 
 
+class GeneralizedDiceOptions(DenseOptions, total=False):
+    """The options of `generalized_dice_loss`, which explains them."""
+
+    volume_weights: VolumeWeights
+    smooth_numerator: float
+    smooth_denominator: float
+    per_sample: bool
+    empty: EmptyClass
+
+
+@dense_loss()
 def generalized_dice_loss(
     logits: Tensor,
     target: Tensor,
@@ -65,15 +74,8 @@ def generalized_dice_loss(
         >>> generalized_dice_loss(logits, torch.tensor([[0, 1, 1, 1]]))
         tensor(0.3125)
     """
-    loss = "generalized_dice_loss"
-    settings = dense_settings(loss, options)
-    check_generalized_dice(loss, volume_weights, smooth_numerator, smooth_denominator, per_sample, empty)
-    inputs = read_dense_inputs(loss, logits, target, mask, settings)
-    sums = class_sums(inputs.logits, inputs.target, inputs.valid, settings.activation)
-    voxels = voxel_counts(inputs, sums.present.dtype)
-    if not per_sample:
-        sums = ClassSums(*(one.sum(0, keepdim=True) for one in sums))
-        voxels = voxels.sum(0, keepdim=True)
+    inputs = read_dense_inputs(logits, target, mask, options)
+    sums = overlap_sums(inputs, per_sample)
     weights = _volume_weights(sums.present, inputs.class_weights, volume_weights, empty)
     counted = (weights > 0).any(1)
     index = divide_or_zero(
@@ -81,29 +83,13 @@ def generalized_dice_loss(
         (weights * (sums.predicted + sums.present)).sum(1) + smooth_denominator,
     )
     if empty == "penalize":
-        predicted = divide_or_zero((weights * sums.predicted).sum(1), weights.sum(1) * voxels.squeeze(1))
+        predicted = divide_or_zero((weights * sums.predicted).sum(1), weights.sum(1) * sums.voxels.squeeze(1))
         index = torch.where((sums.present * weights).sum(1) > 0, index, 1 - predicted)
     losses = torch.where(counted, 1 - index, 0.0)
-    if settings.reduction == "none":
+    if inputs.settings.reduction == "none":
         return losses if per_sample else losses.squeeze(0)
     total = losses.sum()
-    return total if settings.reduction == "sum" else divide_or_zero(total, counted.sum())
-
-
-def check_generalized_dice(
-    loss: str,
-    volume_weights: VolumeWeights,
-    smooth_numerator: float,
-    smooth_denominator: float,
-    per_sample: bool,
-    empty: EmptyClass,
-) -> None:
-    """Raise unless the options have values that they take."""
-    check_choice(loss, "volume_weights", volume_weights, _VOLUME_WEIGHTS)
-    check_choice(loss, "empty", empty, _EMPTY)
-    check_number(loss, "smooth_numerator", smooth_numerator)
-    check_number(loss, "smooth_denominator", smooth_denominator)
-    check_bool(loss, "per_sample", per_sample)
+    return total if inputs.settings.reduction == "sum" else divide_or_zero(total, counted.sum())
 
 
 def _volume_weights(present: Tensor, class_weights: Tensor | None, kind: VolumeWeights, empty: EmptyClass) -> Tensor:

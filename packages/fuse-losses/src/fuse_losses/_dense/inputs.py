@@ -1,15 +1,14 @@
 """Prediction, target and mask of a dense loss in the one form that the formulas work on."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .accumulation_dtype import accumulation_dtype
-from .class_sums import zero_where_invalid
+from .._fused.blocks import accumulation_dtype, values_may_be_read
+from .._fused.one_pass import zero_where_invalid
 from .class_weights import balanced, class_counts, numbers_on_device
-from .dense_options import ClassWeights, DenseSettings, values_may_be_read
+from .options import DenseOptions, DenseSettings
 from .resize_target import resize_nearest, resize_pooled, valid_voxels
 
 _ROUNDING = 1e-2
@@ -29,26 +28,26 @@ class DenseInputs(NamedTuple):
     """`[C]`, 0 for the ignored classes; None is 1 for all."""
     spatial: torch.Size
     """The spatial size that S stands for."""
+    settings: DenseSettings
 
 
-def read_dense_inputs(
-    loss: str, logits: Tensor, target: Tensor, mask: Tensor | None, settings: DenseSettings
-) -> DenseInputs:
+def read_dense_inputs(logits: Tensor, target: Tensor, mask: Tensor | None, options: DenseOptions) -> DenseInputs:
     """Check the tensors, resize the target, and find the valid voxels and the weights of the classes.
 
     Args:
-        loss: the loss that they are for, named by the errors.
         logits: `[B, C, *spatial]`, up to three spatial axes.
         target: `[B, *spatial]`, `[B, 1, *spatial]` or `[B, C, *spatial]`; see `DenseOptions`.
         mask: not zero at valid voxels, `[B, *spatial]` or `[B, 1, *spatial]` with the target's spatial size; B may be
             1.
-        settings: the checked options.
+        options: as the decorator `dense_loss` hands them on, checked.
 
     Raises:
         TypeError: what is no tensor, logits that are not floating-point, class indices that are, or a target that wants
             a gradient.
         ValueError: shapes that do not fit, a class or a probability out of range, or no class left.
     """
+    settings = DenseSettings(**options)  # type: ignore[misc]  # they hold the owner too
+    loss = settings.owner
     _check_tensors(loss, prediction=logits, target=target, mask=mask)
     if target.dtype in (torch.uint16, torch.uint32, torch.uint64):
         target = target.long()  # which torch has few operations for
@@ -61,7 +60,9 @@ def read_dense_inputs(
     elif not per_class and target.ndim == logits.ndim:
         target = target.squeeze(1)
 
-    valid = valid_voxels(target, settings.ignore_index, classes if classes > 1 else 0, per_class=per_class)
+    valid = None
+    if settings.ignore_index is not None:
+        valid = valid_voxels(target, settings.ignore_index, classes if classes > 1 else 0, per_class=per_class)
     if mask is not None:
         mask = _read_mask(loss, mask, logits.shape[0], old_spatial)
         valid = mask if valid is None else valid & mask
@@ -78,21 +79,13 @@ def read_dense_inputs(
     flat_valid = None if valid is None else _flatten(valid, 1)
     if settings.activation == "none":
         _check_probabilities(loss, flat_logits.detach(), flat_valid, settings.validate)
-    weights = _class_weights(loss, flat_logits, flat_target, flat_valid, settings)
-    return DenseInputs(flat_logits, flat_target, flat_valid, weights, spatial)
+    weights = _class_weights(flat_logits, flat_target, flat_valid, settings)
+    return DenseInputs(flat_logits, flat_target, flat_valid, weights, spatial, settings)
 
 
 def holds_indices(target: Tensor) -> bool:
     """Whether a target in the form of `DenseInputs` holds class indices, not probabilities."""
     return target.ndim == 2
-
-
-def voxel_counts(inputs: DenseInputs, dtype: torch.dtype) -> Tensor:
-    """How many voxels of each sample are valid, `[B, 1]`."""
-    if inputs.valid is not None:
-        return inputs.valid.sum(1, keepdim=True).to(dtype)
-    samples, _, voxels = inputs.logits.shape
-    return torch.full((samples, 1), voxels, dtype=dtype, device=inputs.logits.device)
 
 
 def _check_tensors(loss: str, **tensors: object) -> None:
@@ -183,7 +176,7 @@ def _check_probabilities(loss: str, prediction: Tensor, valid: Tensor | None, va
     low, high = torch.aminmax(zero_where_invalid(prediction, valid))
     if bool((low < -_ROUNDING) | (high > 1 + _ROUNDING)):  # NaN is not: it comes of training, not of a wrong option
         raise ValueError(
-            f"{loss}(activation='none') takes probabilities from 0 to 1, got values from {low:g} to {high:g}. Use"
+            f"{loss} with activation='none' takes probabilities from 0 to 1, got values from {low:g} to {high:g}. Use"
             " activation='softmax' or 'sigmoid' for logits."
         )
 
@@ -192,36 +185,27 @@ def _flatten(tensor: Tensor, from_axis: int) -> Tensor:
     return tensor.flatten(from_axis) if tensor.ndim > from_axis else tensor.unsqueeze(from_axis)
 
 
-def _class_weights(
-    loss: str, logits: Tensor, target: Tensor, valid: Tensor | None, settings: DenseSettings
-) -> Tensor | None:
+def _class_weights(logits: Tensor, target: Tensor, valid: Tensor | None, settings: DenseSettings) -> Tensor | None:
     """The weights of the classes, `[C]`, with 0 for those ignored; None if all are 1."""
-    classes = logits.shape[1]
-    ignored = settings.ignore_classes
-    too_high = [one for one in ignored if one >= classes]
-    if too_high:
+    given, ignored = settings.class_weights, settings.ignore_classes
+    if given is None and not ignored:
+        return None
+    loss, classes, dtype = settings.owner, logits.shape[1], accumulation_dtype(logits.dtype)
+    if any(one >= classes for one in ignored):
         raise ValueError(
-            f"{loss}(ignore_classes=) holds {too_high}, but the prediction has classes 0 to {classes - 1}."
+            f"{loss} got ignore_classes={list(ignored)}, but the prediction has classes 0 to {classes - 1}."
         )
     if len(set(ignored)) == classes:
         raise ValueError(f"{loss} has no class left: the prediction has {classes}, and all are ignored.")
-    weights = _given_weights(settings.class_weights, logits, lambda: class_counts(target, valid, classes))
-    if weights is not None and len(weights) != classes:
-        raise ValueError(f"{loss} got {len(weights)} class_weights for a prediction of {classes} classes.")
-    if not ignored:
-        return weights
-    if weights is None:
-        weights = torch.ones(classes, dtype=accumulation_dtype(logits.dtype), device=logits.device)
-    weights = weights.clone()
+    if given is None:
+        weights = torch.ones(classes, dtype=dtype, device=logits.device)
+    elif isinstance(given, str):  # "ipw"
+        weights = balanced(class_counts(target, valid, classes)).to(dtype)
+    else:
+        weights = numbers_on_device(given, dtype, logits.device)
+        if len(weights) != classes:
+            raise ValueError(f"{loss} got {len(weights)} class_weights for a prediction of {classes} classes.")
+        weights = weights.clone()
     for one in ignored:
         weights[one] = 0.0
     return weights
-
-
-def _given_weights(class_weights: ClassWeights | None, logits: Tensor, counts: Callable[[], Tensor]) -> Tensor | None:
-    dtype = accumulation_dtype(logits.dtype)
-    if class_weights is None:
-        return None
-    if isinstance(class_weights, str):  # "ipw"
-        return balanced(counts()).to(dtype)
-    return numbers_on_device(class_weights, dtype, logits.device)

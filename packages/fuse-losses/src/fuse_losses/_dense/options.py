@@ -1,0 +1,181 @@
+"""The options that all dense losses share, and the one place where options are checked."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, ParamSpec, TypedDict, Union, get_args, get_origin, get_type_hints
+
+from torch import Tensor
+
+from fuse_core import did_you_mean
+
+from .._fused.one_pass import Activation
+from .checks import check_bool, check_choice, check_class_indices, check_int, check_number, check_numbers
+
+Reduction = Literal["none", "mean", "sum"]
+ResizeMode = Literal["nearest", "maxpool", "area"]
+Numbers = Sequence[float] | Tensor
+ClassWeights = Numbers | Literal["ipw"]
+RESIZE_MODES: tuple[ResizeMode, ...] = get_args(ResizeMode)
+
+Check = Callable[[str, str, Any, bool], Any]
+"""Takes the loss's name, the option's name, its value and `validate`; returns the value as the formulas take it."""
+CheckTogether = Callable[[str, dict[str, Any]], None]
+P = ParamSpec("P")
+
+
+class DenseOptions(TypedDict, total=False):
+    """The keyword arguments that every dense loss takes, as a function and as a class.
+
+    The prediction is `[B, C, *spatial]` with up to three spatial axes, or `[B, C]`. The target holds class indices
+    (`[B, *spatial]` or `[B, 1, *spatial]`, of an integer type or bool) or a probability for each class
+    (`[B, C, *spatial]`: one-hot, soft or multilabel). With one channel the target is that channel's, `[B, *spatial]` or
+    `[B, 1, *spatial]`.
+    """
+
+    activation: Activation
+    """Turns the prediction into probabilities: `"softmax"` over the classes (the default), `"sigmoid"` for each channel
+    by itself, or `"none"` where the prediction holds probabilities already."""
+
+    class_weights: ClassWeights | None
+    """A factor of each class, C numbers, or `"ipw"`: the weights of `inverse_proportion_weights` for the batch at hand.
+    Under `"mean"` the weighted sum is divided by the sum of the weights that took part, so only their ratios matter;
+    under `"sum"` and `"none"` they multiply as they are."""
+
+    ignore_index: int | None
+    """Voxels of this class index do not count, as if they were not there. Any integer, whether or not it is a class. In
+    a target with a channel for each class these are the voxels whose channel `ignore_index` is 1, or if there is no
+    such channel, those where any channel holds this value."""
+
+    include_background: bool
+    """False is `ignore_classes=[0]`."""
+
+    ignore_classes: Iterable[int]
+    """Classes without a term in the loss. They take part in the softmax, and their voxels are negatives of the other
+    classes."""
+
+    reduction: Reduction
+    """`"mean"` (the default), `"sum"`, or `"none"`; every loss documents its shape."""
+
+    resize_mode: ResizeMode | None
+    """How `resize_target` brings the target to the prediction's spatial size, and with it the mask. None, the default,
+    demands equal sizes."""
+
+    validate: bool
+    """Check the values of targets, of weights and, with `activation="none"`, of predictions on other devices than the
+    CPU too, at the price of a synchronisation. On the CPU they are always checked, but not in a compiled loss."""
+
+
+class DenseSettings(NamedTuple):
+    """`DenseOptions` with their defaults, checked."""
+
+    owner: str
+    """The loss as the user made it, which every error names."""
+    activation: Activation = "softmax"
+    class_weights: ClassWeights | None = None
+    ignore_index: int | None = None
+    include_background: bool = True
+    ignore_classes: tuple[int, ...] = ()
+    reduction: Reduction = "mean"
+    resize_mode: ResizeMode | None = None
+    validate: bool = False
+
+
+class DenseLoss(NamedTuple):
+    """A dense loss function and how to check its options."""
+
+    function: Callable[..., Tensor]
+    """Takes logits, target, `mask` and checked options."""
+    checks: dict[str, Check]
+    """The check of each option, shared and its own."""
+    numbers: tuple[str, ...]
+    """The options that take a number for each class."""
+    check_together: CheckTogether | None
+    """Raises where the options do not go together."""
+
+    def checked(self, owner: str, options: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, Any]:
+        """The options as `function` takes them.
+
+        Args:
+            owner: the loss that the errors name.
+            options: as the user gave them.
+            others: the loss's arguments that are no options; the error for an unknown option names them too.
+
+        Raises:
+            TypeError: an option that does not exist, or of the wrong type.
+            ValueError: an option with a value that it does not take.
+        """
+        validate = options.get("validate") is True
+        result: dict[str, Any] = {}
+        for name, value in options.items():
+            if name not in self.checks:
+                raise TypeError(f"{owner} has no option {name!r}.{_nearest(name, [*self.checks, *others])}")
+            result[name] = self.checks[name](owner, name, value, validate)
+        if not result.get("include_background", True):
+            result["ignore_classes"] = (0, *result.get("ignore_classes", ()))
+        if self.check_together is not None:
+            self.check_together(owner, result)
+        return result
+
+
+def dense_loss(check_together: CheckTogether | None = None) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
+    """Turn a formula into a loss that checks its options by the annotations of the formula's signature.
+
+    Args:
+        check_together: raises where options do not go together; is given the loss's name and the checked options.
+
+    Returns:
+        A decorator. A class finds the formula and its checks in the attribute `dense_loss` of what it returns, so that
+        it checks the options once, at construction.
+    """
+
+    def decorate(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+        own = [one for one in inspect.signature(function).parameters.values() if one.kind is one.KEYWORD_ONLY]
+        hints = {one.name: one.annotation for one in own if one.name != "mask"} | get_type_hints(DenseOptions)
+        checks = {name: _check_of(hint) for name, hint in hints.items()}
+        numbers = tuple(name for name, hint in hints.items() if Tensor in get_args(hint))
+        loss = DenseLoss(function, checks, numbers, check_together)
+        name = function.__name__
+
+        @functools.wraps(function)
+        def checked(logits: Tensor, target: Tensor, *, mask: Tensor | None = None, **options: Any) -> Tensor:
+            return function(logits, target, mask=mask, owner=name, **loss.checked(name, options))  # type: ignore[call-arg,arg-type]
+
+        checked.dense_loss = loss  # type: ignore[attr-defined]
+        return checked  # type: ignore[return-value]
+
+    return decorate
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """A hint at the nearest of the known options, or else at all of them."""
+    return did_you_mean(name, known) or f" Its options: {', '.join(sorted(known))}."
+
+
+def _check_of(hint: Any) -> Check:
+    """The check of an option with this annotation."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    none = ("None",) if NoneType in kinds else ()
+    indices = get_origin(kinds[0]) is Iterable
+    choices = tuple(choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind))
+
+    def check(owner: str, option: str, value: Any, validate: bool) -> Any:
+        if value is None and none:
+            return None
+        if Tensor in kinds:
+            if isinstance(value, str) and value in choices:
+                return value
+            if float not in kinds or (isinstance(value, Iterable) and not isinstance(value, str)):
+                return check_numbers(owner, option, value, validate, others=" or ".join(map(repr, choices)) + " or None")
+        if choices and Tensor not in kinds:
+            return check_choice(owner, option, value, choices, *none)
+        if bool in kinds:
+            return check_bool(owner, option, value)
+        if int in kinds:
+            return check_int(owner, option, value, others=" or None" if none else "")
+        if indices:
+            return check_class_indices(owner, option, value)
+        return check_number(owner, option, value)
+
+    return check

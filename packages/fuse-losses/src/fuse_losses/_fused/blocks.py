@@ -1,0 +1,86 @@
+"""The blocks of voxels, the memory and the number types that the fused losses work with, on each device."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+Chunk = tuple[slice, slice]
+_DEVICES_WITHOUT_FLOAT64 = {"mps"}
+
+
+def counting_dtype(device: torch.device) -> torch.dtype:
+    """The type of what is small and should be exact, such as counts: float64 where the device has it."""
+    return torch.float32 if device.type in _DEVICES_WITHOUT_FLOAT64 else torch.float64
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type that losses compute in: float64 for float64, float32 for everything else."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def values_may_be_read(tensor: Tensor, validate: bool) -> bool:
+    """Whether Python may look at the values: it costs no synchronisation, or was asked for, and nothing is tracing."""
+    return (validate or tensor.device.type == "cpu") and not torch.compiler.is_compiling()
+
+
+def adds_by_index(device: torch.device) -> bool:
+    """Whether to sum voxels by class with `scatter_add_`: on a GPU all threads would wait for the same few sums."""
+    return device.type == "cpu"
+
+
+def voxel_chunks(shape: torch.Size, device: torch.device) -> Iterator[Chunk]:
+    """Slices of samples and of voxels that together cover `[B, C, S]`.
+
+    A block is small beside the whole, so that a handful of temporaries of its size cost little memory. On a CPU each
+    thread's part of a block also fits the cache. Elsewhere blocks are larger, because to start a kernel costs more than
+    the cache saves.
+
+    Example:
+        >>> list(voxel_chunks(torch.Size((2, 2, 4)), torch.device("cpu")))
+        [(slice(0, 2, None), slice(0, 4, None))]
+    """
+    samples, classes, voxels = shape
+    share = samples * voxels  # as one number for each voxel
+    cpu = device.type == "cpu"
+    elements = min(max(share, 2**15), 2**18 * torch.get_num_threads()) if cpu else max(share, 2**20)
+    samples_per_chunk = max(1, elements // max(1, classes * voxels))
+    voxels_per_chunk = max(1, elements // max(1, classes))
+    for sample in range(0, samples, samples_per_chunk):
+        for voxel in range(0, voxels, voxels_per_chunk):
+            yield (
+                slice(sample, min(sample + samples_per_chunk, samples)),
+                slice(voxel, min(voxel + voxels_per_chunk, voxels)),
+            )
+
+
+def class_index(target: Tensor, valid: Tensor | None, chunk: Chunk) -> Tensor:
+    """The class indices of a block of a target `[B, S]`, as int64 `[b, s]`; 0 where not valid, safe to index with."""
+    index = target[chunk].long()
+    return index if valid is None else torch.where(valid[chunk], index, 0)
+
+
+def future_gradient(logits: Tensor) -> Tensor | None:
+    """Memory for the gradient of logits that holds the probabilities until then.
+
+    None where no gradient is wanted, or where the gradient is not of the type or the strides that the forward pass
+    computes in.
+    """
+    if not (logits.requires_grad and torch.is_grad_enabled() and logits.is_contiguous()):
+        return None
+    return torch.empty_like(logits) if logits.dtype == accumulation_dtype(logits.dtype) else None
+
+
+def working_block(whole: Tensor, chunk: Chunk, dtype: torch.dtype) -> Tensor:
+    """Memory to compute the block of `whole` `[B, C, S]` in: the block itself if it serves, else new memory."""
+    block = whole[chunk[0], :, chunk[1]]
+    if block.dtype == dtype and block.is_contiguous():
+        return block
+    return torch.empty(block.shape, dtype=dtype, device=block.device)
+
+
+def store_block(whole: Tensor, chunk: Chunk, block: Tensor) -> None:
+    """Write what was computed in a `working_block` to its place."""
+    place = whole[chunk[0], :, chunk[1]]
+    if place.data_ptr() != block.data_ptr():
+        place.copy_(block)
