@@ -172,7 +172,8 @@ class LightningModuleDefault(pl.LightningModule):
         if not isinstance(result, Mapping):
             raise TypeError(
                 f"The model must return the batch_dict with its outputs added, but {type(self.model).__name__} "
-                f"returned a {type(result).__name__}. Return the batch_dict, or wrap a model of tensors in ModelWrapSeqToDict."
+                f"returned a {type(result).__name__}. Return the batch_dict, or wrap a model of tensors in "
+                f"ModelWrapSeqToDict."
             )
         return _as_ndict(result)
 

@@ -191,7 +191,7 @@ def test_steps_on_their_way_are_not_waited_for_until_asked(monkeypatch):
     watch.watch(losses(1.0), step=0)
     watch.watch(losses(torch.inf), step=1)
     watch.check()
-    with pytest.raises(NonFiniteLossError, match=r"step 1 is not finite: 'a' is inf\. The batch holds no"):
+    with pytest.raises(NonFiniteLossError, match=r"step 1 is not finite: 'a' is inf\. The batch has no"):
         watch.check(wait=True)
 
 
