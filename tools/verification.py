@@ -48,7 +48,7 @@ def run_at_lowest_versions(session: nox.Session, package: Package) -> None:
 
 
 def run_with_released_siblings(session: nox.Session, package: Package) -> None:
-    """Compare a package's public names with its last release; run the tests of its combinations with released siblings."""
+    """Compare a package's public names with its last release, and test it with its siblings as released."""
     failed = []
     with tempfile.TemporaryDirectory() as folder:
         if not keeps_public_names(session, package, Path(folder)):
