@@ -1,4 +1,7 @@
+import os
+
 from hypothesis import settings
 
-settings.register_profile("fuse", max_examples=60, deadline=None, derandomize=True)
-settings.load_profile("fuse")
+settings.register_profile("light", max_examples=25, deadline=None, derandomize=True)
+settings.register_profile("deep", max_examples=300, deadline=None)
+settings.load_profile("deep" if os.environ.get("FUSE_DEEP_TESTS") == "1" else "light")

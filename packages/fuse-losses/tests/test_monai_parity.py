@@ -85,7 +85,7 @@ def test_softmax_focal_loss_is_monais_times_the_number_of_classes(batch):
     assert_same(focal_loss(logits, target, gamma=2.0), 4 * theirs, logits)
 
 
-def test_monais_softmax_focal_loss_of_gamma_0_is_cross_entropy_divided_by_the_number_of_classes(batch):
+def test_monais_softmax_focal_of_gamma_0_is_cross_entropy_over_the_class_count(batch):
     logits, target = batch
     theirs = losses.FocalLoss(to_onehot_y=True, use_softmax=True, gamma=0.0)(logits, target[:, None])
     assert_same(focal_loss(logits, target, gamma=0.0), 4 * theirs, logits)

@@ -10,7 +10,7 @@ from torch import Tensor
 from fuse_core import read_key
 
 from ._dense.checks import check_tensor
-from ._dense.options import DenseOptions, dense_loss
+from ._dense.options import DenseLoss, DenseOptions, dense_loss
 from ._fused.blocks import counting_dtype
 from .loss_base import LossBase, PreprocessFunc
 
@@ -25,8 +25,10 @@ class DenseArguments(TypedDict, total=False):
 
 
 @dense_loss()
-def _loss_of_ones_own(logits: Tensor, target: Tensor, *, mask: Tensor | None = None, **options: Unpack[DenseOptions]) -> Tensor:
-    raise NotImplementedError
+def _loss_of_ones_own(
+    logits: Tensor, target: Tensor, *, mask: Tensor | None = None, **options: Unpack[DenseOptions]
+) -> Tensor:
+    raise NotImplementedError("A subclass of LossDense defines `loss`.")
 
 
 class LossDense(LossBase):
@@ -76,7 +78,8 @@ class LossDense(LossBase):
         self.mask_key = mask_key
         self.register_buffer("mask", None if mask is None else check_tensor(name, "mask", mask), persistent=False)
         arguments = [*inspect.signature(LossDense.__init__).parameters][1:-1]
-        self._loss = getattr(self.function or _loss_of_ones_own, "dense_loss")
+        function: Any = self.function or _loss_of_ones_own
+        self._loss: DenseLoss = function.dense_loss
         self.options = self._loss.checked(name, options, others=arguments)
         for option in self._loss.numbers:
             numbers = self.options.get(option)
@@ -86,7 +89,8 @@ class LossDense(LossBase):
 
     def loss(self, logits: Tensor, target: Tensor, mask: Tensor | None, options: dict[str, Any]) -> Tensor:
         """The loss as a function of tensors; `options` are checked."""
-        return self._loss.function(logits, target, mask=mask, owner=self._owner, **options)
+        loss: Tensor = self._loss.function(logits, target, mask=mask, owner=self._owner, **options)
+        return loss
 
     def compute(self, batch_dict: Mapping[str, Any]) -> Tensor:
         """The loss before `weight`."""

@@ -16,7 +16,7 @@ class LossGeneralizedDice(LossDense):
     Args:
         pred: the key of the prediction.
         target: the key of the ground truth.
-        **arguments: those of `LossDense` and the options of `functional.generalized_dice_loss`: 
+        **arguments: those of `LossDense` and the options of `functional.generalized_dice_loss`:
             `volume_weights`, `smooth_numerator`, `smooth_denominator`, `per_sample`, `empty`.
 
     Example:

@@ -248,3 +248,27 @@ def test_a_missing_key_is_an_error_that_names_the_loss_and_the_nearest(loss, mis
     batch[missing + "s"] = batch.pop(missing)
     with pytest.raises(KeyError, match=f"{loss.__name__} reads '{missing}', .* Nearest keys: '{missing}s'"):
         module(batch)
+
+
+@pytest.mark.parametrize("loss", CLASSES)
+@pytest.mark.parametrize(
+    ("logits", "target", "message"),
+    [
+        (LOGITS, TARGET[:, :2], r"got a target of shape \(2, 2\)"),
+        (LOGITS, TARGET + 3, "takes class indices from 0 to 2, got 3"),
+        (LOGITS.numpy(), TARGET, "takes a tensor as prediction, got ndarray"),
+        (LOGITS.long(), TARGET, "takes a floating-point prediction, got torch.int64"),
+    ],
+)
+def test_an_error_in_a_batch_names_the_class_and_its_keys(loss, logits, target, message):
+    module = loss(pred="model.logits.seg", target="data.seg")
+    owner = rf"^{loss.__name__}\(pred='model.logits.seg', target='data.seg'\) "
+    with pytest.raises((TypeError, ValueError), match=owner + message):
+        module({"model.logits.seg": logits, "data.seg": target})
+
+
+@pytest.mark.parametrize("loss", CLASSES)
+def test_a_nested_dictionary_is_told_about_ndict(loss):
+    module = loss(pred="model.logits", target="data.seg")
+    with pytest.raises(KeyError, match=rf"{loss.__name__} reads 'model.logits'.* Pass NDict\(batch_dict\)"):
+        module({"model": {"logits": LOGITS}, "data": {"seg": TARGET}})

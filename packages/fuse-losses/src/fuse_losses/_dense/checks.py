@@ -82,10 +82,10 @@ def check_class_indices(owner: str, option: str, values: Any) -> tuple[int, ...]
     """Raise unless `values` are ints of at least 0."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"{owner}({option}=) takes several ints, got {values!r}.")
-    values = tuple(values)
-    if not all(isinstance(one, (int, Integral)) and not isinstance(one, bool) and one >= 0 for one in values):
-        raise ValueError(f"{owner}({option}=) takes class indices from 0, got {list(values)}.")
-    return tuple(int(one) for one in values)
+    indices = tuple(values)
+    if not all(isinstance(one, (int, Integral)) and not isinstance(one, bool) and int(one) >= 0 for one in indices):
+        raise ValueError(f"{owner}({option}=) takes class indices from 0, got {list(indices)}.")
+    return tuple(int(one) for one in indices)
 
 
 def check_tensor(owner: str, option: str, value: Any) -> Tensor:

@@ -1,6 +1,6 @@
 """Prediction, target and mask of a dense loss in the one form that the formulas work on."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ def read_dense_inputs(logits: Tensor, target: Tensor, mask: Tensor | None, optio
             a gradient.
         ValueError: shapes that do not fit, a class or a probability out of range, or no class left.
     """
-    settings = DenseSettings(**options)  # type: ignore[misc]  # they hold the owner too
+    settings = DenseSettings(**cast(dict[str, Any], options))  # the owner is one of them
     loss = settings.owner
     _check_tensors(loss, prediction=logits, target=target, mask=mask)
     if target.dtype in (torch.uint16, torch.uint32, torch.uint64):

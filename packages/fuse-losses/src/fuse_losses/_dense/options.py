@@ -140,7 +140,7 @@ def dense_loss(check_together: CheckTogether | None = None) -> Callable[[Callabl
 
         @functools.wraps(function)
         def checked(logits: Tensor, target: Tensor, *, mask: Tensor | None = None, **options: Any) -> Tensor:
-            return function(logits, target, mask=mask, owner=name, **loss.checked(name, options))  # type: ignore[call-arg,arg-type]
+            return function(logits, target, mask=mask, owner=name, **loss.checked(name, options))  # type: ignore[arg-type]
 
         checked.dense_loss = loss  # type: ignore[attr-defined]
         return checked  # type: ignore[return-value]
@@ -160,22 +160,24 @@ def _check_of(hint: Any) -> Check:
     indices = get_origin(kinds[0]) is Iterable
     choices = tuple(choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind))
 
+    others = " or ".join([*map(repr, choices), *none])
+
     def check(owner: str, option: str, value: Any, validate: bool) -> Any:
         if value is None and none:
             return None
         if Tensor in kinds:
+            one_number = float in kinds and (isinstance(value, str) or not isinstance(value, Iterable))
             if isinstance(value, str) and value in choices:
                 return value
-            if float not in kinds or (isinstance(value, Iterable) and not isinstance(value, str)):
-                return check_numbers(owner, option, value, validate, others=" or ".join(map(repr, choices)) + " or None")
-        if choices and Tensor not in kinds:
+            if one_number:
+                return check_number(owner, option, value)
+            return check_numbers(owner, option, value, validate, others=others)
+        if choices:
             return check_choice(owner, option, value, choices, *none)
         if bool in kinds:
             return check_bool(owner, option, value)
         if int in kinds:
             return check_int(owner, option, value, others=" or None" if none else "")
-        if indices:
-            return check_class_indices(owner, option, value)
-        return check_number(owner, option, value)
+        return check_class_indices(owner, option, value) if indices else check_number(owner, option, value)
 
     return check

@@ -1,9 +1,9 @@
 """One pass over the logits for all that dense losses are made of, at the memory of the gradient.
 
-There are two kinds of results. Dice and its relatives need sums over voxels for each class. Cross-entropy and focal loss
-need a loss for each voxel. Both come from the same probabilities, which are computed once. Where the memory of the
-gradient can hold the probabilities, it holds them until the backward pass, which turns them into the gradient in place.
-Otherwise the backward pass computes them again.
+There are two kinds of results. Dice and its relatives need sums over voxels for each class. Cross-entropy and focal
+loss need a loss for each voxel. Both come from the same probabilities, which are computed once. The memory of the
+gradient holds the probabilities until the backward pass, which turns them into the gradient in place. Where it cannot
+hold them, as in half precision, the backward pass computes them again.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -297,15 +297,18 @@ class _OnePass(Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        tensors, wanted = ctx.saved_tensors, ctx.wanted
+        logits, target, valid, class_factor = ctx.saved_tensors
+        wanted = ctx.wanted
         grads = (grad_outputs[0], grad_outputs[1], grad_outputs[3])
         # Overwritten by the first backward pass; a second one, after retain_graph=True, computes them again.
         probabilities, ctx.probabilities = ctx.probabilities, None
         if torch.is_grad_enabled():  # create_graph=True
             used = [*grads[: 2 if wanted.sums else 0], *grads[3 if wanted.gamma is None else 2 :]]
-            grad = differentiable_gradient(lambda logits: _formula(logits, *tensors[1:], wanted), tensors[0], used)
+            grad = differentiable_gradient(
+                lambda logits: _formula(logits, target, valid, class_factor, wanted), logits, used
+            )
         else:
-            grad = _gradient(*tensors, wanted, *grads, probabilities)
+            grad = _gradient(logits, target, valid, class_factor, wanted, *grads, probabilities)
         return grad, None, None, None, None, None
 
 

@@ -131,43 +131,6 @@ def test_a_classification_is_a_dense_prediction_without_spatial_axes(loss):
     torch.testing.assert_close(value, CROSS_ENTROPY(logits, label))
 
 
-def test_numeric_class_weights_and_alphas_are_buffers():
-    weights = torch.tensor([1.0, 2.0])
-    loss = LossFocal(**KEYS, class_weights=weights, alpha=[0.25, 0.75])
-    assert set(loss.state_dict()) == {"class_weights", "alpha"}
-    weights.zero_()
-    assert torch.equal(loss.class_weights, torch.tensor([1.0, 2.0]).double())
-
-
-def test_class_weights_and_alphas_stay_exact_whatever_type_the_module_is_cast_to():
-    loss = LossFocal(**KEYS, class_weights=[0.1, 1 / 3, 1.0], alpha=[0.3, 0.2, 0.1], mask=torch.ones(1, 5)).half()
-    batch = make_batch()
-    batch["model.logits"] = batch["model.logits"].double()
-    expected = functional.focal_loss(
-        batch["model.logits"], batch["data.label"], class_weights=[0.1, 1 / 3, 1.0], alpha=[0.3, 0.2, 0.1]
-    )
-    assert torch.equal(loss(batch), expected)
-    assert torch.equal(loss.type(torch.float16)(batch), expected)
-    assert loss.to("meta").class_weights.device.type == "meta"
-    assert loss.to_empty(device="cpu").class_weights.dtype == torch.float64
-
-
-def test_class_weights_can_be_shared_between_processes():
-    assert LossFocal(**KEYS, class_weights=[0.1, 0.2, 0.7]).share_memory().class_weights.is_shared()
-
-
-def test_a_loss_without_numbers_has_no_state():
-    assert not LossFocal(**KEYS, class_weights="ipw", alpha=0.25, mask=torch.ones(1, 4)).state_dict()
-
-
-def test_the_module_follows_its_class_weights():
-    loss = LossSegmentationCrossEntropy(**KEYS, class_weights=[1.0, 1.0, 1.0])
-    loss.load_state_dict({"class_weights": torch.tensor([0.0, 0.0, 2.0])})
-    batch = make_batch()
-    expected = CROSS_ENTROPY(batch["model.logits"], batch["data.label"], torch.tensor([0.0, 0.0, 2.0]))
-    torch.testing.assert_close(loss(batch), expected)
-
-
 def test_a_preprocess_func_gets_a_copy_that_it_may_write_to():
     def second_half(batch):
         batch["data.label"] = batch["data.label"] * 0
@@ -198,47 +161,3 @@ def test_what_is_not_a_function_is_no_callable():
 def test_a_missing_key_is_named_with_its_nearest():
     with pytest.raises(KeyError, match=r"LossDefault reads 'model.logits', .* Nearest keys: 'model.logit'"):
         LossDefault(callable=CROSS_ENTROPY, **KEYS)({"model.logit": torch.zeros(1)})
-
-
-def test_wrap_to_dict_registers_the_module_and_passes_arguments_by_name():
-    module = torch.nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]))
-    loss = LossWrapToDict(
-        loss_module=module, loss_arg_to_batch_key={"target": "data.label", "input": "model.logits"}, weight=0.5
-    )
-    batch = make_batch()
-    assert torch.equal(loss(batch), 0.5 * module(batch["model.logits"], batch["data.label"]))
-    assert list(loss.state_dict()) == ["loss_module.weight"]
-
-
-def test_wrap_to_dict_takes_a_function_and_a_dictionary():
-    with pytest.raises(TypeError, match=r"loss_module=\) takes a function or a module, got None"):
-        LossWrapToDict(loss_module=None, loss_arg_to_batch_key={})
-    with pytest.raises(TypeError, match=r"takes a dictionary from argument names to batch_dict keys, got \['a'\]"):
-        LossWrapToDict(loss_module=CROSS_ENTROPY, loss_arg_to_batch_key=["a"])
-
-
-def test_wrap_to_dict_names_a_missing_key():
-    loss = LossWrapToDict(loss_module=CROSS_ENTROPY, loss_arg_to_batch_key={"input": "model.logits"})
-    with pytest.raises(KeyError, match=r"LossWrapToDict reads 'model.logits'"):
-        loss({"model.logit": torch.zeros(1)})
-
-
-def test_extract_gives_one_number_as_a_scalar():
-    assert LossExtractFromBatchDict(key="loss", weight=2.0)({"loss": torch.tensor([1.5])}) == 3
-    with pytest.raises(ValueError, match=r"takes one number at 'loss', got shape \(2,\)"):
-        LossExtractFromBatchDict(key="loss")({"loss": torch.zeros(2)})
-    with pytest.raises(TypeError, match="takes a tensor at 'loss', got float"):
-        LossExtractFromBatchDict(key="loss")({"loss": 1.0})
-    with pytest.raises(KeyError, match=r"LossExtractFromBatchDict reads 'loss', .* Nearest keys: 'losses'"):
-        LossExtractFromBatchDict(key="loss")({"losses": 1.0})
-
-
-def test_a_batch_without_objects_still_has_the_loss_of_its_predictions():
-    def false_positives(scores, boxes):
-        return scores.square().sum() + boxes.sum()
-
-    loss = LossWrapToDict(
-        loss_module=false_positives, loss_arg_to_batch_key={"scores": "model.scores", "boxes": "data.boxes"}
-    )
-    assert loss({"model.scores": torch.full((3,), 2.0), "data.boxes": torch.zeros(0, 4)}) == 12
-    assert loss({"model.scores": torch.zeros(0), "data.boxes": torch.zeros(0, 4)}) == 0

@@ -1,0 +1,101 @@
+"""Options are checked once, by the annotations of the loss, and named with all options of that loss."""
+
+import inspect
+from typing import get_type_hints
+
+import numpy as np
+import pytest
+import torch
+
+import fuse_losses
+from fuse_losses import LossDense, LossDice, LossFocal, LossSegmentationCrossEntropy, LossTversky, functional
+from fuse_losses._dense.options import DenseOptions
+from fuse_losses.functional.dice import DiceOptions
+from fuse_losses.functional.focal import FocalOptions
+from fuse_losses.functional.generalized_dice import GeneralizedDiceOptions
+from fuse_losses.functional.tversky import TverskyOptions
+
+KEYS = {"pred": "model.logits", "target": "data.seg"}
+OPTIONS = {
+    functional.segmentation_cross_entropy: DenseOptions,
+    functional.focal_loss: FocalOptions,
+    functional.dice_loss: DiceOptions,
+    functional.tversky_loss: TverskyOptions,
+    functional.generalized_dice_loss: GeneralizedDiceOptions,
+}
+CLASSES = [one for one in vars(fuse_losses).values() if isinstance(one, type) and issubclass(one, LossDense)]
+
+
+@pytest.mark.parametrize(("function", "options"), OPTIONS.items())
+def test_the_options_of_a_class_have_the_names_and_types_of_the_functions(function, options):
+    hints = get_type_hints(options)
+    own = {name: hint for name, hint in hints.items() if name not in get_type_hints(DenseOptions)}
+    signature = inspect.signature(function).parameters.values()
+    expected = {one.name: one.annotation for one in signature if one.kind is one.KEYWORD_ONLY and one.name != "mask"}
+    assert own == expected
+
+
+@pytest.mark.parametrize(
+    ("loss", "option", "nearest"),
+    [
+        (LossFocal, "gama", "gamma"),
+        (LossDice, "smooth_nr", "smooth_numerator"),
+        (LossTversky, "betta", "beta"),
+        (LossSegmentationCrossEntropy, "mask_keys", "mask_key"),
+    ],
+)
+def test_an_unknown_option_names_the_nearest_of_all_options_of_that_loss(loss, option, nearest):
+    message = f"^{loss.__name__} has no option '{option}'. Did you mean '{nearest}'"
+    with pytest.raises(TypeError, match=message):
+        loss(**KEYS, **{option: 1.0})
+
+
+def test_an_unknown_option_unlike_all_others_lists_them():
+    with pytest.raises(TypeError, match=r"LossDice has no option 'batch'\. Its options: .*jaccard.*weight\."):
+        LossDice(**KEYS, batch=True)
+
+
+def test_a_weight_for_each_class_is_sent_to_class_weights():
+    with pytest.raises(TypeError, match=r"LossFocal\(weight=\) takes a number, got tensor.* use class_weights"):
+        LossFocal(**KEYS, weight=torch.ones(3))
+
+
+@pytest.mark.parametrize("loss", CLASSES)
+def test_numbers_of_numpy_are_numbers(loss):
+    if loss is LossDense:
+        pytest.skip("it is abstract")
+    logits, target = torch.randn(2, 3, 4), torch.randint(3, (2, 4))
+    batch = {"model.logits": logits, "data.seg": target}
+    ours = {"class_weights": np.array([1.0, 2.0, 0.5]), "ignore_index": np.int64(1), "ignore_classes": [np.int32(2)]}
+    plain = {"class_weights": [1.0, 2.0, 0.5], "ignore_index": 1, "ignore_classes": [2]}
+    value = loss(**KEYS, weight=np.float32(2.0), **ours)(batch)
+    assert torch.equal(value, loss(**KEYS, weight=2.0, **plain)(batch))
+
+
+def test_numbers_of_numpy_are_numbers_of_a_losss_own_options_too():
+    logits, target = torch.randn(2, 3, 4), torch.randint(3, (2, 4))
+    alpha = [0.1, 0.2, 0.7]
+    expected = functional.focal_loss(logits, target, gamma=1.5, alpha=alpha)
+    assert torch.equal(functional.focal_loss(logits, target, gamma=np.float32(1.5), alpha=np.array(alpha)), expected)
+
+
+@pytest.mark.parametrize("value", [True, np.True_])
+def test_a_bool_is_no_number(value):
+    with pytest.raises(TypeError, match=r"LossFocal\(gamma=\) takes a number"):
+        LossFocal(**KEYS, gamma=value)
+    with pytest.raises(TypeError, match=r"LossFocal\(class_weights=\) takes a number"):
+        LossFocal(**KEYS, class_weights=[value, 1.0])
+    with pytest.raises(TypeError, match=r"LossFocal\(ignore_index=\) takes an int or None"):
+        LossFocal(**KEYS, ignore_index=value)
+
+
+def test_nothing_is_checked_again_in_a_batch(monkeypatch):
+    loss = LossDice(**KEYS, include_background=False)
+    for check in ("check_bool", "check_choice", "check_number", "check_numbers"):
+        monkeypatch.setattr(f"fuse_losses._dense.options.{check}", None)
+    assert loss({"model.logits": torch.zeros(1, 2, 4), "data.seg": torch.zeros(1, 4, dtype=torch.long)}) == 0
+
+
+def test_dir_shows_the_public_names():
+    assert dir(fuse_losses) == sorted(fuse_losses.__all__)
+    assert dir(functional) == sorted(functional.__all__)

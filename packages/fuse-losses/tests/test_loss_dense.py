@@ -1,0 +1,48 @@
+import torch
+
+from fuse_losses import LossFocal, LossSegmentationCrossEntropy, functional
+
+CROSS_ENTROPY = torch.nn.functional.cross_entropy
+KEYS = {"pred": "model.logits", "target": "data.label"}
+
+
+def make_batch():
+    torch.manual_seed(0)
+    return {"model.logits": torch.randn(4, 3, 5, requires_grad=True), "data.label": torch.randint(3, (4, 5))}
+
+
+def test_numeric_class_weights_and_alphas_are_buffers():
+    weights = torch.tensor([1.0, 2.0])
+    loss = LossFocal(**KEYS, class_weights=weights, alpha=[0.25, 0.75])
+    assert set(loss.state_dict()) == {"class_weights", "alpha"}
+    weights.zero_()
+    assert torch.equal(loss.class_weights, torch.tensor([1.0, 2.0]).double())
+
+
+def test_class_weights_and_alphas_stay_exact_whatever_type_the_module_is_cast_to():
+    loss = LossFocal(**KEYS, class_weights=[0.1, 1 / 3, 1.0], alpha=[0.3, 0.2, 0.1], mask=torch.ones(1, 5)).half()
+    batch = make_batch()
+    batch["model.logits"] = batch["model.logits"].double()
+    expected = functional.focal_loss(
+        batch["model.logits"], batch["data.label"], class_weights=[0.1, 1 / 3, 1.0], alpha=[0.3, 0.2, 0.1]
+    )
+    assert torch.equal(loss(batch), expected)
+    assert torch.equal(loss.type(torch.float16)(batch), expected)
+    assert loss.to("meta").class_weights.device.type == "meta"
+    assert loss.to_empty(device="cpu").class_weights.dtype == torch.float64
+
+
+def test_class_weights_can_be_shared_between_processes():
+    assert LossFocal(**KEYS, class_weights=[0.1, 0.2, 0.7]).share_memory().class_weights.is_shared()
+
+
+def test_a_loss_without_numbers_has_no_state():
+    assert not LossFocal(**KEYS, class_weights="ipw", alpha=0.25, mask=torch.ones(1, 4)).state_dict()
+
+
+def test_the_module_follows_its_class_weights():
+    loss = LossSegmentationCrossEntropy(**KEYS, class_weights=[1.0, 1.0, 1.0])
+    loss.load_state_dict({"class_weights": torch.tensor([0.0, 0.0, 2.0])})
+    batch = make_batch()
+    expected = CROSS_ENTROPY(batch["model.logits"], batch["data.label"], torch.tensor([0.0, 0.0, 2.0]))
+    torch.testing.assert_close(loss(batch), expected)
