@@ -54,7 +54,11 @@ def test_plateau_without_monitor_is_refused(module):
     ("arguments", "error", "message"),
     [
         ({"optimizer": "sgd"}, TypeError, r"ConfigureOptimizers\(optimizer=\) takes a class or function"),
-        ({"optimizer": SGD, "lr_scheduler": 3}, TypeError, r"\(lr_scheduler=\) takes a class or function"),
+        (
+            {"optimizer": SGD, "lr_scheduler": 3},
+            TypeError,
+            r"ConfigureOptimizers\(lr_scheduler=\) takes a class or function",
+        ),
         ({"optimizer": SGD, "interval": "batch"}, ValueError, r"\(interval=\) is 'epoch' or 'step', got 'batch'"),
         ({"optimizer": SGD, "frequency": 0}, ValueError, r"\(frequency=\) is at least 1, got 0"),
         ({"optimizer": SGD, "monitor": "x"}, ValueError, r"\(monitor='x'\) needs a schedule that follows it"),
