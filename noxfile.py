@@ -51,7 +51,7 @@ from tools.verification import (
 )
 from tools.workflows import write_workflows
 
-nox.needs_version = ">=2025.2.9"
+nox.needs_version = ">=2025.10.14"  # knows download_python
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 
