@@ -38,6 +38,7 @@ from tools.packages import (
     load_packages,
     torch_id,
 )
+from tools.project_urls import set_urls
 from tools.release import next_version, ranges_that_leave_out, release_problems, set_version, source_problems
 from tools.repository import changed_files, git, merge_base
 from tools.verification import (
@@ -50,7 +51,7 @@ from tools.verification import (
 )
 from tools.workflows import write_workflows
 
-nox.needs_version = ">=2025.2.9"
+nox.needs_version = ">=2025.10.14"  # knows download_python
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 
@@ -245,6 +246,15 @@ def build(session: nox.Session) -> None:
     for package in packages:
         for kind in ("sdist", "wheel"):
             build_distribution(session, package, kind, ROOT / "dist")
+
+
+@nox.session(venv_backend="none")
+def urls(session: nox.Session) -> None:
+    """Write the repository's address, given after --, into the metadata of all packages."""
+    if len(session.posargs) != 1 or not session.posargs[0].startswith("https://"):
+        session.error("give the repository's address: nox -s urls -- https://...")
+    for package in PACKAGES.values():
+        set_urls(package, session.posargs[0])
 
 
 @nox.session(venv_backend="none")

@@ -71,7 +71,7 @@ def announces_breaking_change(package: Package, since: Version) -> bool:
 
 
 def release_problems(package: Package, *, dry_run: bool) -> list[str]:
-    """What forbids the release of a package, a sentence each. A dry run forgives siblings that are not released yet."""
+    """What forbids the release of a package, a sentence each. A dry run forgives what only a release needs."""
     found = []
     if git("status", "--porcelain"):
         found.append("The working tree is not clean. Commit or stash the changes.")
@@ -80,6 +80,8 @@ def release_problems(package: Package, *, dry_run: bool) -> list[str]:
     if not package.fragments:
         found.append(f"{package.folder.name}/changelog.d holds no fragment that says what changed.")
     if not dry_run:
+        if "urls" not in package.pyproject["project"]:
+            found.append("Its metadata has no address of the repository. Write it with nox -s urls.")
         for sibling in package.needs(package.extras, PACKAGES):
             requirement = required_range(package, sibling)
             if requirement is not None and released(sibling, requirement.specifier) is None:
