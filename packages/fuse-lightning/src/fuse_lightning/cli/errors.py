@@ -10,6 +10,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 FAILURE = 1
 USAGE = 2
 INTERRUPTED = 130  # by convention, 128 plus the number of the signal
+TERMINATED = 143
 
 SPEAKING_PACKAGES = (
     "fuse_core",
@@ -21,6 +22,12 @@ SPEAKING_PACKAGES = (
     "jsonargparse",
 )
 """Packages whose errors are written for users. An error of any other package may be a mistake in the user's code."""
+
+OPTIONS = {
+    "pass weights_only=False to Trainer.fit, validate, test or predict": "add --weights_only false",
+    "continue with Trainer.fit(ckpt_path=)": "continue with --ckpt_path last",
+}
+"""Advice for Python programs, and what it is on the command line."""
 
 
 class UsageError(Exception):
@@ -76,7 +83,10 @@ def short_message(error: Exception) -> str | None:
 
 
 def _message_of(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    message = str(error) or type(error).__name__
+    for python, option in OPTIONS.items():
+        message = message.replace(python, option)
+    return "\n".join([message, *getattr(error, "__notes__", ())])
 
 
 def _frames(error: Exception) -> list[FrameType]:

@@ -6,8 +6,9 @@ CONFIG_FILE = "config.yaml"
 CONFIG_START = "# pytorch_lightning=="  # a folder whose config.yaml starts with this is that of a run
 CONFIG_FILES = (CONFIG_FILE, "config_[0-9]*.yaml")
 LOGS = "logs"
+RESULT_FILE = "result.json"
 
-WRITTEN = (*CONFIG_FILES, *MODEL_DIR_FILES, PREDICTIONS_FILE, *(f"{LOGS}/{name}" for name in LOG_FILES))
+WRITTEN = (*CONFIG_FILES, *MODEL_DIR_FILES, PREDICTIONS_FILE, RESULT_FILE, *(f"{LOGS}/{name}" for name in LOG_FILES))
 """Patterns of the files that `--overwrite` replaces."""
 
 # Folders within the run folder, see earlier_run.py. The names of the other two start with that of the first.

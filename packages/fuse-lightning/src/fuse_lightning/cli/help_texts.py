@@ -20,6 +20,8 @@ options
   -V, --version         print the version
   --traceback           print the whole traceback of an error
 
+A configuration is code: the classes that it names are imported and called. Do not run one that you do not trust.
+
 Example:
   fuse-lightning fit --print_config > run.yaml
   fuse-lightning wiring --config run.yaml

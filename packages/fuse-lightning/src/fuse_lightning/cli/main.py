@@ -8,7 +8,7 @@ import traceback
 from fuse_core import did_you_mean
 from fuse_lightning import __version__
 
-from .errors import FAILURE, INTERRUPTED, USAGE, ConfigurationError, UsageError, short_message
+from .errors import FAILURE, INTERRUPTED, TERMINATED, USAGE, ConfigurationError, UsageError, short_message
 from .help_texts import COMMAND_HELP, HELP
 from .template import write_template
 
@@ -16,7 +16,11 @@ REQUIRED_MODULES = {"jsonargparse": "jsonargparse", "docstring_parser": "jsonarg
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C."""
+    """Run one command.
+
+    Returns:
+        The exit code: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C, 143 after SIGTERM.
+    """
     given = sys.argv[1:] if arguments is None else list(arguments)
     show_traceback = "--traceback" in given
     try:
@@ -24,8 +28,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except SystemExit as exit_request:
-        if isinstance(exit_request.__context__, KeyboardInterrupt):  # Lightning has shut down and exits with 1
+        # Lightning has shut down.
+        if isinstance(exit_request.__context__, KeyboardInterrupt):
             return INTERRUPTED
+        if type(exit_request).__name__ == "SIGTERMException":
+            return TERMINATED
         raise
     except Exception as error:
         message = short_message(error)

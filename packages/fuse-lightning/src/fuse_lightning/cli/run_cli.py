@@ -15,13 +15,15 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from fuse_lightning.lightning_module_default import LightningModuleDefault
 from fuse_lightning.predictions.predictions_to_file import PredictionsToFile
-from fuse_lightning.run_folder import PREDICTIONS_FILE
+from fuse_lightning.run_folder import LAST_CHECKPOINT, PREDICTIONS_FILE
 
-from .checkpoint_by_name import BY_NAME, UNTRAINED, find_checkpoint, find_checkpoint_to_evaluate
+from .checkpoint_by_name import BY_NAME, UNTRAINED, checkpoints_in, find_checkpoint, find_checkpoint_to_evaluate
 from .configuration.configuration_problems import USUAL, configuration_problems
 from .earlier_run import RemoveEarlierRun, bring_back, check_run_folder, make_run_folder, set_aside
 from .errors import BuildError, ConfigurationError, RunError
-from .file_names import LOGS
+from .file_names import LOGS, RESULT_FILE
+from .interruption import Interruption, is_requeued
+from .result import write_result
 from .save_run_config import SaveRunConfig
 
 BASE_CLASSES = ("pytorch_lightning.LightningModule", "pytorch_lightning.core.module.LightningModule")
@@ -105,8 +107,11 @@ class RunCLI(LightningCLI):
     def _checkpoint(self, run_dir: Path, which: Any) -> str | None:
         if which == UNTRAINED:
             return None
+        if which is None and self.subcommand == "fit":
+            continues = is_requeued() and checkpoints_in(run_dir, LAST_CHECKPOINT)
+            return str(find_checkpoint(run_dir, "last")) if continues else None
         if which is None:
-            return None if self.subcommand == "fit" else str(find_checkpoint_to_evaluate(run_dir))
+            return str(find_checkpoint_to_evaluate(run_dir))
         if which in BY_NAME:
             return str(find_checkpoint(run_dir, which))
         if not Path(which).is_file() and "://" not in str(which):
@@ -122,18 +127,36 @@ class RunCLI(LightningCLI):
     def fit(self, model: pl.LightningModule, **arguments: Any) -> None:
         """Train. A training that ends before its first step, by a wrong key or Ctrl-C, leaves the folder as it was."""
         config = self.config[self.subcommand]
-        if not self._is_new_run(config):
-            self.trainer.fit(model, **arguments)
-            return
         run_dir = Path(config.run_dir)
-        make_run_folder(run_dir)
         trainer: Any = self.trainer
+        interruption = Interruption(run_dir)
+        interruption.handle_requeue_signal()
+        trainer.callbacks.append(interruption)
+        if not self._is_new_run(config):
+            trainer.fit(model, **arguments)
+            return
+        make_run_folder(run_dir)
         trainer.callbacks.insert(0, RemoveEarlierRun(run_dir))
         try:
             set_aside(run_dir)
             trainer.fit(model, **arguments)
         finally:
             bring_back(run_dir)  # after the first step there is nothing to bring back
+
+    def after_fit(self) -> None:
+        """Write the best epoch's value."""
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            write_result(self.trainer, Path(self.config[self.subcommand].run_dir) / RESULT_FILE)
+
+    def predict(self, model: pl.LightningModule, **arguments: Any) -> None:
+        """Predict. An error of the disk names the file."""
+        try:
+            self.trainer.predict(model, **arguments)
+        except OSError as error:
+            if error.filename is not None or error.strerror is None:
+                raise
+            path = Path(self.config[self.subcommand].run_dir) / PREDICTIONS_FILE
+            raise RunError(f"the predictions cannot be written to {path}: {error.strerror}. Make room.") from error
 
     def before_predict(self) -> None:
         """Have the predictions written to the run folder, unless a callback of the configuration writes them."""

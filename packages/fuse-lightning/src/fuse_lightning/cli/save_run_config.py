@@ -1,6 +1,5 @@
 """Keeps the configuration of a run with its results."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,6 @@ import pytorch_lightning as pl
 from jsonargparse import Namespace
 from pytorch_lightning.cli import LightningArgumentParser, SaveConfigCallback
 
-from .checkpoint_by_name import checkpoints_in
 from .file_names import CONFIG_FILE, CONFIG_FILES
 
 
@@ -39,13 +37,6 @@ class SaveRunConfig(SaveConfigCallback):
         self.path = next(run_dir / name for name in names if not (run_dir / name).exists())
         run_dir.mkdir(parents=True, exist_ok=True)
         self.path.write_text(text, encoding="utf-8")
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Print how to continue a training after Ctrl-C."""
-        interrupted = isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and self.path is not None
-        if interrupted and checkpoints_in(Path(trainer.default_root_dir), "last"):
-            command = f"fuse-lightning fit --config {shlex.quote(str(self.path))} --ckpt_path last"
-            print(f"\nInterrupted. To continue from the last checkpoint:\n  {command}")  # noqa: T201
 
 
 def _time_written(path: Path) -> float:

@@ -46,7 +46,10 @@ class WiringCLI(RunCLI):
         super().__init__(["fit", *others])
 
     def prepare_run(self, config: Namespace) -> None:
-        """Does nothing: there is no run."""
+        """There is no run: of the trainer's arguments, none is made or used."""
+        config.trainer.update(
+            {"callbacks": None, "logger": False, "plugins": None, "profiler": None, "strategy": "auto"}
+        )
 
     def instantiate_trainer(self, **arguments: Any) -> pl.Trainer:
         """Make a trainer that works on any machine and is not used."""

@@ -58,3 +58,12 @@ def classes_in(annotation: Any) -> set[type]:
         return {annotation if isinstance(annotation, type) and annotation is not Any else object}
     is_keyed = origin is Callable or (isinstance(origin, type) and issubclass(origin, Mapping))
     return set() if origin is typing.Literal else set().union(*map(classes_in, parts[-1:] if is_keyed else parts))
+
+
+def makes_one_of(found: Any, classes: set[type]) -> bool:
+    """Whether calling it gives an object of one of the classes: a class does, or a function with this return type."""
+    try:
+        made = {found} if isinstance(found, type) else classes_in(typing.get_type_hints(found)["return"])
+        return all(issubclass(one, tuple(classes)) for one in made)
+    except (KeyError, NameError, TypeError):
+        return False

@@ -14,11 +14,18 @@ from jsonargparse import ArgumentParser, Namespace
 
 from fuse_core import did_you_mean
 
-from .arguments import Arguments, classes_in
+from .arguments import Arguments, classes_in, makes_one_of
 from .class_paths import find_class
 from .document import CLASS_KEYS, NULL, Document, entries, is_option, is_text, place
 
 TYPES = {"model": pl.LightningModule, "data": pl.LightningDataModule}
+RETURN_TYPE = "and no function whose return type is annotated as one."
+LOSSES = ("model.init_args.losses.", "model.init_args.validation_losses.", "model.init_args.test_losses.")
+LOSSES_OF_TENSORS = "torch.nn.modules.loss"
+WRAP_LOSS = (
+    "{0} takes tensors, not a batch_dict. Wrap it: {{class_path: fuse_losses.LossDefault, init_args: {{pred: <key>, "
+    "target: <key>, callable: {{class_path: {0}}}}}}}"
+)
 USUAL = {"model": "fuse_lightning.LightningModuleDefault", "data": "fuse_lightning.DataModuleDefault"}
 
 
@@ -80,9 +87,13 @@ class _Check:
         made = self._find(path_node, f"{key}.class_path" if parts else key, bases)
         if made is None:
             return
-        if isinstance(made, type) and not issubclass(made, tuple(bases)):
-            names = " or ".join(sorted(base.__name__ for base in bases if base.__module__ != "builtins"))
-            self._add(path_node, key, f"it takes {names}, which {path} is not.")
+        if not makes_one_of(made, bases):
+            names = " or ".join(sorted(base.__name__ for base in bases if base.__module__ != "builtins")) or "a class"
+            is_not = f", which {path} is not." if isinstance(made, type) else f". {path} is no class, {RETURN_TYPE}"
+            self._add(path_node, key, f"it takes {names}{is_not}")
+            return
+        if made.__module__ == LOSSES_OF_TENSORS and key.startswith(LOSSES) and key.count(".") == 3:
+            self._add(path_node, key, WRAP_LOSS.format(path))
             return
         arguments = Arguments(made)
         for name, (key_node, _) in parts.items():
