@@ -123,7 +123,7 @@ FAILURES = {
     "a value that a class refuses": (
         f"{LOSS}.init_args.weight",
         float("inf"),
-        r"LossDefault\(weight=\) takes a finite number, got inf",
+        r"LossDefault\(weight=\) is a finite number, got inf",
     ),
     "a class of the user's that fails": (
         "data.init_args.test",
