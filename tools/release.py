@@ -9,7 +9,7 @@ from packaging.version import Version
 
 from tools.changed import without_fragment
 from tools.packages import PACKAGES, ROOT, Package, required_range
-from tools.repository import changed_files, git, merge_base, released
+from tools.repository import changed_files, git, released
 
 FRAGMENT_TYPES = ("breaking", "added", "changed", "fixed", "removed")
 PARTS = ("major", "minor", "patch")
@@ -41,10 +41,10 @@ def ranges_that_leave_out(package: Package, packages: dict[str, Package]) -> lis
     return found
 
 
-def source_problems(packages: dict[str, Package] = PACKAGES, root: Path = ROOT) -> list[str]:
-    """What a change lacks to be releasable one day, a sentence each: fragments, versions, ranges."""
+def source_problems(base: str, packages: dict[str, Package] = PACKAGES, root: Path = ROOT) -> list[str]:
+    """What the changes since a commit lack to be released one day, a sentence each: fragments, versions, ranges."""
     found = []
-    for name in without_fragment(changed_files(merge_base(root=root), root), packages):
+    for name in without_fragment(changed_files(base, root), packages):
         found.append(f"{name}: src changed, but no file in changelog.d. Add one, such as +short-title.fixed.md.")
     for package in packages.values():
         for path in package.fragments:

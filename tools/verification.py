@@ -55,7 +55,7 @@ def run_with_released_siblings(session: nox.Session, package: Package) -> None:
             failed.append(
                 f"{package.name}: breaking changes need a new minor version and a fragment that tells of them"
             )
-        found, skipped = combinations(package, PACKAGES | {package.name: package}, Path(folder))
+        found, skipped = combinations(package, PACKAGES, Path(folder))
         for sentence in skipped:
             session.log(f"skipped: {sentence}")
         for combination in found:
@@ -89,8 +89,9 @@ def keeps_public_names(session: nox.Session, package: Package, folder: Path) -> 
     return not changes or announces_breaking_change(package, version)
 
 
-def run_as_released(session: nox.Session, package: Package, packages: dict[str, Package]) -> list[Path]:
+def run_as_released(session: nox.Session, name: str, packages: dict[str, Package]) -> list[Path]:
     """Commit a package's changelog, build its wheel and sdist, and test both in fresh, uncached environments."""
+    package = packages[name]
     towncrier = ["--yes", "--config", str(ROOT / "tools" / "towncrier.toml"), "--dir", str(package.folder)]
     with session.chdir(package.folder):  # whose git repository removes the fragments
         session.run("towncrier", "build", *towncrier, "--name", package.name, "--version", str(package.version))
@@ -102,21 +103,13 @@ def run_as_released(session: nox.Session, package: Package, packages: dict[str, 
     session.run("twine", "check", "--strict", *map(str, built.values()))
     session.run("check-wheel-contents", str(built["wheel"]))
     shutil.unpack_archive(built["sdist"], root / "unpacked", filter="data")
+    unpacked = root / "unpacked" / built["sdist"].name.removesuffix(".tar.gz")
     requirements = [f"torch=={DEFAULT_TORCH}", *peers(package, DEFAULT_TORCH)]
     for kind in built:
         python = fresh_environment(session, kind)
-        install_package(
-            session,
-            package,
-            package.test_extras,
-            *requirements,
-            packages=packages,
-            kind=kind,
-            python=python,
-            cached=False,
-        )
-        tests_folder = root / "unpacked" / built["sdist"].name.removesuffix(".tar.gz")
-        run_tests(session, package, python=python, folder=tests_folder)
+        settings = {"packages": packages, "kind": kind, "python": python, "cached": False}
+        install_package(session, package, package.test_extras, *requirements, **settings)
+        run_tests(session, package, python=python, folder=unpacked)
     return list(built.values())
 
 

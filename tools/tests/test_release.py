@@ -29,12 +29,12 @@ def test_ranges_that_must_follow_a_version_are_named(repository):
 
 
 def test_a_sound_repository_has_no_problems(repository):
-    assert source_problems(repository.packages, repository.root) == []
+    assert source_problems("main", repository.packages, repository.root) == []
 
 
 def test_a_change_without_a_fragment_is_a_problem(repository):
     repository.write("packages/fuse-losses/src/fuse_losses/dice.py", "")
-    assert source_problems(repository.packages, repository.root) == [
+    assert source_problems("main", repository.packages, repository.root) == [
         "fuse-losses: src changed, but no file in changelog.d. Add one, such as +short-title.fixed.md."
     ]
 
@@ -44,16 +44,16 @@ def test_a_change_of_what_is_released_needs_a_new_version(repository):
     repository.write("packages/fuse-losses/src/fuse_losses/dice.py", "")
     repository.write("packages/fuse-losses/changelog.d/+dice.added.md", "Dice.")
     repository.git("add", "--all")
-    assert source_problems(repository.packages, repository.root) == [
+    assert source_problems("main", repository.packages, repository.root) == [
         'fuse-losses: 0.2.0 is released, and src differs from it. Run nox -s "bump(losses)" -- patch (or minor).'
     ]
     repository.move_version("losses", "0.2.1")
-    assert source_problems(repository.packages, repository.root) == []
+    assert source_problems("main", repository.packages, repository.root) == []
 
 
 def test_a_misnamed_fragment_is_a_problem(repository):
     repository.write("packages/fuse-core/changelog.d/12.feature.md", "A feature.")
-    assert source_problems(repository.packages, repository.root) == [
+    assert source_problems("main", repository.packages, repository.root) == [
         (
             "fuse-core: 12.feature.md is not named +short-title.TYPE.md, with TYPE one of breaking, added, changed, "
             "fixed, removed."
