@@ -103,7 +103,7 @@ def test_a_head_that_declares_nothing_works_and_is_not_vouched_for(batch):
     torch.testing.assert_close(model(batch)["model.mine"], batch["model.backbone_features"] * 2)
     assert (model.reads, model.writes) == (None, None)
     notes = check_wiring([model, Loss()], ["data.image"]).notes
-    assert "ModelMultiHead declares neither reads nor writes and was passed over." in notes
+    assert notes[0].startswith("ModelMultiHead declares neither reads nor writes")  # the rest is fuse-core's wording
 
 
 def test_a_head_that_returns_nothing_is_named(batch):
