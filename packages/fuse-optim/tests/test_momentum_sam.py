@@ -1,5 +1,7 @@
+import copy
 import io
 import math
+import pickle
 
 import pytest
 import torch
@@ -113,6 +115,17 @@ def test_resuming_equals_going_on(base):
     loop(resumed_optimizer, resumed_loss, 3, resumed_seen)
     assert seen == resumed_seen
     assert equal(list(model.parameters()), list(resumed.parameters()))
+
+
+def test_it_pickles_and_copies_with_its_options_and_trains_alike():
+    model, loss_function, optimizer = make("Adam", start_fraction=0.25, total_steps=8)
+    loop(optimizer, loss_function, 3)
+    inputs = torch.ones(2, 4, dtype=torch.float64)
+    both = [(model, optimizer), pickle.loads(pickle.dumps((model, optimizer))), copy.deepcopy((model, optimizer))]
+    for own_model, own_optimizer in both:
+        assert (own_optimizer.start_fraction, own_optimizer.total_steps) == (0.25, 8)
+        loop(own_optimizer, lambda own_model=own_model: own_model(inputs).square().sum(), 2)
+        assert equal(list(own_model.parameters()), list(model.parameters()))
 
 
 def test_the_weights_come_back_when_the_closure_raises():

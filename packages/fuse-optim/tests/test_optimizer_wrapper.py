@@ -200,6 +200,13 @@ def test_a_start_that_makes_no_sense_is_refused(options, message):
         make(**options)
 
 
+def test_numbers_of_numpy_are_numbers():
+    numpy = pytest.importorskip("numpy")
+    _, optimizer, closure = make(interval=numpy.int64(2), start_step=numpy.int32(1), adaptive_eta=numpy.float32(0.01))
+    optimizer.step(closure)
+    assert optimizer.second_pass_is_due
+
+
 def test_a_fraction_without_the_number_of_steps_is_refused_in_the_first_step():
     _, optimizer, closure = make(start_fraction=0.8)
     with pytest.raises(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor
@@ -44,7 +45,7 @@ class OptimizerWrapper(Optimizer):
         total_steps: int | None,
         base_kwargs: dict[str, Any],
     ) -> None:
-        self._require(isinstance(start_step, int) and start_step >= 0, "an integer start_step >= 0", start_step)
+        self._require(isinstance(start_step, Integral) and start_step >= 0, "an integer start_step >= 0", start_step)
         if start_fraction is not None:
             self._require(0 <= start_fraction <= 1, "a start_fraction from 0 to 1", start_fraction)
             self._require(not start_step, "either start_step or start_fraction", "both")
@@ -165,6 +166,7 @@ class OptimizerWrapper(Optimizer):
             super().add_param_group(param_group)
         else:
             self.base_optimizer.add_param_group(self._own_group(param_group))
+            self._complete_groups()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the base optimizer's state, whose groups also hold the settings and the number of steps."""

@@ -2,6 +2,7 @@
 
 import copy
 import enum
+import inspect
 import types
 import warnings
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -22,7 +23,7 @@ _SEQUENCES = frozenset({list, deque, tuple})
 _MAPPINGS = frozenset({dict, OrderedDict, defaultdict, Counter})
 _SHARED = (  # not changed by a training step, or not part of the module's state
     *(str, bytes, int, float, complex, bool, type(None), type, enum.Enum, torch.dtype, torch.device, torch.Size),
-    *(types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType),
+    *(types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, inspect.Signature),
     *(nn.Module, pl.Trainer, pl.LightningDataModule, pl.Callback, Logger, Dataset, DataLoader, torch.optim.Optimizer),
 )
 
