@@ -133,6 +133,9 @@ class OptimizerClosureCallback(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Restore the weights of `MomentumSAM`, also between the micro-batches of a step: a validation may follow."""
+        self._restore_weights(trainer)
+
+    def _restore_weights(self, trainer: pl.Trainer) -> None:
         for optimizer in trainer.optimizers:
             if isinstance(optimizer, MomentumSAM):
                 optimizer.restore_weights()
@@ -147,7 +150,8 @@ class OptimizerClosureCallback(pl.Callback):
         self._detach()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Restore Lightning's methods."""
+        """Restore the weights and Lightning's methods."""
+        self._restore_weights(trainer)
         self._detach()
 
     def _detach(self) -> None:
