@@ -9,8 +9,7 @@
 
 On a CPU a time is that of the process, which other work on the machine lengthens less. Memory is measured in a process
 of its own for each contestant, as the growth of the peak over that of a step of the plain optimizer, in multiples of
-the weights. `--accuracy` prints instead how well a network classifies digits after training on labels of which 30 % are
-wrong.
+the weights. `--accuracy` prints instead how well a network generalizes with each optimizer (optim_accuracy.py).
 """
 
 import argparse
@@ -24,26 +23,28 @@ from typing import Any
 
 import pytorch_optimizer
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuse_models import BackboneResnet
-from fuse_optim import SAM
+from fuse_optim import SAM, LookSAM, MomentumSAM
 
 sys.path.insert(0, str(Path(__file__).parent))
 import measure
 from measure import Run, print_header, print_row
+from optim_accuracy import print_accuracy
 
 SGD = {"lr": 1e-6, "momentum": 0.9, "weight_decay": 1e-4}  # with a rate at which the weights hardly move
 CONTESTANTS = ("fuse-optim", "davda54-style loop", "pytorch_optimizer")
-MEMORY_OPTIONS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "fuse-optim": {},
-    "fuse-optim, adaptive": {"adaptive": True},
-    "fuse-optim, interval=2, reuse": {"interval": 2, "reuse": True},
-    "davda54-style loop": {},
-    "pytorch_optimizer": {},
+LATE_STEPS = 5  # of which one takes two passes
+OURS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "fuse-optim": (SAM, {}),
+    "adaptive": (SAM, {"adaptive": True}),
+    "interval=5": (SAM, {"interval": 5}),
+    "start_fraction=0.8": (SAM, {"start_fraction": 0.8, "total_steps": LATE_STEPS}),
+    "LookSAM, interval=5": (LookSAM, {"interval": 5}),
+    "MomentumSAM": (MomentumSAM, {}),
 }
+MEMORY = ("plain", "fuse-optim", "adaptive", "LookSAM, interval=5", "MomentumSAM", *CONTESTANTS[1:])
 
 
 def resnet18() -> tuple[nn.Module, tuple[int, ...]]:
@@ -92,7 +93,7 @@ class LoopSAM(torch.optim.Optimizer):
         self.base_optimizer.step()
 
 
-SAM_OF = dict(zip(CONTESTANTS, (SAM, LoopSAM, pytorch_optimizer.SAM), strict=True))
+PEERS = {"davda54-style loop": LoopSAM, "pytorch_optimizer": pytorch_optimizer.SAM}
 
 
 def make_pass(model: nn.Module, shape: tuple[int, ...], device: str) -> tuple[nn.Module, Run]:
@@ -109,16 +110,21 @@ def make_pass(model: nn.Module, shape: tuple[int, ...], device: str) -> tuple[nn
     return model, evaluate
 
 
-def whole_step(contestant: str, model: nn.Module, evaluate: Run, **options: Any) -> Run:
+def whole_step(contestant: str, model: nn.Module, evaluate: Run) -> Run:
     """A step of a library's SAM, as its documentation says; or of the plain optimizer, with one or two passes."""
-    if contestant in SAM_OF:
-        optimizer = SAM_OF[contestant](model.parameters(), torch.optim.SGD, **SGD, **options)
+    if contestant in OURS:
+        kind, options = OURS[contestant]
+        optimizer = kind(model.parameters(), torch.optim.SGD, **SGD, **options)
+    elif contestant in PEERS:
+        optimizer = PEERS[contestant](model.parameters(), torch.optim.SGD, **SGD)
     else:
         optimizer = torch.optim.SGD(model.parameters(), **SGD)
 
     def step() -> None:
-        if contestant == "fuse-optim":
+        if contestant in OURS:
             optimizer.step(evaluate)
+            if contestant == "start_fraction=0.8":  # one training of five steps after another
+                optimizer.param_groups[0]["sam_steps"] %= LATE_STEPS
             return
         evaluate()
         if contestant == "pytorch_optimizer":
@@ -137,7 +143,8 @@ def whole_step(contestant: str, model: nn.Module, evaluate: Run, **options: Any)
 
 def climb_and_restore(contestant: str, model: nn.Module, evaluate: Run, adaptive: bool) -> Run:
     """What a library's SAM does in a step beside evaluating the model twice and taking the base optimizer's step."""
-    optimizer = SAM_OF[contestant](model.parameters(), torch.optim.SGD, adaptive=adaptive, **SGD)
+    kind = PEERS.get(contestant, SAM)
+    optimizer = kind(model.parameters(), torch.optim.SGD, adaptive=adaptive, **SGD)
     optimizer.base_optimizer.step = lambda: None
     evaluate()
     gradients = [parameter.grad for parameter in model.parameters()]
@@ -161,7 +168,7 @@ def print_times(device: str, rounds: int) -> None:
         return seconds, {name: f"{1000 * statistics.median(values):.2f}" for name, values in seconds.items()}
 
     print_header("a whole step", "library", "time [ms]", "over two passes and the base optimizer's step", "aim")
-    for network, aim in zip(NETWORKS, ("1.03", "1.20"), strict=True):
+    for network, aim in zip(NETWORKS, ("1.02", "1.09"), strict=True):
         names = ("two passes", *CONTESTANTS)
         steps = {name: whole_step(name, *make_pass(*NETWORKS[network](), device)) for name in names}
         seconds, milliseconds = take_turns(steps, rounds, 1 if network == "ResNet-18" else 10)
@@ -181,111 +188,40 @@ def print_times(device: str, rounds: int) -> None:
 
     print_header("a step, the mean of 5", "time [ms]", "over the plain optimizer", "aim")
     for network, make in NETWORKS.items():
-        options: dict[str, dict[str, Any]] = {
-            "interval=5": {"interval": 5},
-            "interval=5, reuse": {"interval": 5, "reuse": True},
-        }
-        steps = {"plain": whole_step("plain", *make_pass(*make(), device))}
-        for name, option in options.items():
-            steps[name] = whole_step("fuse-optim", *make_pass(*make(), device), **option)
-        seconds, milliseconds = take_turns(steps, max(1, rounds // 3), 5)
-        for name in steps:
-            share = f"{measure.ratio(seconds, name, 'plain'):.3f}"
-            print_row(f"{network}, {name}", milliseconds[name], share, "1.25" if name == "interval=5" else "")
+        aims = {"plain": "", "interval=5": "1.25", "start_fraction=0.8": "1.22", "LookSAM, interval=5": ""}
+        aims["MomentumSAM"] = "1.05" if network == "ResNet-18" else ""
+        steps = {name: whole_step(name, *make_pass(*make(), device)) for name in aims}
+        seconds, milliseconds = take_turns(steps, max(1, rounds // 2), 5)
+        for name, aim in aims.items():
+            print_row(f"{network}, {name}", milliseconds[name], f"{measure.ratio(seconds, name, 'plain'):.3f}", aim)
 
 
 def peak_memory(contestant: str, device: str) -> float:
     """The growth of the peak of memory by a few steps, in multiples of the weights."""
-    name, options = contestant.split(",")[0], MEMORY_OPTIONS[contestant]
-    small = whole_step(name, *make_pass(nn.Linear(8, 8), (2, 8), device), **options)
+    small = whole_step(contestant, *make_pass(nn.Linear(8, 8), (2, 8), device))
     for _ in range(3):
         small()  # loads libraries
     model, evaluate = make_pass(*wide_layers(), device)
-    step = whole_step(name, model, evaluate, **options)
-    growth = measure.peak_growth(lambda: [step() for _ in range(4)], device)
+    step = whole_step(contestant, model, evaluate)
+    growth = measure.peak_growth(lambda: [step() for _ in range(7)], device)
     return growth / sum(parameter.nbytes for parameter in model.parameters())
 
 
 def print_memory(device: str) -> None:
     """Print the table of peak memory."""
     print_header("peak memory, weights that outweigh the activations", "more than the plain optimizer [weights]", "aim")
-    for contestant in MEMORY_OPTIONS:
+    for contestant in MEMORY:
         (peak,) = measure.in_fresh_process(__file__, "--device", device, "--memory-of", contestant)
         if contestant == "plain":
             plain = peak
-        print_row(contestant, f"{peak - plain:.2f}", "1.00" if contestant == "fuse-optim" else "")
-
-
-ACCURACY_ROWS: dict[str, dict[str, Any] | None] = {
-    "SGD": None,
-    **{f"SAM, rho={rho}": {"rho": rho} for rho in (0.05, 0.2, 0.5)},
-    **{f"ASAM, rho={rho}": {"rho": rho, "adaptive": True, "adaptive_eta": 0.01} for rho in (0.5, 2.0)},
-    "SAM, rho=0.2, interval=5": {"rho": 0.2, "interval": 5},
-    **{
-        f"SAM, rho=0.2, interval=5, reuse_alpha={alpha}": {
-            "rho": 0.2,
-            "interval": 5,
-            "reuse": True,
-            "reuse_alpha": alpha,
-        }
-        for alpha in (0.1, 0.3, 0.7)
-    },
-}
-
-
-def accuracy(options: dict[str, Any] | None, seed: int, epochs: int) -> float:
-    """The share of digits classified right after training with 30 % of the labels flipped to another class."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(digits.target), generator=generator)
-    images = torch.tensor(digits.data, dtype=torch.float32)[order] / 16
-    labels = torch.tensor(digits.target)[order]
-    train, test = slice(0, 1000), slice(1000, None)
-    flipped = torch.rand(1000, generator=generator) < 0.3
-    other = (labels[train] + torch.randint(1, 10, (1000,), generator=generator)) % 10
-    noisy = torch.where(flipped, other, labels[train])
-
-    torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
-    settings = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
-    if options is None:
-        optimizer: Any = torch.optim.SGD(model.parameters(), **settings)
-    else:
-        optimizer = SAM(model.parameters(), torch.optim.SGD, **options, **settings)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    for _ in range(epochs):
-        for index in torch.randperm(1000, generator=generator).split(100):
-
-            def closure(index: Tensor = index) -> Tensor:
-                optimizer.zero_grad()
-                loss = F.cross_entropy(model(images[train][index]), noisy[index])
-                loss.backward()
-                return loss
-
-            optimizer.step(closure)
-        schedule.step()
-    return (model(images[test]).argmax(1) == labels[test]).float().mean().item()
-
-
-def print_accuracy(epochs: int) -> None:
-    """Print the accuracies over five seeds: of the split, the flipped labels, the weights and the batches."""
-    print_header("optimizer", "test accuracy [%]", "standard deviation", "better than SGD")
-    plain: list[float] = []
-    for name, options in ACCURACY_ROWS.items():
-        values = [100 * accuracy(options, seed, epochs) for seed in range(5)]
-        plain = plain or values
-        better = sum(a > b for a, b in zip(values, plain, strict=True))
-        cells = f"{statistics.mean(values):.1f}", f"{statistics.stdev(values):.1f}"
-        print_row(name, *cells, "" if options is None else f"{better} of 5 seeds")
+        print_row(contestant, f"{peak - plain:.2f}", "1.00" if contestant in ("fuse-optim", "MomentumSAM") else "")
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Print the tables asked for."""
     measure.print_versions("pytorch_optimizer", device=arguments.device)
     if arguments.accuracy:
-        print_accuracy(epochs=2 if arguments.quick else 40)
+        print_accuracy(epochs=2 if arguments.quick else 30, quick=arguments.quick)
         return
     print_times(arguments.device, arguments.rounds)
     print_memory(arguments.device)
@@ -295,8 +231,8 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     parser = measure.options_of(__doc__, rounds=7, threads=1)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--accuracy", action="store_true", help="print the accuracies on digits instead")
-    parser.add_argument("--memory-of", choices=list(MEMORY_OPTIONS), help=argparse.SUPPRESS)
+    parser.add_argument("--accuracy", action="store_true", help="print accuracies instead")
+    parser.add_argument("--memory-of", choices=MEMORY, help=argparse.SUPPRESS)
     options = measure.parse(parser)
     if options.memory_of:
         print(peak_memory(options.memory_of, options.device))

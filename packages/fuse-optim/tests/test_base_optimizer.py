@@ -6,7 +6,7 @@ import torch
 from small_network import equal, make_closure, make_problem
 from torch import nn
 
-from fuse_optim import SAM
+from fuse_optim import SAM, MomentumSAM
 
 
 def make(base=torch.optim.SGD, **options):
@@ -39,14 +39,17 @@ def test_the_base_optimizer_may_be_a_class_a_function_or_an_optimizer(base):
     assert equal(list(model.parameters()), list(expected.parameters()))
     assert optimizer.param_groups is optimizer.base_optimizer.param_groups
     assert optimizer.defaults["lr"] == 0.1 or base == "function"
-    assert optimizer.defaults["rho"] == 0.3
+    assert optimizer.defaults["sam_rho"] == 0.3
 
 
 def test_the_groups_of_an_optimizer_keep_their_settings():
     first, second = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
     base = torch.optim.SGD([{"params": [first], "rho": 0.3}, {"params": [second], "adaptive": True}])
     optimizer = SAM([first, second], base, rho=0.1)
-    assert [(group["rho"], group["adaptive"]) for group in optimizer.param_groups] == [(0.3, False), (0.1, True)]
+    assert [(group["sam_rho"], group["sam_adaptive"]) for group in optimizer.param_groups] == [
+        (0.3, False),
+        (0.1, True),
+    ]
 
 
 def test_the_callers_groups_are_not_changed():
@@ -69,7 +72,7 @@ def test_groups_can_be_added_later():
     closure = make_closure(optimizer, lambda: (first * second).sum())
     optimizer.step(closure)
     optimizer.add_param_group({"params": [second], "lr": 0.2})
-    assert [group["rho"] for group in optimizer.param_groups] == [0.1, 0.1]
+    assert [group["sam_rho"] for group in optimizer.param_groups] == [0.1, 0.1]
     assert [group["lr"] for group in optimizer.base_optimizer.param_groups] == [0.1, 0.2]
     optimizer.step(closure)
     assert [group["sam_steps"] for group in optimizer.param_groups] == [2, 2]
@@ -90,10 +93,56 @@ def test_learning_rate_schedulers_reach_the_base_optimizer_without_a_warning():
     assert group["momentum"] < 0.95
 
 
-@pytest.mark.parametrize("base", [torch.optim.LBFGS, partial(SAM, base_optimizer=torch.optim.SGD)], ids=str)
-def test_base_optimizers_that_need_a_closure_are_rejected(base):
-    with pytest.raises(ValueError, match=r"takes a step from gradients alone, but (LBFGS|SAM) evaluates a closure"):
+class AsksForAClosure(torch.optim.SGD):
+    def step(self, closure=None):
+        if closure is None:
+            raise ValueError("a closure, please")
+        closure()
+        super().step()
+
+
+class SecondOrder(torch.optim.SGD):
+    def step(self, closure=None):
+        self.curvature()
+        super().step()
+
+    def curvature(self):
+        params = self.param_groups[0]["params"]
+        return torch.autograd.grad([p.grad for p in params], params, params)
+
+
+class Says(torch.optim.SGD):
+    """Mentions what others need, and needs nothing."""
+
+    def step(self, closure=None):
+        loss = None
+        if closure is not None:
+            loss = closure()
+        torch.autograd.graph.increment_version(self.param_groups[0]["params"])
+        super().step()
+        return loss
+
+
+@pytest.mark.parametrize(
+    ("base", "reason"),
+    [
+        (torch.optim.LBFGS, "LBFGS evaluates a closure"),
+        (AsksForAClosure, "AsksForAClosure evaluates a closure"),
+        (partial(SAM, base_optimizer=torch.optim.SGD), "SAM perturbs the weights itself"),
+        (partial(MomentumSAM, base_optimizer=torch.optim.Adam), "MomentumSAM perturbs the weights itself"),
+        (SecondOrder, "SecondOrder differentiates the gradients again"),
+    ],
+    ids=str,
+)
+def test_base_optimizers_that_need_more_than_gradients_are_refused(base, reason):
+    with pytest.raises(ValueError, match=f"takes a step from gradients alone, but {reason}"):
         make(base)
+    with pytest.raises(ValueError, match=reason):
+        SAM([weight := nn.Parameter(torch.ones(1))], base([weight]))
+
+
+def test_a_base_optimizer_that_takes_an_optional_closure_is_accepted():
+    make(Says)
 
 
 @pytest.mark.parametrize("base", ["SGD", lambda params: list(params), None])

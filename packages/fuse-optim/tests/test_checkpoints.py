@@ -60,7 +60,9 @@ def test_the_settings_of_groups_are_resumed():
     state_dict = SAM(groups, torch.optim.SGD, rho=0.1, lr=0.5).state_dict()
     optimizer = SAM([{"params": weights[:1]}, {"params": weights[1:]}], torch.optim.SGD, lr=0.1)
     optimizer.load_state_dict(state_dict)
-    settings = [(g["rho"], g["adaptive"], g["adaptive_eta"], g["lr"]) for g in optimizer.base_optimizer.param_groups]
+    settings = [
+        (g["sam_rho"], g["sam_adaptive"], g["sam_adaptive_eta"], g["lr"]) for g in optimizer.base_optimizer.param_groups
+    ]
     assert settings == [(0.3, True, 0.0, 0.5), (0.1, False, 0.01, 0.5)]
 
 
@@ -79,9 +81,9 @@ def test_the_state_is_the_base_optimizers_and_nothing_else(base, options):
     assert ours["state"].keys() == theirs["state"].keys()
     assert all(ours["state"][index].keys() == theirs["state"][index].keys() for index in theirs["state"])
     assert ours["param_groups"][0].keys() - theirs["param_groups"][0].keys() == {
-        "rho",
-        "adaptive",
-        "adaptive_eta",
+        "sam_rho",
+        "sam_adaptive",
+        "sam_adaptive_eta",
         "sam_steps",
     }
 
@@ -93,7 +95,7 @@ def test_it_loads_the_state_of_the_base_optimizer_alone_and_keeps_its_own_settin
     first.grad = second.grad = torch.ones(1)
     plain.step()
     optimizer.load_state_dict(plain.state_dict())
-    assert [(group["lr"], group["rho"]) for group in optimizer.param_groups] == [(0.7, 0.3), (0.7, 0.2)]
+    assert [(group["lr"], group["sam_rho"]) for group in optimizer.param_groups] == [(0.7, 0.3), (0.7, 0.2)]
     assert optimizer.base_optimizer.state[first]["exp_avg"] == plain.state[first]["exp_avg"]
     optimizer.step(make_closure(optimizer, lambda: (first * second).sum()))
 
@@ -105,7 +107,7 @@ def test_groups_stay_shared_when_the_base_optimizer_itself_is_loaded():
         optimizer.base_optimizer.load_state_dict(torch.optim.SGD([weight], lr=0.7).state_dict())
         assert optimizer.param_groups is optimizer.base_optimizer.param_groups
         assert optimizer.state is optimizer.base_optimizer.state
-        assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["rho"]) == (0.7, 0.3)
+        assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["sam_rho"]) == (0.7, 0.3)
 
 
 class LoadsWithoutHooks(torch.optim.SGD):
@@ -130,7 +132,7 @@ def test_it_pickles_with_its_base_optimizer_and_options():
     assert isinstance(loaded.base_optimizer, torch.optim.SGD)
     assert loaded.param_groups is loaded.base_optimizer.param_groups
     assert loaded.state is loaded.base_optimizer.state
-    assert loaded.param_groups[0]["rho"] == 0.2
+    assert loaded.param_groups[0]["sam_rho"] == 0.2
     assert {name: getattr(loaded, name) for name in options} == options
     loaded.step(make_closure(loaded, lambda: loaded.param_groups[0]["params"][0].square().sum()))
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from two_processes import STEPS, reference, train_whole
+from two_processes import STEPS, momentum_reference, reference, train_whole
 from worker_processes import results_of
 
 
@@ -30,6 +30,13 @@ def test_a_local_perturbation_averages_gradients_once_a_step(results, perturbati
 def test_steps_without_a_second_pass_average_gradients(results):
     assert [result["local, interval"][1] for result in results] == [STEPS] * 2
     assert torch.equal(results[0]["local, interval"][0], results[1]["local, interval"][0])
+
+
+def test_momentum_sam_equals_one_process_with_both_batches(results):
+    for result in results:
+        weights, averagings = result["momentum"]
+        torch.testing.assert_close(weights, momentum_reference(), rtol=1e-10, atol=1e-12)
+        assert averagings == STEPS
 
 
 def test_processes_agree_to_skip_a_step_that_overflows_on_one_of_them(results):

@@ -30,7 +30,7 @@ def test_a_checkpoint_with_copies_of_the_weights_gives_its_settings_and_says_wha
     assert state_dict == kept
     if base is torch.optim.SGD:
         group = optimizer.base_optimizer.param_groups[0]
-        assert (group["rho"], group["adaptive"], group["lr"], group["momentum"]) == (2.0, True, 0.7, 0.9)
+        assert (group["sam_rho"], group["sam_adaptive"], group["lr"], group["momentum"]) == (2.0, True, 0.7, 0.9)
     optimizer.step(make_closure(optimizer, lambda: weight.square().sum()))
     assert "old_p" not in optimizer.state[weight]
 

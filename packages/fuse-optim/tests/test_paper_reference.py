@@ -22,10 +22,11 @@ BASES = {
 class Reference:
     """Algorithm 1 of Foret et al., equation 9 of Kwon et al. and algorithm 1 of Liu et al. on flat lists of floats."""
 
-    def __init__(self, weights, base, rho, adaptive, eta, interval, alpha, start_step):
+    def __init__(self, weights, base, rho, adaptive, eta, norm_over, interval, alpha, start_step):
         self.weights = weights
         self.optimizer_class, self.options = BASES[base]
         self.rho, self.adaptive, self.eta = rho, adaptive, eta  # lists, one entry for each weight
+        self.norm_over = norm_over
         self.interval, self.alpha, self.start_step = interval, alpha, start_step
         self.orthogonal = None
         self.first_moment = [None] * len(weights)
@@ -55,7 +56,10 @@ class Reference:
             abs(w) + eta if adaptive else 1.0
             for w, adaptive, eta in zip(self.weights, self.adaptive, self.eta, strict=True)
         ]
-        length = norm([t * g for t, g in zip(scales, gradient, strict=True)])
+        counted = [self.norm_over == "all" or rho > 0 for rho in self.rho]
+        length = norm([t * g for t, g, counts in zip(scales, gradient, counted, strict=True) if counts])
+        if length == 0.0:
+            return self.weights
         return [
             w + rho * t**2 * g / length for w, rho, t, g in zip(self.weights, self.rho, scales, gradient, strict=True)
         ]
@@ -120,13 +124,14 @@ group_settings = st.fixed_dictionaries(
     seed=st.integers(0, 10_000),
     base=st.sampled_from(sorted(BASES)),
     groups=st.tuples(group_settings, group_settings),
+    norm_over=st.sampled_from(["perturbed", "all"]),
     interval=st.integers(1, 3),
     alpha=st.sampled_from([None, 0.3, 0.7]),
     start_step=st.integers(0, 2),
     foreach=st.sampled_from([None, False]),
     device=st.sampled_from(DEVICES),
 )
-def test_steps_are_those_of_the_papers(seed, base, groups, interval, alpha, start_step, foreach, device):
+def test_steps_are_those_of_the_papers(seed, base, groups, norm_over, interval, alpha, start_step, foreach, device):
     model, loss_function = make_problem(seed, device=device)
     expected, expected_loss = make_problem(seed)
     optimizer_class, options = BASES[base]
@@ -136,6 +141,7 @@ def test_steps_are_those_of_the_papers(seed, base, groups, interval, alpha, star
         [{"params": params, **group} for params, group in zip(halves, groups, strict=True)],
         optimizer_class,
         interval=interval,
+        norm_over=norm_over,
         start_step=start_step,
         foreach=foreach,
         **reuse,
@@ -152,6 +158,7 @@ def test_steps_are_those_of_the_papers(seed, base, groups, interval, alpha, star
         of_each_weight["rho"],
         of_each_weight["adaptive"],
         of_each_weight["adaptive_eta"],
+        norm_over,
         interval,
         alpha,
         start_step,

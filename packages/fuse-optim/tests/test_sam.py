@@ -70,7 +70,7 @@ def test_the_radius_may_be_changed_between_steps():
     optimizer, seen = SAM([weight], torch.optim.SGD, rho=0.0, lr=0.0), []
     closure = make_closure(optimizer, lambda: seen.append(weight.tolist()) or weight.square().sum() / 2)
     optimizer.step(closure)
-    optimizer.param_groups[0]["rho"] = 5.0
+    optimizer.param_groups[0]["sam_rho"] = 5.0
     optimizer.step(closure)
     assert seen == [[3.0, 4.0], [3.0, 4.0], [3.0, 4.0], [6.0, 8.0]]
 
@@ -245,3 +245,18 @@ def test_gradients_of_an_earlier_step_do_not_stand_in_for_backward():
     with pytest.raises(RuntimeError, match=r"no gradient after the second pass\. The closure must call backward each"):
         optimizer.step(loss_function)
     assert equal(list(model.parameters()), weights)
+
+
+def test_a_closure_is_needed():
+    with pytest.raises(
+        ValueError, match=r"(?s)SAM\.step needs a closure.*optimizer\.step\(closure\).*Lightning.*Callb"
+    ):
+        make().step()
+
+
+def test_the_optimizer_is_not_for_the_step_of_a_scaler():
+    weight = nn.Parameter(torch.ones(1))
+    optimizer, scaler = SAM([weight], torch.optim.SGD), torch.amp.GradScaler("cpu")
+    scaler.scale(weight.sum()).backward()
+    with pytest.raises(ValueError, match=r"step\(closure, grad_scaler=scaler\) instead of scaler\.step\(optimizer\)"):
+        scaler.step(optimizer)

@@ -13,7 +13,7 @@ from torch.distributed.tensor import Replicate, Shard, distribute_tensor, init_d
 from torch.nn.parallel import DistributedDataParallel
 from worker_processes import run_workers
 
-from fuse_optim import SAM, LookSAM
+from fuse_optim import SAM, LookSAM, MomentumSAM
 
 RHO, LR, STEPS = 0.3, 0.1, 3
 
@@ -123,6 +123,29 @@ def train_batch_norm(rank):
     return statistics
 
 
+def train_momentum(rank):
+    """The weights after some steps of MomentumSAM, and in how many backward passes gradients were averaged."""
+    model, _ = make_problem(0)
+    wrapped = DistributedDataParallel(model)
+    averaged = count_averagings(wrapped)
+    optimizer = MomentumSAM(model.parameters(), torch.optim.SGD, rho=RHO, lr=LR, momentum=0.9)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss_of(wrapped, batches()[rank]).backward()
+        optimizer.step()
+    return flat(model.parameters()), len(averaged)
+
+
+def momentum_reference():
+    model, _ = make_problem(0)
+    optimizer = MomentumSAM(model.parameters(), torch.optim.SGD, rho=RHO, lr=LR, momentum=0.9)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        (sum(loss_of(model, batch) for batch in batches()) / 2).backward()
+        optimizer.step()
+    return flat(model.parameters())
+
+
 def polynomial(parameters):
     return sum((i + 1) * (parameter.pow(4) + parameter).sum() for i, parameter in enumerate(parameters))
 
@@ -165,6 +188,7 @@ def worker(rank, folder):
         "global": train(rank, "global"),
         "local": train(rank, "local"),
         "local, interval": train(rank, "local", interval=2),
+        "momentum": train_momentum(rank),
         "overflow": train_with_overflow(rank),
         "batch norm": train_batch_norm(rank),
         "sharded": train_sharded(rank, False),

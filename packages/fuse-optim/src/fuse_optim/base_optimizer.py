@@ -1,6 +1,7 @@
 """Make the base optimizer from a class, a function or an optimizer."""
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch.optim import Optimizer
 
 
 def make_base_optimizer(
+    owner: str,
     base_optimizer: Callable[..., Optimizer] | Optimizer,
     param_groups: list[dict[str, Any]],
     base_kwargs: dict[str, Any],
@@ -15,6 +17,7 @@ def make_base_optimizer(
     """Make the base optimizer over `param_groups`.
 
     Args:
+        owner: the name of the wrapping class, for errors.
         base_optimizer: a class or function, called as `base_optimizer(param_groups, **base_kwargs)`, or an optimizer.
         param_groups: the groups. If `base_optimizer` is an optimizer, it must have the same parameters.
         base_kwargs: arguments of the class or function.
@@ -22,13 +25,13 @@ def make_base_optimizer(
     Raises:
         TypeError: `base_optimizer` neither is nor makes an optimizer, or it is an optimizer and there are arguments for
             it.
-        ValueError: its step needs a closure, or its parameters are not those in `param_groups`.
+        ValueError: its step needs more than gradients, or its parameters are not those in `param_groups`.
     """
     if isinstance(base_optimizer, Optimizer):
         if base_kwargs:
             raise TypeError(
-                f"SAM got an optimizer that is already made, {type(base_optimizer).__name__}, and arguments for it: "
-                f"{', '.join(base_kwargs)}. Pass them to the optimizer, or pass its class."
+                f"{owner} got an optimizer that is already made, {type(base_optimizer).__name__}, and arguments for "
+                f"it: {', '.join(base_kwargs)}. Pass them to the optimizer, or pass its class."
             )
         made = base_optimizer
     elif callable(base_optimizer):
@@ -37,38 +40,66 @@ def make_base_optimizer(
         made = base_optimizer
     if not isinstance(made, Optimizer):
         raise TypeError(
-            "SAM needs a base_optimizer that is an optimizer, its class, or a function of the parameters that returns "
-            f"one. Got {base_optimizer!r}."
+            f"{owner} needs a base_optimizer that is an optimizer, its class, or a function of the parameters that "
+            f"returns one. Got {base_optimizer!r}."
         )
-    _reject_closure_users(made)
+    name = type(made).__name__
+    if needed := _needs_beside_gradients(made):
+        raise ValueError(
+            f"{owner} needs a base optimizer that takes a step from gradients alone, but {name} {needed}. Use {name} "
+            f"without {owner}, or a base optimizer such as SGD or AdamW."
+        )
     ours = {id(param) for group in param_groups for param in group["params"]}
     theirs = {id(param) for group in made.param_groups for param in group["params"]}
     if ours != theirs:
         raise ValueError(
-            f"SAM and its base optimizer must have the same parameters: SAM got {len(ours)}, {type(made).__name__} has "
+            f"{owner} and its base optimizer must have the same parameters: {owner} got {len(ours)}, {name} has "
             f"{len(theirs)}, and {len(ours & theirs)} are in both. Pass base_optimizer.param_groups as params."
         )
     return made
 
 
-def require_own_groups(base_optimizer: Callable[..., Optimizer] | Optimizer, params: list[Any]) -> None:
+def require_own_groups(owner: str, base_optimizer: Any, params: list[Any]) -> None:
     """Raise ValueError if parameter groups are given with an optimizer that is already made: it has its own groups."""
-    if isinstance(base_optimizer, Optimizer):
-        for one in params:
-            if isinstance(one, dict) and not any(one is group for group in base_optimizer.param_groups):
-                raise ValueError(
-                    "SAM got an optimizer and parameter groups, but the groups are those of the optimizer. Set rho, "
-                    "adaptive and adaptive_eta in base_optimizer.param_groups, and pass these groups, or only the "
-                    "parameters."
-                )
+    if not isinstance(base_optimizer, Optimizer):
+        return
+    own = [group["params"] for group in base_optimizer.param_groups]
+    for one in params:
+        if isinstance(one, dict) and not any(one["params"] is group for group in own):
+            raise ValueError(
+                f"{owner} got an optimizer and parameter groups, but the groups are those of the optimizer. Set rho, "
+                "adaptive and adaptive_eta in base_optimizer.param_groups, and pass these groups, or only the "
+                "parameters."
+            )
 
 
-def _reject_closure_users(optimizer: Optimizer) -> None:
+def _needs_beside_gradients(optimizer: Optimizer) -> str | None:
+    """Say what a step needs beside gradients; None if it needs nothing."""
+    if any(hasattr(optimizer, name) for name in ("first_step", "perturb_weights")):  # as SAM is usually written
+        return "perturbs the weights itself"
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
     required = closure is not None and closure.default is inspect.Parameter.empty
-    if required or getattr(optimizer, "calls_closure_repeatedly", False):
-        name = type(optimizer).__name__
-        raise ValueError(
-            f"SAM needs a base optimizer that takes a step from gradients alone, but {name} evaluates a closure. "
-            f"Use {name} without SAM, or a base optimizer such as SGD or AdamW."
-        )
+    source = _source_of_step(type(optimizer))
+    if required or re.search(r"closure is None[^:\n]*:\s*raise|assert closure", source):
+        return "evaluates a closure"
+    if getattr(optimizer, "calls_closure_repeatedly", False):
+        return "evaluates a closure repeatedly"
+    if "autograd.grad(" in source:
+        return "differentiates the gradients again, which restoring the weights in place makes impossible"
+    return None
+
+
+def _source_of_step(optimizer_class: type[Optimizer]) -> str:
+    """Return the source of `step` and of the methods that it calls; empty where there is no source."""
+    sources: dict[str, str] = {}
+    pending = ["step"]
+    while pending:
+        name = pending.pop()
+        method = inspect.unwrap(getattr(optimizer_class, name, None))  # type: ignore[arg-type]
+        if name not in sources and inspect.isroutine(method):
+            try:
+                sources[name] = inspect.getsource(method)
+            except (OSError, TypeError):  # compiled, or typed in at a prompt
+                sources[name] = ""
+            pending += re.findall(r"self\.(\w+)\(", sources[name])
+    return "\n".join(sources.values())

@@ -16,6 +16,8 @@ def without_perturbation_buffers(state_dict: dict[str, Any]) -> dict[str, Any]:
     Warns:
         UserWarning: the state_dict holds nothing but copies, so the base optimizer's state was never saved.
     """
+    if "state" not in state_dict:  # of an optimizer with a format of its own
+        return state_dict
     state = {
         index: {key: value for key, value in entries.items() if key not in PERTURBATION_BUFFERS}
         for index, entries in state_dict["state"].items()

@@ -17,18 +17,13 @@ class GradientBucket:
     tensor. Half precision is computed in float32, and rounded once when the result is written.
 
     Attributes:
-        rho: the radius of the perturbation. It is negative if the base optimizer maximizes, where the worst point has
-            the lowest value.
-        adaptive: whether the radius is relative to each weight.
-        adaptive_eta: what is added to the absolute value of the weights.
+        group: the parameter group, for its settings.
         foreach: whether one kernel works on all tensors.
         params: the parameters.
-        grads: their gradients.
+        grads: their gradients, or other tensors of their shapes.
     """
 
-    rho: float
-    adaptive: bool
-    adaptive_eta: float
+    group: dict[str, Any]
     foreach: bool
     params: list[Tensor] = field(default_factory=list)
     grads: list[Tensor] = field(default_factory=list)
@@ -45,11 +40,11 @@ class GradientBucket:
 
     def scaled_gradients(self) -> list[Tensor]:
         r"""Compute ASAM's :math:`T_w \, g`, up to the sign of each element. Not adaptive: the gradients themselves."""
-        return self._product(self._weight_scales(), self.grads) if self.adaptive else self.grads
+        return self._product(self._weight_scales(), self.grads) if self.group["sam_adaptive"] else self.grads
 
     def ascent_direction(self) -> list[Tensor]:
         r"""Compute ASAM's :math:`T_w^2 \, g`. Not adaptive: the gradients themselves."""
-        if not self.adaptive:
+        if not self.group["sam_adaptive"]:
             return self.grads
         scales = self._weight_scales()
         direction = self._product(scales, self.grads)
@@ -60,13 +55,13 @@ class GradientBucket:
 
     def _weight_scales(self) -> list[Tensor]:
         r"""Compute the diagonal of :math:`T_w`. Without :math:`\eta` its sign may differ; the square removes it."""
-        scales = [as_float32(param) for param in self.params]
-        if self.adaptive_eta == 0 and not scales[0].is_complex():
+        scales, eta = [as_float32(param) for param in self.params], self.group["sam_adaptive_eta"]
+        if eta == 0 and not scales[0].is_complex():
             return scales
         if not self.foreach:
-            return [scale.abs() + self.adaptive_eta for scale in scales]
+            return [scale.abs() + eta for scale in scales]
         scales = list(torch._foreach_abs(scales))
-        torch._foreach_add_(scales, self.adaptive_eta)
+        torch._foreach_add_(scales, eta)
         return scales
 
     def _product(self, first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
@@ -106,8 +101,12 @@ MAX_ELEMENTS = 2**22
 """The largest bucket of several tensors. The temporaries of a bucket are freed before the next one is computed."""
 
 
-def dense_gradients(param_groups: Iterable[dict[str, Any]]) -> list[tuple[int, Tensor, Tensor]]:
+def dense_gradients(owner: str, param_groups: Iterable[dict[str, Any]]) -> list[tuple[int, Tensor, Tensor]]:
     """Find all gradients: the index of the group, the parameter, and its gradient.
+
+    Args:
+        owner: the name of the optimizer's class, for the error.
+        param_groups: the groups.
 
     Raises:
         RuntimeError: a gradient is sparse.
@@ -120,7 +119,7 @@ def dense_gradients(param_groups: Iterable[dict[str, Any]]) -> list[tuple[int, T
                 continue
             if grad.layout is not torch.strided:
                 raise RuntimeError(
-                    f"SAM needs dense gradients, got one of layout {grad.layout} for a parameter of shape "
+                    f"{owner} needs dense gradients, got one of layout {grad.layout} for a parameter of shape "
                     f"{tuple(param.shape)}. Build embeddings with sparse=False, or give them to another optimizer."
                 )
             found.append((index, param, grad))
@@ -130,7 +129,7 @@ def dense_gradients(param_groups: Iterable[dict[str, Any]]) -> list[tuple[int, T
 def bucket_gradients(
     param_groups: list[dict[str, Any]], gradients: list[tuple[int, Tensor, Tensor]]
 ) -> list[GradientBucket]:
-    """Put what `dense_gradients` found into buckets.
+    """Put parameters and their gradients, as `dense_gradients` finds them, into buckets.
 
     A bucket's tensors are computed one by one if they are complex or of a subclass such as `DTensor`, or if their group
     has `foreach=False`, an option of PyTorch's own optimizers.
@@ -145,8 +144,7 @@ def bucket_gradients(
         bucket, elements = open_buckets.get(key, (None, 0))
         elements += param.numel()
         if bucket is None or elements > MAX_ELEMENTS:
-            rho = -group["rho"] if group.get("maximize") else group["rho"]
-            bucket, elements = GradientBucket(rho, group["adaptive"], group["adaptive_eta"], foreach), param.numel()
+            bucket, elements = GradientBucket(group, foreach), param.numel()
             buckets.append(bucket)
         bucket.params.append(param)
         bucket.grads.append(grad)

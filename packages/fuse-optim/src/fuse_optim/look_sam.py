@@ -103,7 +103,8 @@ class LookSAM(SAM):
 
     def _reuse(self, grad_scaler: GradScaler | None) -> dict[Tensor, Tensor]:
         """Return the component of a perturbed pass. In other steps, add the kept component to the gradients."""
-        buckets = bucket_gradients(self.param_groups, dense_gradients(self.param_groups))
+        groups = self.param_groups
+        buckets = bucket_gradients(groups, dense_gradients(type(self).__name__, groups))
         if not self.second_pass_is_due:
             kept = {p: state[ORTHOGONAL_GRADIENT] for p, state in self.state.items() if ORTHOGONAL_GRADIENT in state}
             add_orthogonal_gradient(kept, buckets, self.reuse_alpha)

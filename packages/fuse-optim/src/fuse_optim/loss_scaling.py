@@ -2,15 +2,12 @@
 
 import contextlib
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
-
-if TYPE_CHECKING:  # there are builds of torch without it
-    from torch.distributed import ProcessGroup
 
 
 def overflows(norm: Tensor, grad_scaler: GradScaler) -> bool:
@@ -23,12 +20,13 @@ def overflows(norm: Tensor, grad_scaler: GradScaler) -> bool:
     return grad_scaler.is_enabled() and not bool(torch.isfinite(norm))
 
 
-def overflows_anywhere(norm: Tensor, grad_scaler: GradScaler, group: "ProcessGroup | None") -> bool:
+def overflows_anywhere(norm: Tensor, grad_scaler: GradScaler, model: Any) -> bool:
     """Whether a gradient is infinite in any process. All must skip the second pass then: it needs all of them."""
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     if not grad_scaler.is_enabled() or not distributed:
         return overflows(norm, grad_scaler)
     finite = torch.isfinite(norm).to(torch.int32)
+    group = getattr(model, "process_group", None)
     torch.distributed.all_reduce(finite, op=torch.distributed.ReduceOp.MIN, group=group)
     return not bool(finite)
 

@@ -1,31 +1,25 @@
 """Sharpness-aware minimization."""
 
-import contextlib
-import math
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from .base_optimizer import make_base_optimizer, require_own_groups
 from .batch_norm_stats import freeze_batch_norm_stats
-from .foreign_checkpoint import without_perturbation_buffers
 from .gradient_bucket import GradientBucket, bucket_gradients, dense_gradients, global_norm
 from .loss_scaling import overflows, overflows_anywhere, skip_step
-from .required_closure import require_closure
+from .optimizer_wrapper import Closure, OptimizerWrapper
 from .rng_snapshot import RNGSnapshot
-from .saved_weights import SavedWeights
-
-Closure = Callable[[], Any]
-
-_SETTINGS = ("rho", "adaptive", "adaptive_eta")
 
 
-class SAM(Optimizer):
+class SAM(OptimizerWrapper):
     r"""Sharpness-aware minimization: descend along the gradient taken at the worst point nearby.
 
     A step takes the gradient :math:`g = \nabla L(w)` at the weights and perturbs the weights to
@@ -45,16 +39,25 @@ class SAM(Optimizer):
     are in half precision or `adaptive` is on. The copy is not part of the `state_dict`, which is the base optimizer's.
 
     Args:
-        params: parameters or parameter groups. A group may set its own `rho`, `adaptive` and `adaptive_eta`, which may
-            be changed between steps, as `lr` may. Gradients of groups with `rho` 0 count in the norm.
+        params: parameters or parameter groups. A group may have its own `rho`, `adaptive` and `adaptive_eta`. They are
+            stored in `param_groups` as `sam_rho`, `sam_adaptive` and `sam_adaptive_eta`, because base optimizers may
+            have settings of these names. Change them between steps there, as `lr`.
         base_optimizer: the optimizer that takes the step: its class, a function of `(params, **base_kwargs)`, or an
             optimizer over the same parameters, whose groups may hold `rho`, `adaptive` and `adaptive_eta`.
         rho: the radius of the neighbourhood, in units of the weights. With `adaptive` it is relative to each weight,
             and usually about ten times as large.
         adaptive: measure the neighbourhood relative to each weight (ASAM).
         adaptive_eta: :math:`\eta`, which lets ASAM move weights that are zero. Its authors use 0.01.
+        norm_over: the gradients whose norm is taken. `"perturbed"`: those of groups with a `rho` above 0. So SAM-ON,
+            which perturbs normalization layers only, is a second group with `rho` 0; `norm_layers` makes both groups.
+            `"all"`: all gradients, as some implementations do it.
         interval: take the perturbed pass every `interval` steps. The steps in between call the closure once.
         start_step: the number of steps before the first one with a perturbed pass.
+        start_fraction: the same as a fraction of `total_steps`. With 0.8, only the last fifth of the training takes
+            two passes (Zhou et al. 2024, "Sharpness-Aware Minimization Efficiently Selects Flatter Minima Late in
+            Training", arXiv 2410.10373).
+        total_steps: the number of steps of the whole training. With Lightning, it is
+            `self.trainer.estimated_stepping_batches`; `OptimizerClosureCallback` sets it if it is left out.
         model: the model. Its batch normalization statistics do not change in the perturbed pass of `step`, and
             `perturbation="local"` uses its `no_sync`.
         perturbation: how to perturb with `DistributedDataParallel`. `"global"`: all processes perturb along the mean
@@ -65,8 +68,8 @@ class SAM(Optimizer):
 
     Raises:
         TypeError: `base_optimizer` neither is nor makes an optimizer.
-        ValueError: an argument is out of its range; the base optimizer has other parameters, or needs a closure itself;
-            or `perturbation="local"` is given without a `model` that has `no_sync`.
+        ValueError: an argument is out of its range; the base optimizer has other parameters, or its step needs more
+            than gradients; or `perturbation="local"` is given without a `model` that has `no_sync`.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
@@ -92,12 +95,10 @@ class SAM(Optimizer):
         tensor([ 0.6320, -1.2639])
     """
 
-    base_optimizer: Optimizer
-
     calls_closure_repeatedly = True
     """For training loops: a step may evaluate its batch more than once."""
 
-    _pickled: tuple[str, ...] = ("base_optimizer", "interval", "start_step", "model", "perturbation", "replay_rng")
+    _pickled = (*OptimizerWrapper._pickled, "norm_over", "interval", "model", "perturbation", "replay_rng")
 
     def __init__(
         self,
@@ -107,15 +108,18 @@ class SAM(Optimizer):
         adaptive: bool = False,
         *,
         adaptive_eta: float = 0.0,
+        norm_over: Literal["perturbed", "all"] = "perturbed",
         interval: int = 1,
         start_step: int = 0,
+        start_fraction: float | None = None,
+        total_steps: int | None = None,
         model: nn.Module | None = None,
         perturbation: Literal["global", "local"] = "global",
         replay_rng: bool = False,
         **base_kwargs: Any,
     ) -> None:
-        self._require(isinstance(interval, int) and interval >= 1, "an integer interval >= 1", interval)
-        self._require(isinstance(start_step, int) and start_step >= 0, "an integer start_step >= 0", start_step)
+        self._require(isinstance(interval, Integral) and interval >= 1, "an integer interval >= 1", interval)
+        self._require(norm_over in ("perturbed", "all"), 'norm_over="perturbed" or "all"', repr(norm_over))
         self._require(perturbation in ("global", "local"), 'perturbation="global" or "local"', repr(perturbation))
         self._require(
             perturbation == "global" or hasattr(model, "no_sync"),
@@ -123,46 +127,20 @@ class SAM(Optimizer):
             'pass from averaging gradients (in a single process, "global" is the same)',
             type(model).__name__,
         )
+        self.norm_over = norm_over
         self.interval = interval
-        self.start_step = start_step
         self.model = model
         self.perturbation = perturbation
         self.replay_rng = replay_rng
-        self._saved = SavedWeights()
-        self._opened = False  # whether second_step must follow
-        self._overflow = False  # whether loss scaling made a gradient of the first pass infinite
+        self._progress = _Progress()
         settings = {"rho": rho, "adaptive": adaptive, "adaptive_eta": adaptive_eta}
-        params = list(params)
-        require_own_groups(base_optimizer, params)
-        super().__init__([{**one} if isinstance(one, dict) else one for one in params], settings)
-        self.base_optimizer = make_base_optimizer(base_optimizer, self.param_groups, base_kwargs)
-        self.defaults = {**self.base_optimizer.defaults, **settings}
-        self.param_groups, self.state = self.base_optimizer.param_groups, self.base_optimizer.state
-        for group in self.param_groups:
-            self._complete_group(group, {**settings, "sam_steps": 0})
-        self.base_optimizer.register_load_state_dict_post_hook(self._share_with_base)
-
-    def _share_with_base(self, _: Optimizer | None = None) -> None:
-        """Take over the groups and the state that the base optimizer made when it loaded a checkpoint."""
-        for group, before in zip(self.base_optimizer.param_groups, self.param_groups, strict=True):
-            self._complete_group(group, before)
-        self.param_groups, self.state = self.base_optimizer.param_groups, self.base_optimizer.state
-
-    def _complete_group(self, group: dict[str, Any], missing: dict[str, Any]) -> None:
-        for name in (*_SETTINGS, "sam_steps"):
-            group.setdefault(name, missing[name])
-        for name in ("rho", "adaptive_eta"):
-            self._require(0 <= group[name] < math.inf, f"a finite {name} >= 0", group[name])
-
-    def _require(self, condition: bool, needed: str, received: Any) -> None:
-        if not condition:
-            raise ValueError(f"{type(self).__name__} needs {needed}, got {received}.")
+        super().__init__(params, base_optimizer, settings, start_step, start_fraction, total_steps, base_kwargs)
 
     @property
     def second_pass_is_due(self) -> bool:
-        """Whether the coming step takes a perturbed pass, by `interval` and `start_step`."""
-        steps: int = self.param_groups[0]["sam_steps"]
-        return steps >= self.start_step and (steps - self.start_step) % self.interval == 0
+        """Whether the coming step takes a perturbed pass, by `interval` and the start."""
+        steps = self._steps_since_start
+        return steps >= 0 and steps % self.interval == 0
 
     def step(self, closure: Closure | None = None, *, grad_scaler: GradScaler | None = None) -> Any:
         """Take one step. If it raises, also from the closure, the weights are those before it.
@@ -183,24 +161,31 @@ class SAM(Optimizer):
             RuntimeError: the closure leaves no gradient, or a sparse one; or the weights are still perturbed by
                 `first_step`.
         """
-        closure = require_closure(type(self).__name__, closure)
+        if self._progress.ending:  # called by second_step
+            if closure is not None:  # of Lightning's manual optimization: it calls hooks
+                closure()
+            self._descend(grad_scaler)
+            return None
+        if closure is None:
+            raise ValueError(_NO_CLOSURE.format(name=type(self).__name__))
+        self._check_closure(closure)
         self._require_closed_pass("step")
         due = self.second_pass_is_due
         snapshot = None
         if due and self.replay_rng:
             snapshot = RNGSnapshot({param.device for group in self.param_groups for param in group["params"]})
+        local = due and self.perturbation == "local"
         try:
-            with torch.enable_grad(), self._unsynchronized() if due else contextlib.nullcontext():
+            with torch.enable_grad(), cast(DistributedDataParallel, self.model).no_sync() if local else nullcontext():
                 loss = closure()
             self._perturb_weights(grad_scaler, "The closure must call backward on the loss it returns.")
-            if due and not self._overflow:
+            if due and not self._progress.overflow:
                 self.zero_grad()
-                with contextlib.ExitStack() as contexts:
-                    contexts.enter_context(torch.enable_grad())
-                    if self.model is not None:
-                        contexts.enter_context(freeze_batch_norm_stats(self.model))
-                    if snapshot is not None:
-                        contexts.enter_context(snapshot.replay())
+                with (
+                    torch.enable_grad(),
+                    nullcontext() if self.model is None else freeze_batch_norm_stats(self.model),
+                    nullcontext() if snapshot is None else snapshot.replay(),
+                ):
                     closure()
         finally:
             self.restore_weights()
@@ -226,12 +211,14 @@ class SAM(Optimizer):
         except BaseException:
             self.restore_weights()
             raise
-        self._opened = True
+        self._progress.opened = True
         if zero_grad:
             self.zero_grad()
 
     def second_step(self, zero_grad: bool = False, *, grad_scaler: GradScaler | None = None) -> None:
         """Restore the weights and let the base optimizer descend along the gradients.
+
+        It calls `step`, so hooks of the step and Lightning's count of steps notice it.
 
         Args:
             zero_grad: clear the gradients afterwards.
@@ -240,51 +227,56 @@ class SAM(Optimizer):
         Raises:
             RuntimeError: there is no gradient, or `first_step` was left out although a perturbed pass is due.
         """
-        if not self._opened and self.second_pass_is_due:
+        progress = self._progress
+        if not progress.opened and self.second_pass_is_due:
             raise RuntimeError(
                 f"{type(self).__name__}.second_step needs first_step before it. Call it after the first backward pass."
             )
+        if not progress.opened:
+            progress.overflow = False
         self.restore_weights()
-        self._descend(grad_scaler)
-        self._opt_called = True  # learning rate schedulers look at it, and warn if no step was taken
+        progress.ending = True
+        try:
+            self.step(grad_scaler=grad_scaler)
+        finally:
+            progress.ending = False
         if zero_grad:
             self.zero_grad()
 
     def restore_weights(self) -> None:
         """Undo `first_step`, for a loop that goes on after its second pass failed. Otherwise it does nothing."""
         with torch.no_grad():
-            self._saved.restore()
-        self._opened = False
+            self._perturbation.restore()
+        self._progress.opened = False
 
     @torch.no_grad()
     def _perturb_weights(self, grad_scaler: GradScaler | None, missing_gradient: str) -> None:
         """Move to the perturbed weights, if a perturbed pass is due."""
-        self._overflow = False
-        gradients = dense_gradients(self.param_groups)
+        self._progress.overflow = False
+        groups, name = self.param_groups, type(self).__name__
+        gradients = dense_gradients(name, groups)
         if not gradients:
-            raise RuntimeError(f"{type(self).__name__} found no gradient after the first pass. {missing_gradient}")
+            raise RuntimeError(f"{name} found no gradient after the first pass. {missing_gradient}")
         if not self.second_pass_is_due:
             return
-        buckets = bucket_gradients(self.param_groups, gradients)
-        norm = global_norm([bucket.norm(bucket.scaled_gradients()) for bucket in buckets])
+        buckets = bucket_gradients(groups, gradients)
         if grad_scaler is not None:
-            self._overflow = self._overflows(norm, grad_scaler)
-            if self._overflow:
+            norm = global_norm([bucket.norm(bucket.grads) for bucket in buckets])
+            local = self.perturbation == "local"
+            overflow = overflows_anywhere(norm, grad_scaler, self.model) if local else overflows(norm, grad_scaler)
+            if overflow:
+                self._progress.overflow = True
                 return
         self._keep_gradients(buckets)
-        for bucket in buckets:
-            if bucket.rho == 0:
-                continue
-            self._saved.save(bucket)
-            # A norm of (almost) zero gives no direction: the weights stay, instead of being divided by it.
-            scale = torch.where(norm > torch.finfo(norm.dtype).tiny, bucket.rho / norm, 0.0)
-            bucket.add_(bucket.params, bucket.ascent_direction(), scale)
-
-    def _overflows(self, norm: Tensor, grad_scaler: GradScaler) -> bool:
-        """Whether loss scaling made a gradient of the first pass infinite."""
-        if self.perturbation == "local":
-            return overflows_anywhere(norm, grad_scaler, getattr(self.model, "process_group", None))
-        return overflows(norm, grad_scaler)
+        perturbed = [bucket for bucket in buckets if bucket.group["sam_rho"] > 0]
+        if not perturbed:
+            return
+        counted = buckets if self.norm_over == "all" else perturbed
+        norm = global_norm([bucket.norm(bucket.scaled_gradients()) for bucket in counted])
+        for bucket in perturbed:
+            # Where the base optimizer maximizes, the worst point nearby has the lowest value.
+            rho = -bucket.group["sam_rho"] if bucket.group.get("maximize") else bucket.group["sam_rho"]
+            self._perturbation.add(bucket, rho, bucket.ascent_direction(), norm)
 
     def _descend(self, grad_scaler: GradScaler | None) -> None:
         """Take the base optimizer's step along the gradients, unless the first pass overflowed."""
@@ -293,12 +285,11 @@ class SAM(Optimizer):
                 f"{type(self).__name__} found no gradient after the second pass. The closure must call backward each "
                 "time it is called."
             )
-        if grad_scaler is not None and self._overflow:
+        if grad_scaler is not None and self._progress.overflow:
             skip_step(self.base_optimizer, grad_scaler)
         else:
             self._take_base_step(grad_scaler)
-        for group in self.param_groups:
-            group["sam_steps"] += 1
+        self._count_step()
 
     def _keep_gradients(self, buckets: list[GradientBucket]) -> None:
         """For subclasses: the gradients at the weights, before the weights are perturbed."""
@@ -309,51 +300,38 @@ class SAM(Optimizer):
         else:
             grad_scaler.step(self.base_optimizer)
 
-    def _unsynchronized(self) -> contextlib.AbstractContextManager[Any]:
-        """The context of the first pass: with a local perturbation, processes do not average their gradients."""
-        if self.perturbation == "global":
-            return contextlib.nullcontext()
-        return cast(DistributedDataParallel, self.model).no_sync()
-
     def _require_closed_pass(self, method: str) -> None:
-        if self._opened:
+        if self._progress.opened:
             name = type(self).__name__
             raise RuntimeError(
                 f"{name}.{method} came after a first_step whose second_step is missing: the weights are still "
                 "perturbed. Call second_step, or restore_weights to undo the first step."
             )
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a parameter group, to the base optimizer too."""
-        if not hasattr(self, "base_optimizer"):  # called by Optimizer.__init__
-            super().add_param_group(param_group)
-            return
-        group = dict(param_group)
-        self._complete_group(group, {**self.defaults, "sam_steps": self.param_groups[0]["sam_steps"]})
-        self.base_optimizer.add_param_group(group)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the base optimizer's state, whose groups also hold SAM's settings and its number of steps."""
-        return self.base_optimizer.state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` returned, or the state of the base optimizer's class without SAM.
-
-        Checkpoints of other implementations of SAM hold copies of the weights. The copies are left out. If they are all
-        that the checkpoint holds, a warning says that the base optimizer's state is missing.
-
-        Args:
-            state_dict: the state; it is not changed.
-        """
-        self.base_optimizer.load_state_dict(without_perturbation_buffers(state_dict))
-        self._share_with_base()  # not every optimizer calls hooks when it loads
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), **{name: getattr(self, name) for name in self._pickled}}
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._saved = SavedWeights()
-        self._opened = False
-        self._overflow = False
-        self.base_optimizer.register_load_state_dict_post_hook(self._share_with_base)
+        self._progress = _Progress()
+
+
+@dataclass
+class _Progress:
+    """Where a step is. One object, because Lightning's manual optimization calls methods on a copy of SAM's attributes.
+
+    Attributes:
+        opened: whether `second_step` must follow.
+        ending: whether `second_step` is running.
+        overflow: whether loss scaling made a gradient of the first pass infinite.
+    """
+
+    opened: bool = False
+    ending: bool = False
+    overflow: bool = False
+
+
+_NO_CLOSURE = (
+    "{name}.step needs a closure, because it evaluates the loss twice. Pass a function that calls zero_grad, computes "
+    "the loss, calls backward and returns the loss: optimizer.step(closure). With Lightning's automatic optimization, "
+    "give the Trainer fuse_optim.lightning.OptimizerClosureCallback(); with manual optimization, call "
+    "self.optimizers().step(closure=closure). With a GradScaler, call optimizer.step(closure, grad_scaler=scaler) "
+    "instead of scaler.step(optimizer)."
+)

@@ -1,5 +1,6 @@
 """What `preserved_state` keeps, beyond what the tests of the callback show."""
 
+import threading
 from collections import deque
 from typing import Any
 
@@ -103,3 +104,74 @@ def test_a_compiled_network_is_not_compiled_again():
             compiled(inputs)
     assert len(compilations) == 1
     assert network[1].num_batches_tracked == 2
+
+
+class Meter:
+    def __init__(self) -> None:
+        self.values = [0.0]
+        self.owner: Any = None
+
+
+def test_nested_containers_arrays_and_objects_do_not_change():
+    numpy = pytest.importorskip("numpy")
+    module = Stateful()
+    module.nested = {"a": [0, (1, [2])]}
+    module.nested["self"] = module.nested  # a container may hold itself
+    module.array = numpy.zeros(2)
+    module.meter = Meter()
+    module.meter.owner = module
+    module.meters = [module.meter]
+    meter, array = module.meter, module.array
+    with preserved_state(module):
+        module.nested["a"][1][1].append(3)
+        assert module.nested["self"] is module.nested
+        module.array += 1
+        module.meter.values.append(1.0)
+        assert module.meters[0] is module.meter
+        assert module.meter.owner is module
+    assert module.nested["a"] == [0, (1, [2])]
+    assert module.array is array
+    assert array.sum() == 0
+    assert module.meter is meter
+    assert meter.values == [0.0]
+
+
+def test_generators_of_the_module_get_their_state_back():
+    module = Stateful()
+    module.generator = torch.Generator().manual_seed(3)
+    expected = torch.rand(2, generator=torch.Generator().manual_seed(3))
+    with preserved_state(module):
+        torch.rand(5, generator=module.generator)
+    assert torch.equal(torch.rand(2, generator=module.generator), expected)
+
+
+def test_what_cannot_be_copied_is_named_once():
+    module = Stateful()
+    module.lock = threading.Lock()
+    module.values = iter([1, 2, 3]), (number for number in range(3))
+    warned: set[str] = set()
+
+    def change_twice():
+        for _ in range(2):
+            with preserved_state(module, warned):
+                next(module.values[1])
+
+    with pytest.warns(UserWarning, match="it cannot be copied") as caught:
+        change_twice()
+    messages = sorted(str(one.message) for one in caught)
+    assert len(messages) == 2
+    assert "Stateful.lock once more: it cannot be copied (lock, " in messages[0]
+    assert "Stateful.values once more: it cannot be copied (generator, " in messages[1]
+
+
+def test_a_tensor_in_a_list_that_is_changed_in_place_is_named():
+    module = Stateful()
+    module.outputs = [torch.zeros(2)]
+    with (
+        pytest.warns(UserWarning, match=r"Stateful\.outputs once more: .*a tensor in a container was changed in place"),
+        preserved_state(module),
+    ):
+        module.outputs[0] += 1
+    with preserved_state(module):
+        module.outputs.append(torch.ones(2))
+    assert len(module.outputs) == 1

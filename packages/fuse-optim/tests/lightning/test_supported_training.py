@@ -142,7 +142,7 @@ class Sharp(Network):
 
 
 def test_accumulation_without_the_callback_is_refused_in_the_first_step(fit):
-    message = r"the last batch only, not all 2 of accumulate_grad_batches: give the Trainer fuse_optim\.lightning\.Opt"
+    message = r"the last batch only, not all 2 of accumulate_grad_batches\. Give the Trainer fuse_optim\.lightning\.Opt"
     with pytest.raises(ValueError, match=message):
         fit(Sharp(), accumulate_grad_batches=2, callbacks=[])
     fit(Sharp(), callbacks=[])

@@ -1,8 +1,13 @@
 """The Lightning callback for optimizers that call their closure more than once a step."""
 
+import math
+from typing import Any
+
 import pytorch_lightning as pl
 from torch.optim import Optimizer
 
+from ..momentum_sam import MomentumSAM
+from ..optimizer_wrapper import OptimizerWrapper
 from .repeated_passes import RepeatedPasses
 from .supported_training import refuse_unsupported_training
 
@@ -16,7 +21,7 @@ class OptimizerClosureCallback(pl.Callback):
     - computes the gradients of all micro-batches of the step (`accumulate_grad_batches`), synchronizes them between
       processes once, and returns the loss of the whole step, as the first call does;
     - logs nothing, and does not change metrics, buffers, such as the running statistics of batch normalization, and the
-      module's own attributes;
+      module's own attributes. If one of them cannot be copied, a warning names it once;
     - calls no hook of the module or of callbacks, only `training_step` and `backward`.
 
     The module needs no change. `on_before_optimizer_step` and gradient clipping are called once, on the final gradient.
@@ -27,13 +32,17 @@ class OptimizerClosureCallback(pl.Callback):
     A step in which every `training_step` returned None is skipped. With `16-mixed` precision, `SAM` skips a step in
     which the gradients of either pass overflow, and the scale is updated once a step. `LBFGS` is refused there.
 
+    `MomentumSAM` needs the callback only for `accumulate_grad_batches`: it perturbs the weights for all micro-batches.
+    If an optimizer has a `start_fraction` but no `total_steps`, the callback sets `total_steps`.
+
     Other optimizers train as without the callback. If an optimizer of your own calls its closure more than once, set
     `calls_closure_repeatedly = True` on its class. Then unsupported settings are refused before training, not in the
     first step.
 
     Args:
-        replay_rng: whether later passes draw the same random numbers of PyTorch as the first pass, so that dropout
-            masks match. Afterwards the generators continue as after one pass. An optimizer's `replay_rng` also turns it
+        replay_rng: whether later passes draw the same random numbers as the first pass, so that dropout masks and
+            augmentations match: those of PyTorch, NumPy and Python, and of `torch.Generator`s that are attributes of
+            the module. Afterwards the generators continue as after one pass. An optimizer's `replay_rng` also turns it
             on: `SAM` alone could replay only one micro-batch.
 
     Raises:
@@ -100,6 +109,36 @@ class OptimizerClosureCallback(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse unsupported settings. The optimizers are made now."""
         refuse_unsupported_training(trainer, pl_module)
+        for optimizer in trainer.optimizers:
+            if isinstance(optimizer, OptimizerWrapper) and optimizer.start_fraction is not None:
+                optimizer.total_steps = optimizer.total_steps or self._total_steps(trainer)
+
+    def _total_steps(self, trainer: pl.Trainer) -> int:
+        total = trainer.estimated_stepping_batches
+        if not math.isfinite(total):
+            raise ValueError(
+                "start_fraction needs a Trainer with max_steps or max_epochs, so that its steps are known."
+            )
+        return int(total)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Perturb the weights of `MomentumSAM` for a micro-batch."""
+        for optimizer in trainer.optimizers:
+            if isinstance(optimizer, MomentumSAM):
+                optimizer.perturb_weights()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Restore the weights of `MomentumSAM`, also between the micro-batches of a step: a validation may follow."""
+        self._restore_weights(trainer)
+
+    def _restore_weights(self, trainer: pl.Trainer) -> None:
+        for optimizer in trainer.optimizers:
+            if isinstance(optimizer, MomentumSAM):
+                optimizer.restore_weights()
 
     def on_before_zero_grad(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer) -> None:
         """Begin a new accumulation window."""
@@ -111,7 +150,8 @@ class OptimizerClosureCallback(pl.Callback):
         self._detach()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Restore Lightning's methods."""
+        """Restore the weights and Lightning's methods."""
+        self._restore_weights(trainer)
         self._detach()
 
     def _detach(self) -> None:

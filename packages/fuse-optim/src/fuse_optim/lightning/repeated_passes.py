@@ -6,6 +6,7 @@ closure to the optimizer. It uses one private method, `Precision._after_closure`
 `on_before_optimizer_step` and clips the gradients.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
@@ -20,7 +21,7 @@ from ..rng_snapshot import RNGSnapshot
 from ..sam import SAM
 from .accumulation_window import AccumulationWindow, MicroBatch
 from .muted_logging import muted_logging
-from .preserved_state import preserved_state
+from .preserved_state import own_generators, preserved_state
 from .replaced_attribute import replaced_attribute
 from .supported_training import base_optimizer, refuse_clipping
 
@@ -51,6 +52,7 @@ class RepeatedPasses:
         self._backward = trainer.strategy.backward
         self._optimizer_step = trainer.precision_plugin.optimizer_step
         self._attached = ExitStack()
+        self._warned: set[str] = set()  # attributes that cannot be preserved
 
     def attach(self) -> None:
         """Replace Lightning's methods."""
@@ -68,7 +70,7 @@ class RepeatedPasses:
 
     def _recorded_training_step(self, *args: Any, **kwargs: Any) -> Any:
         replay_rng = self._replay_rng or any(getattr(one, "replay_rng", False) for one in self._strategy.optimizers)
-        rng = RNGSnapshot([self._strategy.root_device]) if replay_rng else None
+        rng = RNGSnapshot([self._strategy.root_device], own_generators(self._module)) if replay_rng else None
         self.window.start(MicroBatch(args, kwargs, rng))
         return self._training_step(*args, **kwargs)
 
@@ -140,7 +142,7 @@ class RepeatedPasses:
                 profile,
                 torch.enable_grad(),
                 muted_logging(self._trainer, self._module),
-                preserved_state(self._module),
+                preserved_state(self._module, self._warned),
             ):
                 for micro_batch in self.window.micro_batches:
                     is_last = micro_batch is self.window.micro_batches[-1]
@@ -150,7 +152,23 @@ class RepeatedPasses:
             self.repeating = False
         if not losses:
             raise _StepSkippedError
-        return torch.stack(losses).sum()
+        loss = torch.stack(losses).sum()
+        if all(group.get("sam_rho") == 0 for group in optimizer.param_groups):
+            self._compare_losses(loss)
+        return loss
+
+    def _compare_losses(self, loss: Tensor) -> None:
+        """At a radius of 0, the weights are the same in both passes, so the losses must be equal."""
+        name = "different losses"
+        if name not in self._warned and not torch.allclose(loss, self.window.loss(), rtol=1e-3, atol=1e-6):
+            self._warned.add(name)
+            warnings.warn(
+                "Both passes have the same weights, because rho is 0, but their losses differ: "
+                f"{self.window.loss():.6g} and {loss:.6g}. Either training_step draws random numbers: use "
+                "OptimizerClosureCallback(replay_rng=True). Or it takes data from an iterator of its own, so that the "
+                "second pass gets other data: let the DataLoader of the Trainer give all data.",
+                stacklevel=2,
+            )
 
     def _replay(self, micro_batch: MicroBatch, optimizer: Optimizer) -> list[Tensor]:
         """Evaluate a micro-batch as Lightning does, without hooks; return its loss, if training_step returned one."""

@@ -126,9 +126,11 @@ def test_buffers_follow_the_weights_to_another_dtype():
     assert equal(list(model.parameters()), weights)
 
 
-def test_groups_with_radius_zero_are_not_touched():
+@pytest.mark.parametrize(("norm_over", "moved"), [("perturbed", 9.0), ("all", 8.0)])
+def test_groups_with_radius_zero_are_not_touched(norm_over, moved):
     still, moving = nn.Parameter(torch.tensor([3.0])), nn.Parameter(torch.tensor([4.0]))
-    optimizer = SAM([{"params": [still], "rho": 0.0}, {"params": [moving]}], torch.optim.SGD, rho=5.0, lr=0.1)
+    groups = [{"params": [still], "rho": 0.0}, {"params": [moving]}]
+    optimizer = SAM(groups, torch.optim.SGD, rho=5.0, norm_over=norm_over, lr=0.1)
     seen = []
 
     def loss_function():
@@ -140,4 +142,5 @@ def test_groups_with_radius_zero_are_not_touched():
     optimizer.first_step(zero_grad=True)
     assert still._version == version
     loss_function().backward()
-    assert seen == [(3.0, 4.0), (3.0, 8.0)]  # the gradient's norm is 5, so the second group moves by 5 * 4 / 5
+    # The norm of the second group's gradient is 4, that of both is 5: it moves by 5 * 4 / 4 or by 5 * 4 / 5.
+    assert seen == [(3.0, 4.0), (3.0, moved)]

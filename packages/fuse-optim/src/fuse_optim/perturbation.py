@@ -1,4 +1,4 @@
-"""A copy of the weights, from which they are restored."""
+"""Move the weights, and restore them bit by bit."""
 
 import torch
 from torch import Tensor
@@ -6,19 +6,29 @@ from torch import Tensor
 from .gradient_bucket import GradientBucket, copy_tensors_, local_shards
 
 
-class SavedWeights:
-    """Copies of weights that are about to be perturbed.
+class Perturbation:
+    """Perturbed weights, with copies from which they are restored.
 
-    The buffers are kept for the next step, because allocating them again costs more than copying. No state_dict holds
-    them.
+    The buffers of the copies are kept for the next step, because allocating them again costs more than copying. No
+    state_dict holds them.
     """
 
     def __init__(self) -> None:
         self._buffers: dict[Tensor, Tensor] = {}
         self._saved: list[tuple[list[Tensor], list[Tensor], bool]] = []  # weights, copies, foreach
 
-    def save(self, bucket: GradientBucket) -> None:
-        """Copy the weights of a bucket."""
+    def __bool__(self) -> bool:
+        """Whether weights are perturbed."""
+        return bool(self._saved)
+
+    def add(self, bucket: GradientBucket, radius: float, direction: list[Tensor], norm: Tensor) -> None:
+        """Save the weights of a bucket and add `radius / norm * direction` to them."""
+        self._save(bucket)
+        # A norm of (almost) zero gives no direction: the weights stay, instead of being divided by it.
+        scale = torch.where(norm > torch.finfo(norm.dtype).tiny, radius / norm, 0.0)
+        bucket.add_(bucket.params, direction, scale)
+
+    def _save(self, bucket: GradientBucket) -> None:
         weights = bucket.params if bucket.foreach else local_shards(bucket.params)
         copies = []
         for param, weight in zip(bucket.params, weights, strict=True):
@@ -34,6 +44,10 @@ class SavedWeights:
         for weights, copies, foreach in self._saved:
             copy_tensors_(weights, copies, foreach)
         self._saved = []  # last, so that an interrupted restoration can be repeated
+
+    def forget(self) -> None:
+        """Keep the weights as they are: they were replaced from outside."""
+        self._saved = []
 
 
 def _alike(buffer: Tensor, weight: Tensor) -> bool:

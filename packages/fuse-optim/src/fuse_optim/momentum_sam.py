@@ -1,0 +1,156 @@
+"""Sharpness-aware minimization along the momentum, in one pass."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .gradient_bucket import bucket_gradients, global_norm
+from .optimizer_wrapper import Closure, OptimizerWrapper
+
+MOMENTUM = ("momentum_buffer", "exp_avg")
+"""The keys by which optimizers keep a momentum in a parameter's state."""
+
+
+class MomentumSAM(OptimizerWrapper):
+    r"""Sharpness-aware minimization in one pass: perturb the weights along the base optimizer's momentum.
+
+    The gradient is taken at
+
+    .. math:: \hat w = w - \rho \, \frac{v}{\lVert v \rVert_2} ,
+
+    where :math:`v` is the momentum of the last step, `momentum_buffer` of SGD or `exp_avg` of Adam. Then :math:`w` is
+    restored bit by bit, and the base optimizer takes its step with this gradient. The norm is over all parameters of
+    groups with a `rho` above 0. The first step has no momentum yet, so nothing is perturbed. Source: Becker et al.
+    2024, "Momentum-SAM: Sharpness Aware Minimization without Computational Overhead", arXiv 2401.12033, algorithm 1.
+
+    A step costs one evaluation of the batch, and memory for one more set of weights. It needs no closure: `zero_grad`
+    perturbs the weights and `step` restores them. So **call `zero_grad` before the forward pass, not after the step**;
+    then the weights are the true ones between `step` and `zero_grad`, for evaluation and checkpoints. With a closure,
+    as in PyTorch Lightning, `step` does both. A `GradScaler` takes it as any optimizer: `scaler.step(optimizer)`. If
+    the scaler skips the step, the weights stay perturbed until the next one.
+
+    Args:
+        params: parameters or parameter groups. A group may have its own `rho`, stored as `sam_rho`.
+        base_optimizer: an optimizer with momentum, its class, or a function of `(params, **base_kwargs)`.
+        rho: the radius of the perturbation, in units of the weights. It is larger than SAM's: the paper uses 3 for
+            ResNets on CIFAR100, where it uses 0.2 for SAM.
+        start_step: the number of steps before the first one with a perturbation.
+        start_fraction: the same as a fraction of `total_steps`.
+        total_steps: the number of steps of the whole training, as for `SAM`.
+        base_kwargs: arguments of the base optimizer.
+
+    Raises:
+        TypeError: `base_optimizer` neither is nor makes an optimizer.
+        ValueError: as for `SAM`; or the base optimizer has no momentum.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+        >>> optimizer = MomentumSAM([weight], torch.optim.SGD, rho=0.1, lr=0.1, momentum=0.9)
+        >>> for _ in range(2):
+        ...     optimizer.zero_grad()
+        ...     weight.square().sum().backward()
+        ...     optimizer.step()
+        >>> weight.data
+        tensor([ 0.4689, -0.9379])
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        base_optimizer: Callable[..., Optimizer] | Optimizer,
+        rho: float = 0.3,
+        *,
+        start_step: int = 0,
+        start_fraction: float | None = None,
+        total_steps: int | None = None,
+        **base_kwargs: Any,
+    ) -> None:
+        settings = {"rho": rho}
+        super().__init__(params, base_optimizer, settings, start_step, start_fraction, total_steps, base_kwargs)
+        name = type(self.base_optimizer).__name__
+        for group in self.param_groups:
+            off = group.get("momentum") == 0 and "betas" not in group
+            self._require(not off, f"a base optimizer with momentum, such as {name} with momentum=0.9", "momentum=0")
+
+    @torch.no_grad()
+    def perturb_weights(self) -> None:
+        """Perturb the weights before the forward pass. `zero_grad` calls it. A second call does nothing."""
+        if self._perturbation or self._steps_since_start < 0:
+            return
+        buckets = bucket_gradients(self.param_groups, self._momentum())
+        if buckets:
+            norm = global_norm([bucket.norm(bucket.grads) for bucket in buckets])
+            for bucket in buckets:
+                self._perturbation.add(bucket, -bucket.group["sam_rho"], bucket.grads, norm)
+
+    def _momentum(self) -> list[tuple[int, Tensor, Tensor]]:
+        """Find the momentum that a step left: the index of the group, the parameter, and its momentum."""
+        found, state = [], self.state
+        for index, group in enumerate(self.param_groups):
+            if group["sam_rho"] == 0:
+                continue
+            for param in group["params"]:
+                momentum = next((state[param][key] for key in MOMENTUM if key in state.get(param, ())), None)
+                if isinstance(momentum, Tensor):
+                    found.append((index, param, momentum))
+        return found
+
+    @torch.no_grad()
+    def restore_weights(self) -> None:
+        """Undo `perturb_weights`. Otherwise it does nothing."""
+        self._perturbation.restore()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients, and perturb the weights for the next forward pass.
+
+        Args:
+            set_to_none: as in torch's optimizers.
+        """
+        super().zero_grad(set_to_none)
+        self.perturb_weights()
+
+    def step(self, closure: Closure | None = None) -> Any:
+        """Restore the weights and let the base optimizer take its step.
+
+        Args:
+            closure: clears the gradients, computes the loss, calls `backward` on it and returns it. It is called once,
+                at the perturbed weights. Leave it out in a loop that calls `zero_grad` and `backward` itself.
+
+        Returns:
+            What the closure returned.
+
+        Raises:
+            RuntimeError: the gradient was taken without a perturbation, because `zero_grad` was not called before; or
+                the base optimizer keeps no momentum.
+        """
+        loss = None
+        try:
+            if closure is not None:
+                self._check_closure(closure)
+                self.perturb_weights()
+                with torch.enable_grad():
+                    loss = closure()
+            elif not self._perturbation and self._steps_since_start >= 0 and self._momentum():
+                raise RuntimeError(
+                    f"{type(self).__name__}.step got a gradient that was taken at the weights themselves. Call "
+                    "optimizer.zero_grad() before the forward pass: it perturbs the weights. Or pass a closure."
+                )
+        finally:
+            self.restore_weights()
+        self.base_optimizer.step()
+        self._count_step()
+        if self.param_groups[0]["sam_steps"] == 1:
+            self._check_momentum()
+        return loss
+
+    def _check_momentum(self) -> None:
+        has_state = any(param.grad is not None for group in self.param_groups for param in group["params"])
+        moving = any(group["sam_rho"] > 0 for group in self.param_groups)
+        if has_state and moving and not self._momentum():
+            raise RuntimeError(
+                f"{type(self).__name__} needs a base optimizer with momentum, but the state of "
+                f"{type(self.base_optimizer).__name__} holds neither {MOMENTUM[0]!r} nor {MOMENTUM[1]!r}."
+            )

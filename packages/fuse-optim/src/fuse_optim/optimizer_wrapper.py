@@ -1,0 +1,206 @@
+"""What SAM and MomentumSAM share: an optimizer around another one."""
+
+import math
+from collections.abc import Callable, Iterable
+from numbers import Integral
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from .base_optimizer import make_base_optimizer, require_own_groups
+from .foreign_checkpoint import without_perturbation_buffers
+from .perturbation import Perturbation
+
+Closure = Callable[[], Any]
+
+
+class OptimizerWrapper(Optimizer):
+    """An optimizer that perturbs the weights before another optimizer, the base optimizer, takes the step.
+
+    Parameter groups and state are the base optimizer's, also if they are assigned or loaded. A setting such as `rho` is
+    stored in the groups as `sam_rho`, because base optimizers have settings of their own: `rho` of `Adadelta`.
+
+    Args:
+        params: parameters or parameter groups, which may hold settings.
+        base_optimizer: the base optimizer, its class, or a function that makes it.
+        settings: the default values of the settings that a group may have.
+        start_step: the number of steps before the first one with a perturbation.
+        start_fraction: the same as a fraction of `total_steps`.
+        total_steps: the number of steps of the whole training.
+        base_kwargs: arguments of the base optimizer.
+    """
+
+    base_optimizer: Optimizer
+
+    _pickled: tuple[str, ...] = ("base_optimizer", "start_step", "start_fraction", "total_steps", "_settings", "_words")
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        base_optimizer: Callable[..., Optimizer] | Optimizer,
+        settings: dict[str, Any],
+        start_step: int,
+        start_fraction: float | None,
+        total_steps: int | None,
+        base_kwargs: dict[str, Any],
+    ) -> None:
+        self._require(isinstance(start_step, Integral) and start_step >= 0, "an integer start_step >= 0", start_step)
+        if start_fraction is not None:
+            self._require(0 <= start_fraction <= 1, "a start_fraction from 0 to 1", start_fraction)
+            self._require(not start_step, "either start_step or start_fraction", "both")
+        else:
+            self._require(total_steps is None, "total_steps only with start_fraction", total_steps)
+        self.start_step = start_step
+        self.start_fraction = start_fraction
+        self.total_steps = total_steps
+        self._settings = settings
+        self._perturbation = Perturbation()
+        own_name = type(self).__name__
+        given: Any = params if isinstance(params, Tensor) else [self._own_group(one) for one in params]
+        if given is not params:
+            require_own_groups(own_name, base_optimizer, given)
+        super().__init__(given, {})  # checks the parameters, as torch's optimizers do
+        made = make_base_optimizer(own_name, base_optimizer, vars(self).pop("param_groups"), base_kwargs)
+        del vars(self)["state"]
+        # In the base optimizer's groups these words mean SAM's settings.
+        self._words = frozenset(settings) - frozenset(getattr(made, "defaults", {}))
+        self._groups: list[dict[str, Any]] = []
+        self.base_optimizer = made
+        self.defaults = {**getattr(made, "defaults", {}), **{f"sam_{name}": value for name, value in settings.items()}}
+        self._complete_groups()
+
+    def _own_group(self, one: Any) -> Any:
+        """Copy a group given by the user, with the settings under the names by which they are stored."""
+        if not isinstance(one, dict):
+            return one
+        group = {f"sam_{name}" if name in self._settings else name: value for name, value in one.items()}
+        self._check_settings(group)
+        return group
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The base optimizer's groups. Settings are filled in where groups were loaded or assigned without them."""
+        if not hasattr(self, "base_optimizer"):  # in Optimizer.__init__
+            own: list[dict[str, Any]] = vars(self)["param_groups"]
+            return own
+        return self._complete_groups()
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        if hasattr(self, "base_optimizer"):
+            self.base_optimizer.param_groups = groups
+        else:
+            vars(self)["param_groups"] = groups
+
+    @property
+    def state(self) -> Any:
+        """The base optimizer's state."""
+        return self.base_optimizer.state if hasattr(self, "base_optimizer") else vars(self)["state"]
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        if hasattr(self, "base_optimizer"):
+            self.base_optimizer.state = state
+        else:
+            vars(self)["state"] = state
+
+    def _complete_groups(self) -> list[dict[str, Any]]:
+        groups, before = self.base_optimizer.param_groups, self._groups
+        steps = before[0]["sam_steps"] if before else 0
+        for index, group in enumerate(groups):
+            if "sam_steps" in group and self._words.isdisjoint(group):
+                continue
+            for name in self._words.intersection(group):
+                group[f"sam_{name}"] = group.pop(name)
+            known = before[index] if index < len(before) else {}
+            for name, default in self._settings.items():
+                group.setdefault(f"sam_{name}", known.get(f"sam_{name}", default))
+            group.setdefault("sam_steps", steps)
+            self._check_settings(group)
+        self._groups = groups
+        return groups
+
+    def _check_settings(self, group: dict[str, Any]) -> None:
+        for name in ("rho", "adaptive_eta"):
+            value = group.get(f"sam_{name}", 0.0)
+            self._require(0 <= value < math.inf, f"a finite {name} >= 0", value)
+
+    def _require(self, condition: bool, needed: str, received: Any) -> None:
+        if not condition:
+            raise ValueError(f"{type(self).__name__} needs {needed}, got {received}.")
+
+    @property
+    def _steps_since_start(self) -> int:
+        """The number of steps since the first one with a perturbation; negative before."""
+        start = self.start_step
+        if self.start_fraction is not None:
+            if self.total_steps is None:
+                raise RuntimeError(
+                    f"{type(self).__name__} got start_fraction={self.start_fraction} but no total_steps. Pass "
+                    "total_steps, with Lightning total_steps=self.trainer.estimated_stepping_batches. "
+                    "fuse_optim.lightning.OptimizerClosureCallback sets it, too."
+                )
+            start = math.ceil(self.start_fraction * self.total_steps)
+        steps: int = self.param_groups[0]["sam_steps"]
+        return steps - start
+
+    def _count_step(self) -> None:
+        for group in self.param_groups:
+            group["sam_steps"] += 1
+
+    def _check_closure(self, closure: Closure) -> None:
+        """Refuse the closure of PyTorch Lightning that evaluates the last micro-batch of several."""
+        # Lightning's closure is a functools.partial, whose first argument is the LightningModule.
+        module: Any = next(iter(getattr(closure, "args", ())), None)
+        if getattr(module, "automatic_optimization", False) and module.trainer.accumulate_grad_batches > 1:
+            raise ValueError(
+                f"{type(self).__name__} got the closure of Lightning's automatic optimization, which evaluates the "
+                f"last batch only, not all {module.trainer.accumulate_grad_batches} of accumulate_grad_batches. Give "
+                "the Trainer fuse_optim.lightning.OptimizerClosureCallback()."
+            )
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a parameter group, to the base optimizer too."""
+        if not hasattr(self, "base_optimizer"):  # in Optimizer.__init__
+            super().add_param_group(param_group)
+        else:
+            self.base_optimizer.add_param_group(self._own_group(param_group))
+            self._complete_groups()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the base optimizer's state, whose groups also hold the settings and the number of steps."""
+        for pre_hook in self._optimizer_state_dict_pre_hooks.values():
+            pre_hook(self)
+        state_dict = self.base_optimizer.state_dict()
+        for post_hook in self._optimizer_state_dict_post_hooks.values():
+            changed = post_hook(self, state_dict)
+            state_dict = state_dict if changed is None else changed
+        return state_dict
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned, or the state of the base optimizer's class alone.
+
+        Checkpoints of other implementations of SAM hold copies of the weights. The copies are left out. If they are all
+        that the checkpoint holds, a warning says that the base optimizer's state is missing.
+
+        Args:
+            state_dict: the state; it is not changed.
+        """
+        state_dict = state_dict.copy()
+        for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = pre_hook(self, state_dict)
+            state_dict = state_dict if changed is None else changed
+        self.base_optimizer.load_state_dict(without_perturbation_buffers(state_dict))
+        self._complete_groups()
+        self._perturbation.forget()
+        for post_hook in self._optimizer_load_state_dict_post_hooks.values():
+            post_hook(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"defaults": self.defaults, **{name: getattr(self, name) for name in self._pickled}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._groups = self.base_optimizer.param_groups
+        self._perturbation = Perturbation()
