@@ -116,11 +116,10 @@ class RunReport(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the images of the worst cases."""
-        if not (
-            isinstance(outputs, Mapping) and self.pred in outputs and self.target in outputs and self.image in batch
-        ):
+        keys = class_keys(outputs, self.pred, self.target) if isinstance(outputs, Mapping) else None
+        if keys is None or self.image not in batch:
             return
-        probabilities, target, images = outputs[self.pred], outputs[self.target], batch[self.image]
+        probabilities, target, images = outputs[keys[0]], outputs[keys[1]], batch[self.image]
         if images.ndim != 4 or images.shape[1] not in (1, 3):
             return
         of_target = probabilities.float().gather(1, target.long()[:, None])[:, 0]
@@ -164,3 +163,22 @@ class RunReport(Callback):
         with replace_file(path) as file:
             file.write(json.dumps(data).encode())
         write_run_page(self.run_dir, self.pred, self.target, self.class_names)
+
+
+def class_keys(outputs: Mapping[str, Any], pred: str | None, target: str | None) -> tuple[str, str] | None:
+    """The keys of predicted probabilities and of true classes; None if they are missing, or could be several."""
+    tensors = {key: value for key, value in outputs.items() if isinstance(value, torch.Tensor)}
+    probabilities = [
+        key
+        for key, value in tensors.items()
+        if pred in (None, key)
+        and value.ndim == 2
+        and value.is_floating_point()
+        and torch.allclose(value.float().sum(1), torch.ones(len(value), device=value.device), atol=1e-2)
+    ]
+    targets = [
+        key
+        for key, value in tensors.items()
+        if target in (None, key) and value.ndim == 1 and not value.is_floating_point() and key != SAMPLE_ID
+    ]
+    return (probabilities[0], targets[0]) if len(probabilities) == len(targets) == 1 else None

@@ -13,6 +13,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from fuse_core import SAMPLE_ID, output_key
 from fuse_lightning import convert_predictions_to_dataframe
+from fuse_lightning.report.class_predictions import wilson_interval
 from fuse_lightning.run_folder import PREDICTIONS_FILE
 
 from .classification_data import LABEL
@@ -69,22 +70,6 @@ def evaluate(run_dir: Path, splits: Splits) -> Evaluation:
             ),
         ],
     )
-
-
-def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """The interval that holds the true rate with 95 % confidence.
-
-    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference". It does not leave
-    [0, 1] and is sound near 1, where accuracies lie.
-
-    Example:
-        >>> "{:.3f} to {:.3f}".format(*wilson_interval(8, 10))
-        '0.490 to 0.943'
-    """
-    rate = successes / trials
-    center = (rate + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    half = z * np.sqrt(rate * (1 - rate) / trials + z**2 / (4 * trials**2)) / (1 + z**2 / trials)
-    return center - half, center + half
 
 
 def draw_worst_classified(table: pd.DataFrame, samples: Samples, path: Path, rows: int = 4, columns: int = 6) -> None:
