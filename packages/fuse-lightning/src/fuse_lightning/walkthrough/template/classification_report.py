@@ -1,4 +1,4 @@
-"""Blocks 7 and 8 of the classification task, infer and evaluate: its predictions, and what they are worth.
+"""Blocks 7 and 8 of the classification task, infer and evaluate: saves and evaluates the predictions.
 
 Keys read, of the predicted batches: `data.sample_id`, `model.output.digit` [B, 10] and `data.label` [B].
 """
@@ -27,7 +27,7 @@ DIGITS = [str(digit) for digit in range(10)]
 
 
 def save_predictions(batches: Sequence[Mapping[str, Any]], run_dir: Path) -> None:
-    """Write `predictions.csv`: a row for each image, with its id, probabilities, label and the likeliest digit."""
+    """Write `predictions.csv`: a row for each image, with its id, probabilities, label and most likely digit."""
     table = convert_predictions_to_dataframe(batches)
     table[PREDICTED] = _probabilities(table).argmax(axis=1)
     table.to_csv(run_dir / PREDICTIONS_FILE, index=False)
@@ -38,9 +38,9 @@ def _probabilities(table: pd.DataFrame) -> np.ndarray:
 
 
 def evaluate(run_dir: Path, splits: Splits) -> Evaluation:
-    """Accuracy, precision and recall of `predictions.csv`; draws the confusion matrix and the worst-classified images.
+    """Compute accuracy, precision and recall from `predictions.csv`; draw confusion matrix and worst-classified images.
 
-    Everything comes from the file: whatever wrote it, another program for instance, can be evaluated alike.
+    The file alone is evaluated. Another program may have written it.
     """
     table = pd.read_csv(run_dir / PREDICTIONS_FILE)
     label, predicted = table[LABEL].to_numpy(), table[PREDICTED].to_numpy()
@@ -62,18 +62,18 @@ def evaluate(run_dir: Path, splits: Splits) -> Evaluation:
         numbers={"95 % interval": f"{low:.3f} to {high:.3f}", "misclassified": f"{wrong} of {len(table):,}"},
         tables=[Table("Each digit", ("digit", "precision", "recall", "F1", "images"), rows)],
         pictures=[
-            Picture("confusion_matrix.png", "Confusion matrix", "How often each digit was taken for which."),
+            Picture("confusion_matrix.png", "Confusion matrix", "How often each digit was predicted as which."),
             Picture(
                 "worst_classified.png",
                 "Worst-classified images",
-                "The test images whose true digit was given the lowest probability. Red: misclassified.",
+                "The test images whose true digit has the lowest predicted probability. Red: misclassified.",
             ),
         ],
     )
 
 
 def draw_worst_classified(table: pd.DataFrame, samples: Samples, path: Path, rows: int = 4, columns: int = 6) -> None:
-    """The images whose true digit was given the lowest probability, the worst first."""
+    """Draw the images whose true digit has the lowest predicted probability, the worst first."""
     position = {sample_id: index for index, sample_id in enumerate(sample_ids("test", samples))}
     label, predicted = table[LABEL].to_numpy(), table[PREDICTED].to_numpy()
     of_truth = _probabilities(table)[np.arange(len(table)), label]
