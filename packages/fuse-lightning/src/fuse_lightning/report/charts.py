@@ -85,7 +85,7 @@ def reliability_chart(confidence: np.ndarray, accuracy: np.ndarray, share: np.nd
         "Accuracy by confidence",
         "Accuracy of the predictions of each confidence",
         parts,
-        "Darker bars hold more samples.",
+        "Darker bars hold more samples. On the dashed line, accuracy equals confidence.",
     )
 
 

@@ -40,7 +40,8 @@ svg .grid { stroke: var(--line); }
 .scroll { overflow-x: auto; }
 .scroll > svg { max-width: none; width: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 15px; }
-caption { text-align: left; color: var(--faint); font-size: 14px; padding-bottom: 8px; }
+caption { position: sticky; left: 0; max-width: calc(100vw - 80px); text-align: left; color: var(--faint);
+  font-size: 14px; padding-bottom: 8px; }
 th, td { padding: 6px 12px; text-align: left; border-bottom: 1px solid var(--line); }
 thead th { color: var(--faint); font-weight: 600; border-bottom-width: 2px; }
 tbody th { font-weight: 400; white-space: nowrap; }

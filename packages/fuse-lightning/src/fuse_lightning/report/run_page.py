@@ -142,7 +142,7 @@ def _classes(
         section("Classes", table(("class", "precision", "recall", "F1", "samples"), rows, "The scores of each class.")),
         section(
             "Calibration",
-            note(f"Expected calibration error {error:.4f}, with {len(bins[0])} bins. On the line, they are equal."),
+            note(f"Expected calibration error {error:.4f}, from {len(bins[0])} bins of confidence."),
             reliability_chart(*bins),
         ),
     ]

@@ -55,6 +55,7 @@ class RunReport(Callback):
         self.title = title
         self.epochs: dict[int, dict[str, float]] = {}
         self._trainer: pl.Trainer | None = None
+        self._epoch = 0  # Lightning counts on before training ends
         self._validated = False
         self._wiring: dict[str, Any] | None = None
         self._worst: list[dict[str, Any]] = []
@@ -72,8 +73,8 @@ class RunReport(Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the epoch before, which is complete by now."""
         if self._trainer is not None:
-            self._note_epoch(trainer, trainer.current_epoch - 1)
-        self._trainer = trainer
+            self._note_epoch(trainer)
+        self._trainer, self._epoch = trainer, trainer.current_epoch
         self._validated = False
 
     def on_train_batch_start(
@@ -145,14 +146,14 @@ class RunReport(Callback):
         if stage == "predict":
             self._write(trainer, worst=self._worst)
 
-    def _note_epoch(self, trainer: pl.Trainer, epoch: int | None = None) -> None:
+    def _note_epoch(self, trainer: pl.Trainer) -> None:
         values = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
             if torch.as_tensor(value).numel() == 1 and (self._validated or not name.startswith("val"))
         }
         if values:
-            self.epochs[trainer.current_epoch if epoch is None else epoch] = values
+            self.epochs[self._epoch] = values
 
     def _write(self, trainer: pl.Trainer, **changed: Any) -> None:
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
