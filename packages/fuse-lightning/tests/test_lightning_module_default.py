@@ -63,7 +63,7 @@ def test_training_lowers_the_loss_and_keeps_the_best_and_the_last_epoch(tmp_path
     assert trainer.callback_metrics["validation.losses.mse"] < 0.7
     assert {path.name for path in tmp_path.glob("*.ckpt")} == {"best_epoch.ckpt", "last.ckpt"}
     summary = (tmp_path / "epoch_summary_validation.losses.total_loss.txt").read_text()
-    assert summary in capsys.readouterr().out
+    assert "| losses.total_loss * |" in capsys.readouterr().out
     assert "| validation.losses.total_loss * |" in summary
 
 

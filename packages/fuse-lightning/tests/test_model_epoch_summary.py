@@ -78,7 +78,7 @@ def test_values_of_an_earlier_validation_are_not_shown_as_current(capsys):
     run_epochs(summary, {"validation.x": 2.0, "train.x": 1.0})
     capsys.readouterr()
     summary.on_train_epoch_end(FakeTrainer(1, **{"validation.x": 2.0, "train.x": 0.5}), None)
-    assert "| validation.x * |          2.000 |                 - |" in capsys.readouterr().out
+    assert "| x * |      1.000 |           2.000 | 0.5000 |          - |" in capsys.readouterr().out
     assert summary.best_epoch == 0
 
 
@@ -183,6 +183,20 @@ def test_a_summary_that_cannot_be_written_leaves_that_of_the_epoch_before(tmp_pa
     assert (tmp_path / "epoch_summary_x.txt").read_text() == before
 
 
+def test_losses_and_the_monitor_are_marked_if_better_than_in_all_earlier_epochs(capsys):
+    summary = ModelEpochSummary(None, monitor="validation.x", mode="max")
+    for epoch, (x, loss) in enumerate([(1.0, 3.0), (2.0, 4.0), (1.5, 2.5)]):
+        if epoch == 2:  # resumed
+            state = summary.state_dict()
+            summary = ModelEpochSummary(None, monitor="validation.x", mode="max")
+            summary.load_state_dict(state)
+        run_epochs(summary, {"validation.x": x, "train.loss": loss, "train.other": loss})
+    tables = capsys.readouterr().out.split("Epoch")[1:]
+    assert ["+" in table for table in tables] == [False, True, True]
+    assert "2.000 +" in tables[1]
+    assert tables[2].count("2.500 +") == 1
+
+
 def test_a_monitor_that_is_not_logged_is_an_error():
     trainer = FakeTrainer(0, y=1.0)
     trainer.enable_validation = False
@@ -194,7 +208,7 @@ def test_of_several_validations_in_an_epoch_the_best_one_tells():
     summary = ModelEpochSummary(None, monitor="validation.x")
     early, late = {"validation.x": 1.0, "train.x": 9.0}, {"validation.x": 2.0, "train.x": 9.0}
     summary.on_validation_end(FakeTrainer(4, **early), None)  # `train.x` is left from the epoch before
-    assert summary.state_dict() == {"best_epoch": 4, "best_values": {"validation.x": 1.0}}
+    assert summary.state_dict() == {"best_epoch": 4, "best_values": {"validation.x": 1.0}, "records": {}}
     summary.on_validation_end(FakeTrainer(4, **late), None)
     summary.on_train_epoch_end(FakeTrainer(4, **late | {"train.x": 3.0}), None)
     assert summary.best_values == {"validation.x": 1.0, "train.x": 3.0}

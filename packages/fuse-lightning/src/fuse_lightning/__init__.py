@@ -16,6 +16,7 @@ from .metrics.metric_wrap_to_dict import MetricWrapToDict
 from .model_epoch_summary import ModelEpochSummary
 from .predictions.predictions_to_file import PredictionsToFile
 from .predictions.table import convert_predictions_to_dataframe
+from .report.run_report import RunReport
 from .step_functions import (
     MetricError,
     epoch_end_compute_and_log_losses,
@@ -40,6 +41,7 @@ __all__ = [
     "NonFiniteLossError",
     "PredictionsToFile",
     "RandomState",
+    "RunReport",
     "__version__",
     "check_step_wiring",
     "convert_predictions_to_dataframe",

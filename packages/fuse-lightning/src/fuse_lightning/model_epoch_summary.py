@@ -12,13 +12,16 @@ from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor
 from torch.optim import Optimizer
 
 from .checkpoints.atomic_file import replace_file
+from .epoch_table import EPOCH_SECONDS, cell, epoch_table, markdown_table
 from .run_folder import EPOCH_SUMMARY, with_monitor
-
-EPOCH_SECONDS = "epoch seconds"
 
 
 class ModelEpochSummary(Checkpoint):
-    """Prints the logged values of the best and the current epoch, and writes them to `epoch_summary_<monitor>.txt`.
+    """Prints a table of the best and the current epoch, and writes all values to `epoch_summary_<monitor>.txt`.
+
+    The printed table has training and validation side by side. It shows the mean in place of the values of single
+    classes, and marks losses, and the monitored value, that are better than in all earlier epochs. A terminal gets
+    colors if rich is installed; logs get plain text.
 
     The table also shows the epoch's duration and the learning rate of each parameter group, under the names of
     Lightning's `LearningRateMonitor`: `lr-<optimizer>`; with several groups also `/pg1`, `/pg2`.
@@ -45,6 +48,7 @@ class ModelEpochSummary(Checkpoint):
         self.mode = mode
         self.best_epoch: int | None = None
         self.best_values: dict[str, float] = {}
+        self._records: dict[str, float] = {}  # the best value of each loss, and of the monitor, of all epochs
         self._trainer: pl.Trainer | None = None
         self._validated = False
         self._learning_rates: dict[str, float] = {}
@@ -67,12 +71,13 @@ class ModelEpochSummary(Checkpoint):
         """The best epoch so far, including the validation that has just ended."""
         if self._trainer is not None and self._validated:  # checkpoints are saved before the epoch ends
             self._consider(self._trainer, epoch_ended=True)
-        return {"best_epoch": self.best_epoch, "best_values": self.best_values}
+        return {"best_epoch": self.best_epoch, "best_values": self.best_values, "records": self._records}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned."""
         self.best_epoch = state_dict["best_epoch"]
         self.best_values = state_dict["best_values"]
+        self._records = state_dict.get("records", {})
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Record the time and the learning rates: schedulers change them before the epoch ends."""
@@ -95,13 +100,15 @@ class ModelEpochSummary(Checkpoint):
             )
         values = self._consider(trainer, epoch_ended=True)
         self._validated = False
-        table = self.table(trainer.current_epoch, values)
+        improved = self._update_records(values)
         if trainer.is_global_zero:
-            print(f"\n{table}", flush=True)  # noqa: T201
+            best = "" if self.best_epoch is None else f", best epoch {self.best_epoch}"
+            title = f"Epoch {trainer.current_epoch}{best} ({self._rule()})"
+            print(f"\n{epoch_table(self.best_values, values, title, self.monitor, improved)}", flush=True)  # noqa: T201
             if self.model_dir is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 path = self.model_dir / f"{with_monitor(EPOCH_SUMMARY, self.monitor)}.txt"
                 with replace_file(path) as file:
-                    file.write(f"{table}\n".encode())
+                    file.write(f"{self.table(trainer.current_epoch, values)}\n".encode())
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare the validation with the best one; there may be several in an epoch."""
@@ -139,18 +146,31 @@ class ModelEpochSummary(Checkpoint):
         best = self.best_values[self.monitor]
         return value < best if self.mode == "min" else value > best
 
+    def _update_records(self, values: Mapping[str, float]) -> set[str]:
+        """The names of the values that are better than in all earlier epochs; none in the first one."""
+        improved = set()
+        for name, value in values.items():
+            is_monitor = name == self.monitor
+            if not (is_monitor or "loss" in name) or math.isnan(value):
+                continue
+            largest = is_monitor and self.mode == "max"
+            earlier = self._records.get(name)
+            if earlier is None or (value > earlier if largest else value < earlier):
+                self._records[name] = value
+                improved |= set() if earlier is None else {name}
+        return improved
+
+    def _rule(self) -> str:
+        return f"{'smallest' if self.mode == 'min' else 'largest'} {self.monitor}"
+
     def table(self, epoch: int, values: dict[str, float]) -> str:
-        """The table as text: a row per logged name, with the best and the current epoch's value."""
+        """All values as text, as the file holds them: a row for each logged name, with the best and current value."""
         best_title = "best epoch" if self.best_epoch is None else f"best epoch ({self.best_epoch})"
         rows = [("", best_title, f"current epoch ({epoch})")]
         for name in sorted({*values, *self.best_values}):
             mark = " *" if name == self.monitor else ""
-            rows.append((name + mark, _cell(name, self.best_values.get(name)), _cell(name, values.get(name))))
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        lines = [f"| {row[0]:<{widths[0]}} | {row[1]:>{widths[1]}} | {row[2]:>{widths[2]}} |" for row in rows]
-        rule = f"|:{'-' * widths[0]}-|-{'-' * widths[1]}:|-{'-' * widths[2]}:|"
-        footer = f"* the best epoch has the {'smallest' if self.mode == 'min' else 'largest'} {self.monitor}"
-        return "\n".join([lines[0], rule, *lines[1:], "", footer])
+            rows.append((name + mark, cell(name, self.best_values.get(name)), cell(name, values.get(name))))
+        return f"{markdown_table(rows)}\n\n* the best epoch has the {self._rule()}"
 
 
 def learning_rates(optimizers: Iterable[Optimizer]) -> dict[str, float]:
@@ -183,14 +203,3 @@ def _is_repeated(name: str, logged: Mapping[str, Any]) -> bool:
     """Whether it says nothing new, as in `x_step` and `x_epoch`, which Lightning logs beside `x`, or loggers' axis."""
     stem = re.sub("_(step|epoch)$", "", name)
     return name == "step" or (stem != name and stem in logged)
-
-
-def _cell(name: str, value: float | None) -> str:
-    """A value as the table shows it, with four significant digits unless fewer tell it."""
-    if value is None:
-        return "-"
-    if name == EPOCH_SECONDS:
-        return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
-    if name.startswith("lr-"):
-        return f"{value:.4g}"  # 0.001, not 0.001000
-    return f"{value:#.4g}".rstrip(".")

@@ -3,7 +3,6 @@
 import copy
 import csv
 import shutil
-import signal
 import sys
 from pathlib import Path
 
@@ -168,11 +167,3 @@ def edited(project):
         (project / "run.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False))
 
     return edit
-
-
-@pytest.fixture
-def ctrl_c():
-    """Ctrl-C interrupts, also where the parent process ignores it. Lightning leaves its own handler behind."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)

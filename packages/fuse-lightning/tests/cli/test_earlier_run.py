@@ -94,7 +94,6 @@ def test_a_run_that_cannot_be_set_aside_stays(trained, stops_in_the_middle, caps
     assert files_of("run") == before
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_a_run_that_is_half_removed_is_not_brought_back(trained, monkeypatch):
     set_aside(Path("run"))
     Path("run/last.ckpt").write_text("new")

@@ -40,7 +40,6 @@ def test_a_configuration_that_is_kept_is_never_replaced(trained, run_command):
     assert Path("run/config_3.yaml").read_text() == kept
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_leaves_a_checkpoint_and_prints_how_to_resume(edited, project, capsys, run_command):
     edited("trainer.callbacks", [{"class_path": "points.Interruption"}])
     assert run_command("fit", "--run_dir", "my run") == 130
@@ -48,7 +47,6 @@ def test_ctrl_c_leaves_a_checkpoint_and_prints_how_to_resume(edited, project, ca
     assert torch.load("my run/last.ckpt", weights_only=True)["epoch"] == 0
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_after_ctrl_c_a_resumed_run_resumes_with_its_latest_configuration(edited, trained, capsys, run_command):
     edited("trainer.callbacks", [{"class_path": "points.Interruption", "init_args": {"epoch": 3}}])
     assert run_command("fit", "--ckpt_path", "last", "--trainer.max_epochs", "6") == 130
@@ -56,14 +54,12 @@ def test_after_ctrl_c_a_resumed_run_resumes_with_its_latest_configuration(edited
     assert yaml.safe_load(Path("run/config_2.yaml").read_text())["trainer"]["max_epochs"] == 6
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_during_prediction_says_nothing_about_training(edited, trained, capsys, run_command):
     edited("trainer.callbacks", [{"class_path": "points.Interruption"}])
     assert run_command("predict") == 130
     assert "Interrupted" not in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_before_the_first_step_leaves_no_run_behind(edited, project, run_command):
     edited("trainer.callbacks", [{"class_path": "points.Interruption", "init_args": {"epoch": 0}}])
     assert run_command("fit") == 130

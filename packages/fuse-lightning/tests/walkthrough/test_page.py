@@ -1,5 +1,7 @@
 """The page of results, as a browser shows it."""
 
+import base64
+import io
 import os
 import re
 import shutil
@@ -60,7 +62,7 @@ class Elements(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.attributes.setdefault(tag, []).append(dict(attributes))
-        if tag == "td":
+        if tag in ("td", "th"):
             self.cells.append("")
 
     def handle_data(self, data):
@@ -72,8 +74,8 @@ def test_a_browser_shows_the_score_and_every_picture(run_dir, browse):
     shown = browse("--dump-dom")
     pictures = {path.name for path in run_dir.glob("*.png")}
     elements = Elements(shown)
-    assert elements.attributes["html"][0]["data-broken-images"] == "0"  # written by the page's script, in the browser
-    assert len(elements.attributes["img"]) == len(pictures) >= 3
+    pictures.remove("learning_curves.png")  # which the page draws itself
+    assert len(elements.attributes["img"]) == len(pictures) >= 2
     score = re.search(r'"score": ([\d.]+)', (run_dir / "evaluation.json").read_text())[1]
     assert f"<b>{float(score):.4f}</b>" in shown
     assert "<code>run &lt;1&gt; &amp; more</code>" in shown
@@ -94,7 +96,9 @@ def test_the_page_needs_nothing_from_outside_its_folder(run_dir):
     assert all(image["src"].startswith("data:image/png;base64,") for image in elements.attributes["img"])
     assert all(image["alt"] for image in elements.attributes["img"])
     assert "link" not in elements.attributes
-    assert elements.attributes["script"] == [{}]
+    assert "script" not in elements.attributes
+    for image in elements.attributes["img"]:
+        assert imread(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))).ndim == 3
     assert "http" not in re.sub(r"base64,[^\"]+", "", text)
     links = [anchor["href"] for anchor in elements.attributes["a"]]
     assert {"config.yaml", "predictions.csv", "wiring.md", "model/best_epoch.ckpt"} <= set(links)

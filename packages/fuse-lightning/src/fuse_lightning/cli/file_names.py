@@ -1,5 +1,6 @@
 """What the commands write to the run folder."""
 
+from fuse_lightning.report.run_page import DATA_FILE, PAGE_FILE
 from fuse_lightning.run_folder import LOG_FILES, MODEL_DIR_FILES, PREDICTIONS_FILE
 
 CONFIG_FILE = "config.yaml"
@@ -7,8 +8,16 @@ CONFIG_START = "# pytorch_lightning=="  # a folder whose config.yaml starts with
 CONFIG_FILES = (CONFIG_FILE, "config_[0-9]*.yaml")
 LOGS = "logs"
 RESULT_FILE = "result.json"
+REPORT_FILES = (PAGE_FILE, DATA_FILE)
 
-WRITTEN = (*CONFIG_FILES, *MODEL_DIR_FILES, PREDICTIONS_FILE, RESULT_FILE, *(f"{LOGS}/{name}" for name in LOG_FILES))
+WRITTEN = (
+    *CONFIG_FILES,
+    *MODEL_DIR_FILES,
+    PREDICTIONS_FILE,
+    RESULT_FILE,
+    *REPORT_FILES,
+    *(f"{LOGS}/{name}" for name in LOG_FILES),
+)
 """Patterns of the files that `--overwrite` replaces."""
 
 # Folders within the run folder, see earlier_run.py. The names of the other two start with that of the first.

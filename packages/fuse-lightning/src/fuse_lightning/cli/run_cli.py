@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from jsonargparse import Namespace
@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from fuse_lightning.lightning_module_default import LightningModuleDefault
 from fuse_lightning.predictions.predictions_to_file import PredictionsToFile
+from fuse_lightning.report.run_report import RunReport
 from fuse_lightning.run_folder import LAST_CHECKPOINT, PREDICTIONS_FILE
 
 from .checkpoint_by_name import BY_NAME, UNTRAINED, checkpoints_in, find_checkpoint, find_checkpoint_to_evaluate
@@ -66,6 +67,7 @@ class RunCLI(LightningCLI):
         self.command_parsers.append(parser)
         parser.add_argument("--run_dir", type=str, default="runs/default", help="The folder for all files of the run.")
         parser.add_argument("--overwrite", action="store_true", help="Replace the files of an earlier run.")
+        parser.add_argument("--report", action="store_true", help="Write a page of results, index.html.")
         parser.link_arguments("run_dir", "trainer.default_root_dir")
         parser.link_arguments("run_dir", "model.init_args.model_dir")
 
@@ -202,7 +204,7 @@ class RunCLI(LightningCLI):
             logs = self.subcommand != "predict"  # which has nothing to log
             arguments.setdefault("logger", CSVLogger(config.run_dir, name=LOGS) if logs else False)
         try:
-            return super().instantiate_trainer(**arguments)
+            trainer: Any = super().instantiate_trainer(**arguments)
         except (MisconfigurationException, ModuleNotFoundError) as error:
             accelerator = config.trainer.accelerator
             if accelerator in ("auto", "cpu"):
@@ -211,3 +213,6 @@ class RunCLI(LightningCLI):
                 f"trainer.accelerator is {accelerator!r}, but: {error} To use what this machine has, add "
                 f"--trainer.accelerator auto --trainer.devices auto"
             ) from error
+        if config.report:
+            trainer.callbacks.append(RunReport(config.run_dir))
+        return cast(pl.Trainer, trainer)

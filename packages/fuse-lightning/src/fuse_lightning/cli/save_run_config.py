@@ -26,7 +26,7 @@ class SaveRunConfig(SaveConfigCallback):
         if stage != "fit":
             return
         config = self.config.clone()
-        config.config, config.overwrite, config.ckpt_path = None, False, None
+        config.config, config.overwrite, config.ckpt_path, config.report = None, False, None, False
         text = self.parser.dump(config, skip_none=False)  # begins with CONFIG_START
         run_dir = Path(trainer.default_root_dir)
         earlier = sorted((path for names in CONFIG_FILES for path in run_dir.glob(names)), key=_time_written)

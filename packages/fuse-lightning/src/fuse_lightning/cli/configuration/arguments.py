@@ -65,5 +65,7 @@ def makes_one_of(found: Any, classes: set[type]) -> bool:
     try:
         made = {found} if isinstance(found, type) else classes_in(typing.get_type_hints(found)["return"])
         return all(issubclass(one, tuple(classes)) for one in made)
-    except (KeyError, NameError, TypeError):
+    except (KeyError, NameError):  # a function that does not say what it returns
         return False
+    except TypeError:  # a protocol, which the parser may know better; or no function at all
+        return isinstance(found, type)

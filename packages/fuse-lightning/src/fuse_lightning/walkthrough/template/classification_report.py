@@ -1,4 +1,4 @@
-"""Blocks 7 and 8 of the classification task, infer and evaluate: its predictions, and what they are worth.
+"""Blocks 7 and 8 of the classification task, infer and evaluate: saves and evaluates the predictions.
 
 Keys read, of the predicted batches: `data.sample_id`, `model.output.digit` [B, 10] and `data.label` [B].
 """
@@ -13,6 +13,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from fuse_core import SAMPLE_ID, output_key
 from fuse_lightning import convert_predictions_to_dataframe
+from fuse_lightning.report.class_predictions import wilson_interval
 from fuse_lightning.run_folder import PREDICTIONS_FILE
 
 from .classification_data import LABEL
@@ -26,7 +27,7 @@ DIGITS = [str(digit) for digit in range(10)]
 
 
 def save_predictions(batches: Sequence[Mapping[str, Any]], run_dir: Path) -> None:
-    """Write `predictions.csv`: a row for each image, with its id, probabilities, label and the likeliest digit."""
+    """Write `predictions.csv`: a row for each image, with its id, probabilities, label and most likely digit."""
     table = convert_predictions_to_dataframe(batches)
     table[PREDICTED] = _probabilities(table).argmax(axis=1)
     table.to_csv(run_dir / PREDICTIONS_FILE, index=False)
@@ -37,9 +38,9 @@ def _probabilities(table: pd.DataFrame) -> np.ndarray:
 
 
 def evaluate(run_dir: Path, splits: Splits) -> Evaluation:
-    """Accuracy, precision and recall of `predictions.csv`; draws the confusion matrix and the worst-classified images.
+    """Compute accuracy, precision and recall from `predictions.csv`; draw confusion matrix and worst-classified images.
 
-    Everything comes from the file: whatever wrote it, another program for instance, can be evaluated alike.
+    The file alone is evaluated. Another program may have written it.
     """
     table = pd.read_csv(run_dir / PREDICTIONS_FILE)
     label, predicted = table[LABEL].to_numpy(), table[PREDICTED].to_numpy()
@@ -61,34 +62,18 @@ def evaluate(run_dir: Path, splits: Splits) -> Evaluation:
         numbers={"95 % interval": f"{low:.3f} to {high:.3f}", "misclassified": f"{wrong} of {len(table):,}"},
         tables=[Table("Each digit", ("digit", "precision", "recall", "F1", "images"), rows)],
         pictures=[
-            Picture("confusion_matrix.png", "Confusion matrix", "How often each digit was taken for which."),
+            Picture("confusion_matrix.png", "Confusion matrix", "How often each digit was predicted as which."),
             Picture(
                 "worst_classified.png",
                 "Worst-classified images",
-                "The test images whose true digit was given the lowest probability. Red: misclassified.",
+                "The test images whose true digit has the lowest predicted probability. Red: misclassified.",
             ),
         ],
     )
 
 
-def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
-    """The interval that holds the true rate with 95 % confidence.
-
-    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference". It does not leave
-    [0, 1] and is sound near 1, where accuracies lie.
-
-    Example:
-        >>> "{:.3f} to {:.3f}".format(*wilson_interval(8, 10))
-        '0.490 to 0.943'
-    """
-    rate = successes / trials
-    center = (rate + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    half = z * np.sqrt(rate * (1 - rate) / trials + z**2 / (4 * trials**2)) / (1 + z**2 / trials)
-    return center - half, center + half
-
-
 def draw_worst_classified(table: pd.DataFrame, samples: Samples, path: Path, rows: int = 4, columns: int = 6) -> None:
-    """The images whose true digit was given the lowest probability, the worst first."""
+    """Draw the images whose true digit has the lowest predicted probability, the worst first."""
     position = {sample_id: index for index, sample_id in enumerate(sample_ids("test", samples))}
     label, predicted = table[LABEL].to_numpy(), table[PREDICTED].to_numpy()
     of_truth = _probabilities(table)[np.arange(len(table)), label]

@@ -1,4 +1,4 @@
-"""The parts that the pictures of both tasks share."""
+"""Drawing that both tasks share."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,23 +13,23 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from .settings import BadInputError
 from .start_run import LOGS_DIR
 
-# For a slide: what is drawn at 9 x 6.75 inches with letters of 12 points and up can be read from the last row.
+# Large letters: a picture of 9 x 6.75 inches on a slide can be read from the last row.
 FONT = {"title": 15, "label": 13, "tick": 12, "cell": 12}
 DPI = 160
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure that needs no screen."""
+    """A figure that is drawn without a screen."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
     FigureCanvasAgg(figure)
     return figure
 
 
 def read_learning_curves(run_dir: Path) -> pd.DataFrame:
-    """What was logged, a row for each epoch; of an epoch that was trained again after `--resume`, what came last."""
+    """The logged values, a row for each epoch. If `--resume` trained an epoch again, the later values count."""
     files = sorted((run_dir / LOGS_DIR / "csv").glob("version_*/metrics.csv"), key=_version)
     logs = [pd.read_csv(file) for file in files if file.stat().st_size > 0]
-    # The logger writes several rows for an epoch, each with some of the values: they are put together.
+    # The logger writes several rows for an epoch, each with some of its values. Combine them.
     parts = [log.drop(columns="step").groupby("epoch").last() for log in logs if "epoch" in log]
     if not parts:
         raise BadInputError(f"{run_dir}/{LOGS_DIR}/csv holds no epoch that was trained to its end. Train first.")
@@ -44,7 +44,7 @@ def _version(file: Path) -> int:
 
 
 def draw_learning_curves(epochs: pd.DataFrame, curves: Sequence[tuple[str, str]], best_epoch: int, path: Path) -> None:
-    """Loss and metric of training and validation over the epochs, with the best epoch marked."""
+    """Draw loss and metric of training and validation over the epochs, and mark the best epoch."""
     figure = new_figure(6.4 * len(curves), 4.8)
     for axes, (name, title) in zip(np.atleast_1d(figure.subplots(1, len(curves))), curves, strict=True):
         for mode, color in (("train", "tab:blue"), ("validation", "tab:orange")):
@@ -64,19 +64,19 @@ def draw_learning_curves(epochs: pd.DataFrame, curves: Sequence[tuple[str, str]]
 def draw_confusion_matrix(
     counts: np.ndarray, classes: Sequence[str], title: str, path: Path, percent: bool = False
 ) -> None:
-    """How often each class was taken for which.
+    """Draw how often each class was predicted as which.
 
     Args:
-        counts: [true class, predicted class].
-        classes: their names.
-        title: above the matrix.
-        path: where the picture is written.
-        percent: write each row's percentages in the cells, for counts too large to read, such as pixels.
+        counts: shape [true class, predicted class].
+        classes: the names of the classes.
+        title: the title of the picture.
+        path: the file to write.
+        percent: show percentages of each row instead of counts, for large counts such as pixels.
     """
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = new_figure(9, 7.6)
     axes = figure.subplots()
-    # Colors by row, so that a rare class is as visible as a frequent one.
+    # Colors show shares of each row, so that a rare class is as visible as a frequent one.
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
         share = shares[row, column]
@@ -105,6 +105,6 @@ def draw_confusion_matrix(
 
 
 def hide_axes(axes: Any) -> None:
-    """A frame without ticks, for an image."""
+    """Remove the ticks, and keep the frame."""
     axes.set_xticks([])
     axes.set_yticks([])

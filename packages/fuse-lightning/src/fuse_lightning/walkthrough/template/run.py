@@ -172,7 +172,7 @@ def evaluate(task: Task, splits: Splits, settings: Settings, run_dir: Path) -> E
     draw_learning_curves(epochs, task.CURVES, best_epoch, run_dir / "learning_curves.png")
     numbers = {"score_name": evaluation.score_name, "score": evaluation.score, **evaluation.numbers}
     (run_dir / "evaluation.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-    write_page(run_dir, settings, evaluation, best_epoch)
+    write_page(task, run_dir, settings, evaluation, epochs, best_epoch)
     return evaluation
 
 

@@ -1,4 +1,4 @@
-"""Blocks 7 and 8 of the segmentation task, infer and evaluate: its predictions, and what they are worth.
+"""Blocks 7 and 8 of the segmentation task, infer and evaluate: saves and evaluates the predictions.
 
 Keys read, of the predicted batches: `data.sample_id`, `model.output.digits` [B, H, W] and `data.mask` [B, H, W].
 """
@@ -27,16 +27,16 @@ MASKS_FILE = "predicted_masks.npz"
 PREDICTED_MASK = output_key("digits")
 DICE = "dice"
 
-# A color for each digit, and none for the background, so that the image shows through.
+# A color for each digit. The background has none, so that the image is visible.
 COLORS = ListedColormap(
     ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#000080"]
 )
 
 
 def save_predictions(batches: Sequence[Mapping[str, Any]], run_dir: Path) -> None:
-    """Write `predicted_masks.npz`, all masks, and `predictions.csv`, a row for each image with what is in it.
+    """Write all masks to `predicted_masks.npz`, and a row for each image to `predictions.csv`.
 
-    For large images write a file for each, in the format of your field, from `on_predict_batch_end`.
+    If your images are large, write one file each, in the format of your field, from `on_predict_batch_end`.
     """
     ids = [sample_id for batch in batches for sample_id in batch[SAMPLE_ID]]
     predicted = torch.cat([batch[PREDICTED_MASK].cpu() for batch in batches]).numpy().astype(np.uint8)
@@ -54,12 +54,12 @@ def save_predictions(batches: Sequence[Mapping[str, Any]], run_dir: Path) -> Non
 
 
 def _digits(mask: np.ndarray) -> str:
-    """The digits of a mask, such as `3 7`."""
+    """The digits in a mask, such as `3 7`."""
     return " ".join(CLASSES[index] for index in np.unique(mask) if index > 0)
 
 
 def dice_by_class(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """The Dice of each class over all pixels, as the metric counts it; NaN where neither mask holds the class."""
+    """The Dice of each class over all pixels, as the metric computes it; NaN if neither mask holds the class."""
     metric = DiceByClass(CLASSES)
     metric.update(torch.from_numpy(predicted), torch.from_numpy(true))
     computed = metric.compute()
@@ -67,7 +67,7 @@ def dice_by_class(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
 
 
 def evaluate(run_dir: Path, splits: Splits) -> Evaluation:
-    """Dice of each digit over all test pixels, and of each image; draws the overlays and the confusion of pixels."""
+    """Compute the Dice of each class over all test pixels, and of each image; draw overlays and confusion matrix."""
     masks = np.load(run_dir / MASKS_FILE)
     predicted, true = masks["predicted"], masks["true"]
     by_image = pd.read_csv(run_dir / PREDICTIONS_FILE)[DICE].to_numpy()
@@ -94,16 +94,16 @@ def evaluate(run_dir: Path, splits: Splits) -> Evaluation:
         },
         tables=[Table("Each class", ("class", "Dice", "recall", "pixels"), rows)],
         pictures=[
-            Picture("overlays.png", "Overlays", "The first test images, the truth, and what was predicted."),
+            Picture("overlays.png", "Overlays", "The first test images, with targets and predictions."),
             Picture(
                 "worst_segmented.png",
                 "Worst-segmented images",
-                "The test images of the lowest Dice: the mean of the digits that are there or predicted.",
+                "The test images with the lowest mean Dice of the digits that are present or predicted.",
             ),
             Picture(
                 "confusion_matrix.png",
                 "Confusion matrix",
-                "What the pixels of each class were taken for, in percent of the class.",
+                "How the pixels of each class were predicted, in percent of the class.",
             ),
         ],
     )
@@ -112,7 +112,7 @@ def evaluate(run_dir: Path, splits: Splits) -> Evaluation:
 def draw_overlays(
     samples: Samples, masks: Mapping[str, np.ndarray], by_image: np.ndarray, chosen: np.ndarray, path: Path
 ) -> None:
-    """A row for each chosen image: the image, the truth and the prediction laid over it, and where they differ."""
+    """Draw a row for each chosen image: the image, target and prediction over it, and their difference."""
     position = {sample_id: index for index, sample_id in enumerate(sample_ids("test", samples))}
     figure = new_figure(11, 2.75 * len(chosen) + 0.8)
     grid = figure.subplots(len(chosen), 4, squeeze=False)
@@ -129,7 +129,7 @@ def draw_overlays(
         wrong = np.ma.masked_equal(predicted != true, False)
         row[3].imshow(wrong, cmap=ListedColormap(["#c62828"]), interpolation="nearest")
         row[0].set_ylabel(f"{sample_id}\nDice {by_image[index]:.3f}", fontsize=FONT["tick"])
-    for axes, title in zip(grid[0], ("image", "truth", "prediction", "wrong pixels"), strict=True):
+    for axes, title in zip(grid[0], ("image", "target", "prediction", "wrong pixels"), strict=True):
         axes.set_title(title, fontsize=FONT["title"])
     patches = [Patch(color=COLORS(digit), label=name) for digit, name in enumerate(CLASSES[1:])]
     figure.legend(handles=patches, loc="outside lower center", ncols=10, fontsize=FONT["tick"], frameon=False)

@@ -1,4 +1,4 @@
-"""The check, before the first step, that every key that is read is there; and `wiring.md`, which shows who reads it."""
+"""Checks before the first step that all keys exist, and writes `wiring.md`, which shows who reads and writes them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +12,8 @@ from fuse_lightning import check_step_wiring
 WIRING_FILE = "wiring.md"
 HEADER = ("key", "written by", "read by")
 ABOUT = (
-    "Which component writes and reads which key, as checked before the first step. A model is one component: what it "
-    "writes for its own use, such as the features that its heads read, nobody else reads (-)."
+    "Which component writes and reads which key, as checked before the first step. A model is one component: the keys "
+    "that only its own parts read, such as the backbone's features, have no reader here (-)."
 )
 
 
@@ -21,14 +21,14 @@ def check_keys(module: pl.LightningModule, prediction_keys: Sequence[str], batch
     """Follow the keys from the batch through the module's model, losses and metrics.
 
     Raises:
-        WiringError: a key is misspelled or missing: says which component wants it, and the nearest keys there are.
+        WiringError: a key is misspelled or missing. Names the component that reads it, and the nearest keys.
     """
-    parts: Any = module  # those of a LightningModule of your own have the same names
+    parts: Any = module  # a custom LightningModule uses the same names
     return check_step_wiring(batch_dict, parts.model, parts.losses, parts.train_metrics, prediction_keys)
 
 
 def write_wiring(wiring: Wiring, run_dir: Path) -> None:
-    """Write `wiring.md`, a table and a drawing."""
+    """Write a table and a drawing to `wiring.md`."""
     drawing = wiring.to_mermaid()
     lines = [f"| {' | '.join(row)} |" for row in (HEADER, ("---",) * 3, *wiring_rows(wiring))]
     notes = [f"\n{note}" for note in wiring.notes]
@@ -37,7 +37,7 @@ def write_wiring(wiring: Wiring, run_dir: Path) -> None:
 
 
 def wiring_rows(wiring: Wiring) -> list[tuple[str, str, str]]:
-    """A row for each key: the key, who writes it, and who reads it."""
+    """A row for each key: the key, its writer, and its readers."""
     keys = dict.fromkeys((*wiring.writers, *wiring.readers))
     return [(key, wiring.writers.get(key, "-"), ", ".join(wiring.readers.get(key, ["-"]))) for key in keys]
 

@@ -1,0 +1,130 @@
+"""The parts of a page of results: one HTML file with a light and a dark scheme, for screens of any width."""
+
+import base64
+import html
+from collections.abc import Iterable, Sequence
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1c2733; --faint: #53606d; --line: #d5dce4; --paper: #f4f6f9; --card: #ffffff;
+  --accent: #1f5fa8; --on-accent: #ffffff; --train: #0072b2; --validation: #b85000; --link: #1f5fa8; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6ebf1; --faint: #a4b0bd; --line: #37424e; --paper: #12171d;
+  --card: #1b222a; --accent: #2f6fb8; --train: #56b4e9; --validation: #e69f00; --link: #7db8f5; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
+main { max-width: 1080px; margin: 0 auto; padding: 32px 24px 64px; }
+h1 { margin: 0; font-size: 30px; line-height: 1.2; }
+h1, h2, .sub, .tile, a { overflow-wrap: anywhere; }
+h2 { margin: 0 0 12px; font-size: 20px; }
+.sub { margin: 6px 0 24px; color: var(--faint); }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 14px; margin-bottom: 20px; }
+.tile, section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
+.tile { padding: 14px 18px; }
+.tile b { display: block; font-size: 24px; line-height: 1.25; font-weight: 650; font-variant-numeric: tabular-nums; }
+.tile span { color: var(--faint); font-size: 14px; }
+.tile.score { background: var(--accent); border-color: var(--accent); color: var(--on-accent); }
+.tile.score span { color: var(--on-accent); }
+section { padding: 20px 24px; margin-bottom: 20px; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)); gap: 20px; }
+figure { margin: 0; min-width: 0; }
+figure img { display: block; max-width: 100%; margin: 0 auto; border-radius: 6px; }
+.images { display: grid; grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); gap: 14px; }
+.images img { width: 100%; image-rendering: pixelated; }
+figcaption, .note { color: var(--faint); font-size: 14px; margin: 0 0 12px; }
+.images figcaption { margin: 4px 0 0; }
+svg { display: block; width: 100%; max-width: 560px; height: auto; margin: 0 auto; }
+svg text { fill: var(--ink); font: 12px system-ui, "DejaVu Sans", sans-serif; }
+svg .faint { fill: var(--faint); }
+svg .grid { stroke: var(--line); }
+.legend { display: inline-block; margin-right: 16px; }
+.scroll { overflow-x: auto; }
+.scroll > svg { max-width: none; width: auto; }
+table { border-collapse: collapse; width: 100%; font-size: 15px; }
+caption { position: sticky; left: 0; max-width: calc(100vw - 80px); text-align: left; color: var(--faint);
+  font-size: 14px; padding-bottom: 8px; }
+th, td { padding: 6px 12px; text-align: left; border-bottom: 1px solid var(--line); }
+thead th { color: var(--faint); font-weight: 600; border-bottom-width: 2px; }
+tbody th { font-weight: 400; white-space: nowrap; }
+.numbers th + th, .numbers td { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.confusion { width: auto; }
+.confusion td { text-align: center; padding: 4px 6px; min-width: 40px; border: 1px solid var(--card); }
+code, pre { font: 13.5px/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
+a { color: var(--link); }
+@media (max-width: 480px) { main { padding: 20px 12px 40px; } section { padding: 16px 14px; }
+  th, td { padding: 6px 8px; } h1 { font-size: 25px; } .tiles { grid-template-columns: repeat(2, 1fr); } }
+@media print { body { background: white; } section, .tile { break-inside: avoid; } }
+"""
+
+
+def write_html(title: str, subtitle: str, body: Iterable[str]) -> str:
+    """A whole page.
+
+    Args:
+        title: the heading, text.
+        subtitle: the line below it, HTML.
+        body: the parts of the page, HTML.
+    """
+    return "\n".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>",
+            f'<h1>{escape(title)}</h1>\n<p class="sub">{subtitle}</p>',
+            *body,
+            "</main>\n</body>\n</html>\n",
+        ]
+    )
+
+
+def escape(text: object) -> str:
+    """The text as HTML shows it."""
+    return html.escape(str(text))
+
+
+def section(title: str, *content: str) -> str:
+    """A titled part of the page. The content is HTML."""
+    return "\n".join([f"<section>\n<h2>{escape(title)}</h2>", *content, "</section>"])
+
+
+def note(text: str) -> str:
+    """A line that explains what follows."""
+    return f'<p class="note">{escape(text)}</p>'
+
+
+def tiles(numbers: Iterable[tuple[str, object]]) -> str:
+    """Names and numbers; the first one is the score."""
+    shown = [
+        f'<div class="tile{"" if position else " score"}"><b>{escape(number)}</b><span>{escape(name)}</span></div>'
+        for position, (name, number) in enumerate(numbers)
+    ]
+    return "\n".join(['<div class="tiles">', *shown, "</div>"])
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str, kind: str = "numbers") -> str:
+    """A table of texts, whose first column names the rows. It scrolls where the screen is too narrow.
+
+    Args:
+        header: the names of the columns.
+        rows: the rows.
+        caption: what the table shows.
+        kind: the CSS class; `"numbers"` aligns to the right.
+    """
+    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in header)
+    lines = [
+        f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(text)}</td>" for text in others)}</tr>'
+        for first, *others in rows
+    ]
+    parts = [f'<table class="{kind}"><caption>{escape(caption)}</caption>', f"<thead><tr>{head}</tr></thead><tbody>"]
+    return scrolling(caption, "\n".join([*parts, *lines, "</tbody></table>"]))
+
+
+def scrolling(label: str, content: str) -> str:
+    """Content that scrolls sideways where it is too wide, with the keyboard too."""
+    return f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">\n{content}\n</div>'
+
+
+def picture(png: bytes, description: str, caption: str) -> str:
+    """A PNG picture, as a part of the page."""
+    data = base64.b64encode(png).decode("ascii")
+    caption = f"<figcaption>{escape(caption)}</figcaption>"
+    return f'<figure><img src="data:image/png;base64,{data}" alt="{escape(description)}">{caption}</figure>'

@@ -1,0 +1,89 @@
+"""A class path that is not of its place's type is refused before it is called."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("jsonargparse")
+
+FUNCTIONS = """
+def unannotated(count=8):
+    Path("called").touch()
+    return Points(count)
+
+def annotated(count: int = 8) -> Points:
+    return Points(count)
+
+from pathlib import Path
+"""
+
+OPTIMIZERS = "model.init_args.optimizers_and_lr_schs"
+SYSTEM = {"class_path": "os.system", "init_args": {"command": "touch called"}}
+NO_CLASS = r"os\.system is no class, and no function whose return type is annotated as one"
+
+
+@pytest.mark.parametrize("command", ["fit", "wiring", "test"])
+@pytest.mark.parametrize(
+    ("place", "takes"),
+    [
+        (f"{OPTIMIZERS}.init_args.optimizer", "Optimizer"),
+        (f"{OPTIMIZERS}.init_args.optimizer.init_args.base_optimizer", "Optimizer"),
+        (f"{OPTIMIZERS}.init_args.lr_scheduler", "LRScheduler"),
+        (OPTIMIZERS, ""),
+        ("model.init_args.model", "Module"),
+        ("model.init_args.losses.side", "Module"),
+        ("model.init_args.losses.side.init_args.callable", ""),
+        ("model.init_args.validation_metrics.accuracy", ""),
+        ("data.init_args.train", "Dataset"),
+        ("data", "LightningDataModule"),
+        ("model", "LightningModule"),
+    ],
+)
+def test_a_function_is_refused_before_it_is_called(edited, run_command, capsys, command, place, takes):
+    edited(place, SYSTEM)
+    assert run_command(command) == 2
+    printed = capsys.readouterr().err
+    assert re.search(rf"{re.escape(place)}: it takes .*{takes}.*\. {NO_CLASS}", printed), printed
+    assert not Path("called").exists()
+
+
+def test_a_callback_of_another_type_is_refused(edited, run_command, capsys):
+    edited("trainer.callbacks", [{"class_path": "subprocess.Popen", "init_args": {"args": "touch called"}}])
+    assert run_command("fit") == 2
+    assert "trainer.callbacks[0]: it takes Callback, which subprocess.Popen is not" in capsys.readouterr().err
+    assert not Path("called").exists()
+
+
+@pytest.mark.parametrize("function", ["unannotated", "annotated"])
+def test_a_function_of_the_users_own_needs_a_return_type(edited, project, run_command, capsys, function):
+    Path("points.py").write_text(Path("points.py").read_text() + FUNCTIONS)
+    edited("data.init_args.train", {"class_path": f"points.{function}"})
+    if function == "annotated":
+        assert run_command("fit") == 0
+    else:
+        assert run_command("fit") == 2
+        assert "points.unannotated is no class, and no function whose return type" in capsys.readouterr().err
+        assert not Path("called").exists()
+
+
+def test_a_loss_of_tensors_suggests_the_wrapper(edited, run_command, capsys):
+    edited("model.init_args.losses.side", {"class_path": "torch.nn.CrossEntropyLoss"})
+    assert run_command("fit") == 2
+    printed = capsys.readouterr().err
+    assert "losses.side: torch.nn.CrossEntropyLoss takes tensors, not a batch_dict. Wrap it: " in printed
+    assert "{class_path: fuse_losses.LossDefault, init_args: {pred: <key>, target: <key>, callable: " in printed
+
+
+def test_the_wiring_makes_no_callbacks_and_loggers(edited, project, run_command):
+    Path("points.py").write_text(
+        Path("points.py").read_text()
+        + """
+class Noisy(pl.Callback):
+    def __init__(self):
+        open("called", "w").close()
+"""
+    )
+    edited("trainer.callbacks", [{"class_path": "points.Noisy"}])
+    assert run_command("wiring") == 0
+    assert not Path("called").exists()
