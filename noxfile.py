@@ -111,7 +111,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def tools(session: nox.Session) -> None:
     """Test the modules in tools/ and what they say about the packages."""
-    install(session, "nox[uv]", "packaging", "pytest>=9", GRIFFE)
+    install(session, "nox[uv]", "pytest>=9", GRIFFE)
     session.run("python", "-m", "pytest", "tools/tests", *session.posargs)
 
 
@@ -184,6 +184,8 @@ def changed(session: nox.Session) -> None:
         return
     session.log("\n".join(f"{name}: {reason}" for name, reason in reasons.items()) or "No package changed.")
     session.notify("lint", [])
+    if len(reasons) == len(PACKAGES):
+        session.notify("tools", [])
     for name in reasons:
         short_name = PACKAGES[name].short_name
         for each in (f"types({short_name})", DEFAULT_TESTS[name], f"smoke({short_name})"):
