@@ -123,7 +123,7 @@ def _forward(
     # Sums of blocks are summed in float64 where there is such a thing: it costs nothing at this size.
     shape = logits.shape[:2] if wanted.sums else (0,)
     totals = [logits.new_zeros(shape, dtype=counting_dtype(logits.device)) for _ in range(3)]
-    losses = logits.new_empty((0,) if wanted.gamma is None else target.shape, dtype=dtype)
+    losses = logits.new_empty((0,) if wanted.gamma is None else logits.shape[::2], dtype=dtype)
     if probabilities is not None:
         _write_probabilities(logits, wanted.activation, probabilities)
     for chunk in voxel_chunks(logits.shape, logits.device):
@@ -274,7 +274,7 @@ def _gradient(
         if wanted.gamma is not None:
             at_target = grad_losses[samples, None, voxels]
             if index is None:
-                truth = _weighted_truth(target, chunk_valid, chunk, block, class_factor).mul_(at_target)
+                truth = _weighted_truth(target, chunk_valid, chunk, block, class_factor) * at_target
                 added = (block * truth.sum(1, keepdim=True)).sub_(truth)
             else:
                 at_target = _slope_at_target(at_target, block, index, class_factor, wanted.gamma)
@@ -444,11 +444,11 @@ def _compiled_gradient(*arguments: Any) -> Tensor:
 
 
 @_compiled_forward.register_fake
-def _(logits: Tensor, target: Tensor, *others: Any) -> tuple[Tensor, ...]:
-    wanted = Wanted(*others[3:])
+def _(logits: Tensor, *others: Any) -> tuple[Tensor, ...]:
+    wanted = Wanted(*others[4:])
     dtype = accumulation_dtype(logits.dtype)
     sums = tuple(logits.new_empty(logits.shape[:2] if wanted.sums else (0,), dtype=dtype) for _ in range(3))
-    return *sums, logits.new_empty((0,) if wanted.gamma is None else target.shape, dtype=dtype)
+    return *sums, logits.new_empty((0,) if wanted.gamma is None else logits.shape[::2], dtype=dtype)
 
 
 @_compiled_gradient.register_fake
