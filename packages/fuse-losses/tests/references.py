@@ -91,7 +91,7 @@ def focal(p, truth, valid, weights, gamma, alpha, binary):
 
 
 def overlap(p, truth, valid, power=1, whole_batch=False):
-    """TP, sum of p ** power, sum of y ** power and the number of valid voxels, [b][c] (one b for a whole batch)."""
+    """The overlap, sums of p ** power and y ** power, the number of valid voxels, [b][c] (one b for a whole batch)."""
     tables = []
     for b in range(len(p)):
         rows = []
@@ -99,7 +99,7 @@ def overlap(p, truth, valid, power=1, whole_batch=False):
             voxels = [v for v in range(len(valid[b])) if valid[b][v]]
             rows.append(
                 (
-                    sum(p[b][c][v] * truth[b][c][v] for v in voxels),
+                    sum(min(p[b][c][v], truth[b][c][v]) if power == 1 else p[b][c][v] * truth[b][c][v] for v in voxels),
                     sum(p[b][c][v] ** power for v in voxels),
                     sum(truth[b][c][v] ** power for v in voxels),
                     len(voxels),

@@ -2,7 +2,9 @@
 
 from . import functional
 from .__about__ import __version__
+from ._dense.options import DenseOptions
 from .loss_base import LossBase
+from .loss_compound import LossCompound
 from .loss_default import LossDefault
 from .loss_dense import LossDense
 from .loss_dice import LossDice
@@ -16,7 +18,9 @@ from .loss_warm_up import LossWarmUp
 from .loss_wrap_to_dict import LossWrapToDict
 
 __all__ = [
+    "DenseOptions",
     "LossBase",
+    "LossCompound",
     "LossDefault",
     "LossDense",
     "LossDice",

@@ -58,6 +58,11 @@ class LossBase(nn.Module, ABC):
         self.writes: tuple[str, ...] = ()
         self.weight = 1.0 if weight is None else weight
         self.preprocess_func = preprocess_func
+        self.counted: Tensor | int | None = None
+        """How much the value of the last call is a mean over: samples, voxels, or the sum of their weights.
+
+        0 is: nothing counted. None is: unknown. A loss of your own sets it in `compute`, for instance to `mask.sum()`.
+        """
 
     @abstractmethod
     def compute(self, batch_dict: Mapping[str, Any]) -> Tensor:

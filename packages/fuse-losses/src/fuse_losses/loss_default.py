@@ -57,6 +57,7 @@ class LossDefault(LossBase):
         """The loss before `weight`."""
         pred: Tensor = read_key(batch_dict, self.pred, "LossDefault")
         target = read_key(batch_dict, self.target, "LossDefault")
-        if pred.shape[:1] == (0,):  # a mean over no samples would be NaN
+        self.counted = 0 if pred.shape[:1] == (0,) else None
+        if self.counted == 0:  # a mean over no samples would be NaN
             return pred.sum()
         return self.callable(pred, target)

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self, TypedDict, Unpack, cast
+from typing import Any, ClassVar, Self, TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -10,60 +10,78 @@ from torch import Tensor
 from fuse_core import read_key
 
 from ._dense.checks import check_tensor
-from ._dense.options import DenseLoss, DenseOptions, dense_loss
+from ._dense.options import DenseLoss
 from ._fused.blocks import counting_dtype
+from .functional.own_loss import Values, own_loss
 from .loss_base import LossBase, PreprocessFunc
 
 
 class DenseArguments(TypedDict, total=False):
-    """The keyword arguments of every `LossDense` beside its keys and the options of its function."""
+    """The keyword arguments of every `LossDense` beside the options of its function."""
 
+    pred: str | None
+    target: str | None
     mask_key: str | None
     mask: Tensor | None
+    voxel_weights_key: str | None
+    annotated_key: str | None
     weight: float | None
     preprocess_func: PreprocessFunc | None
-
-
-@dense_loss()
-def _loss_of_ones_own(
-    logits: Tensor, target: Tensor, *, mask: Tensor | None = None, **options: Unpack[DenseOptions]
-) -> Tensor:
-    raise NotImplementedError("A subclass of LossDense defines `loss`.")
 
 
 class LossDense(LossBase):
     """A loss of a dense prediction, or of a classification, with the options of `DenseOptions`.
 
-    Options are checked once, here, and kept in `options`. Numbers of the classes, such as `class_weights`, are buffers:
-    they move with `.to()` and are part of `state_dict()`. `.half()` does not round them; the loss casts them to the
-    type that it computes in.
+    It is called with a batch_dict, or as `criterion(logits, target)` with tensors, then without keys. Options are
+    checked once, here, and kept in `options`. Numbers of the classes, such as `class_weights`, are buffers: they move
+    with `.to()` and are part of `state_dict()`. `.half()` does not round them; the loss casts them to the type that it
+    computes in.
+
+    A loss of your own is a subclass with `values` and `values_for`. It has all options of `DenseOptions`.
 
     Args:
-        pred: the key of the prediction, `[B, C, *spatial]` with up to three spatial axes.
+        pred: the key of the prediction, `[B, C, *spatial]` with up to three spatial axes. For deep supervision the key
+            holds a list of predictions, the finest first.
         target: the key of the ground truth, class indices or probabilities; see `DenseOptions`.
-        mask_key: the key of a mask of the voxels that count, `[B, *spatial]` or `[B, 1, *spatial]`.
+        mask_key: the key of a mask of the voxels that count, `[B, *spatial]`, `[B, 1, *spatial]` or `[B, C, *spatial]`.
         mask: such a mask for all batches, `[1, *spatial]`, in place of a key: a region of interest for instance.
+        voxel_weights_key: the key of a factor of each voxel, `[B, *spatial]`.
+        annotated_key: the key of which classes were annotated in each sample, bool `[B, C]`.
         weight: the factor of the result; None is 1.
         preprocess_func: see `LossBase`. A batch filtered to no samples gives zero, connected to the graph.
         **options: those of the function. With `reduction="none"` the loss is no scalar; its shape is the function's.
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: an option with a value that it does not take, or both `mask` and `mask_key`.
+        ValueError: an option with a value that it does not take, both `mask` and `mask_key`, or one key of two.
+
+    Example:
+        >>> class LossBrier(LossDense):
+        ...     values_for = "voxel and class"
+        ...
+        ...     def values(self, probabilities, truth):
+        ...         return (probabilities - truth).square()
+        >>> loss = LossBrier(ignore_index=255, include_background=False)
+        >>> loss(torch.zeros(1, 2, 3), torch.tensor([[0, 1, 255]]))
+        tensor(0.2500)
     """
 
     class_weights: Tensor | None
     mask: Tensor | None
-    function: ClassVar[Callable[..., Tensor] | None] = None
+    function: ClassVar[Callable[..., Tensor]] = staticmethod(own_loss)
     """The loss as a function of tensors, such as `functional.dice_loss`."""
+    values_for: ClassVar[Values] = "voxel and class"
+    """What `values` returns a number for: `"voxel and class"` `[B, C, S]`, `"voxel"` `[B, S]` or `"class"` `[B, C]`."""
 
     def __init__(
         self,
         *,
-        pred: str,
-        target: str,
+        pred: str | None = None,
+        target: str | None = None,
         mask_key: str | None = None,
         mask: Tensor | None = None,
+        voxel_weights_key: str | None = None,
+        annotated_key: str | None = None,
         weight: float | None = None,
         preprocess_func: PreprocessFunc | None = None,
         **options: Any,
@@ -71,38 +89,92 @@ class LossDense(LossBase):
         name = type(self).__name__
         if mask is not None and mask_key is not None:
             raise ValueError(f"{name} takes a mask or a mask_key, got both: {mask_key!r} and a tensor. Leave one out.")
-        keys = (pred, target) if mask_key is None else (pred, target, mask_key)
-        super().__init__(reads=keys, weight=weight, preprocess_func=preprocess_func)
+        keys = {"mask": mask_key, "voxel_weights": voxel_weights_key, "annotated": annotated_key}
+        self._keys = {tensor: key for tensor, key in keys.items() if key is not None}
+        if (pred is None) != (target is None) or (pred is None and self._keys):
+            raise ValueError(
+                f"{name} takes keys for the prediction and the target, or no keys, got pred={pred!r} and"
+                f" target={target!r}."
+            )
+        reads = () if pred is None else (pred, target, *self._keys.values())
+        super().__init__(reads=cast(tuple[str, ...], reads), weight=weight, preprocess_func=preprocess_func)
         self.pred = pred
         self.target = target
-        self.mask_key = mask_key
         self.register_buffer("mask", None if mask is None else check_tensor(name, "mask", mask), persistent=False)
         arguments = [*inspect.signature(LossDense.__init__).parameters][1:-1]
-        function: Any = self.function or _loss_of_ones_own
-        self._loss: DenseLoss = function.dense_loss
+        self._loss: DenseLoss = cast(Any, self.function).dense_loss
+        if self.function is own_loss:
+            if type(self).values is LossDense.values:
+                raise TypeError(
+                    f"{name} is a LossDense and defines no `values(probabilities, truth)`. LossDense applies mask,"
+                    " weights and reduction to what it returns."
+                )
+            options["values_for"] = self.values_for
         self.options = self._loss.checked(name, options, others=arguments)
         for option in self._loss.numbers:
             numbers = self.options.get(option)
             buffer = None if numbers is None or isinstance(numbers, (str, float, int)) else exact_numbers(numbers)
             self.register_buffer(option, buffer)
-        self._owner = f"{name}(pred={pred!r}, target={target!r})"
+        self._owner = name if pred is None else f"{name}(pred={pred!r}, target={target!r})"
 
-    def loss(self, logits: Tensor, target: Tensor, mask: Tensor | None, options: dict[str, Any]) -> Tensor:
-        """The loss as a function of tensors; `options` are checked."""
-        loss: Tensor = self._loss.function(logits, target, mask=mask, owner=self._owner, **options)
-        return loss
+    def values(self, probabilities: Tensor, truth: Tensor) -> Tensor:
+        """The loss of your own, before masks, weights and reduction.
+
+        Args:
+            probabilities: `[B, C, S]` with S the number of voxels, after the activation; 0 where not valid.
+            truth: the target as probabilities `[B, C, S]`; 0 where not valid.
+
+        Returns:
+            What `values_for` says.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is a LossDense and defines no `values`.")
+
+    def forward(
+        self,
+        batch_dict: Any,
+        target: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        voxel_weights: Tensor | None = None,
+        annotated: Tensor | None = None,
+    ) -> Tensor:
+        """The weighted loss of a batch_dict, or of logits and target as tensors."""
+        if target is None:
+            return super().forward(batch_dict)
+        tensors = {"mask": mask, "voxel_weights": voxel_weights, "annotated": annotated}
+        loss = self._evaluate(batch_dict, target, {name: one for name, one in tensors.items() if one is not None})
+        return loss if self.weight == 1.0 else loss * self.weight
 
     def compute(self, batch_dict: Mapping[str, Any]) -> Tensor:
         """The loss before `weight`."""
         name = type(self).__name__
-        logits: Tensor = read_key(batch_dict, self.pred, name)
-        target: Tensor = read_key(batch_dict, self.target, name)
-        mask = self.mask if self.mask_key is None else read_key(batch_dict, self.mask_key, name)
-        options = dict(self.options)
+        if self.pred is None or self.target is None:
+            raise TypeError(
+                f"{name} was made without keys, so it takes logits and target, got {type(batch_dict).__name__} only."
+                " For a batch_dict give it pred= and target=."
+            )
+        logits = read_key(batch_dict, self.pred, name)
+        target = read_key(batch_dict, self.target, name)
+        tensors = {tensor: read_key(batch_dict, key, name) for tensor, key in self._keys.items()}
+        return self._evaluate(logits, target, tensors)
+
+    def _evaluate(self, logits: Any, target: Tensor, tensors: dict[str, Tensor]) -> Tensor:
+        """The loss of tensors; keeps how much it counted."""
+        record: dict[str, Any] = {}
+        options = {"mask": self.mask, **self.options, **tensors, "owner": self._owner, "record": record}
         for option in self._loss.numbers:
             if getattr(self, option) is not None:
                 options[option] = getattr(self, option)
-        return self.loss(logits, target, mask, options)
+        if self.function is own_loss:
+            options["values"] = self.values
+        several = isinstance(logits, (list, tuple))
+        loss: Tensor = (self._loss.evaluate if several else self._loss.function)(logits, target, **options)
+        self.counted = record.get("counted")
+        self._keep(record)
+        return loss
+
+    def _keep(self, record: dict[str, Any]) -> None:
+        """Keep more of what the function wrote down."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # `fn` sees float64 buffers as int64, the same bits: `.half()` leaves integers alone, MPS has no float64, and

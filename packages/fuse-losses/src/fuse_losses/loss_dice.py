@@ -7,15 +7,13 @@ from .loss_dense import DenseArguments, LossDense
 
 
 class DiceArguments(DenseArguments, DiceOptions, total=False):
-    """The keyword arguments of `LossDice` beside its keys."""
+    """The keyword arguments of `LossDice`."""
 
 
 class LossDice(LossDense):
     """`functional.dice_loss` of a prediction and a target of the batch_dict.
 
     Args:
-        pred: the key of the prediction.
-        target: the key of the ground truth.
         **arguments: those of `LossDense` and the options of `functional.dice_loss`: `smooth_numerator`,
             `smooth_denominator`, `squared`, `jaccard`, `log`, `per_sample`, `empty`.
 
@@ -28,5 +26,5 @@ class LossDice(LossDense):
 
     function = staticmethod(dice_loss)
 
-    def __init__(self, *, pred: str, target: str, **arguments: Unpack[DiceArguments]) -> None:
-        super().__init__(pred=pred, target=target, **arguments)
+    def __init__(self, **arguments: Unpack[DiceArguments]) -> None:
+        super().__init__(**arguments)

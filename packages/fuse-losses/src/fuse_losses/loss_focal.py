@@ -7,7 +7,7 @@ from .loss_dense import DenseArguments, LossDense
 
 
 class FocalArguments(DenseArguments, FocalOptions, total=False):
-    """The keyword arguments of `LossFocal` beside its keys."""
+    """The keyword arguments of `LossFocal`."""
 
 
 class LossFocal(LossDense):
@@ -16,9 +16,8 @@ class LossFocal(LossDense):
     It serves classifications (`[B, C]` and `[B]`) as well. An `alpha` for each class is a buffer.
 
     Args:
-        pred: the key of the prediction.
-        target: the key of the ground truth.
-        **arguments: those of `LossDense` and the options of `functional.focal_loss`: `gamma`, `alpha`.
+        **arguments: those of `LossDense` and the options of `functional.focal_loss`: `gamma`, `alpha`,
+            `label_smoothing`, `pos_weight`.
 
     Example:
         >>> import torch
@@ -29,5 +28,5 @@ class LossFocal(LossDense):
 
     function = staticmethod(focal_loss)
 
-    def __init__(self, *, pred: str, target: str, **arguments: Unpack[FocalArguments]) -> None:
-        super().__init__(pred=pred, target=target, **arguments)
+    def __init__(self, **arguments: Unpack[FocalArguments]) -> None:
+        super().__init__(**arguments)

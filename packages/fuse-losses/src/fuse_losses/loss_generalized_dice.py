@@ -7,15 +7,13 @@ from .loss_dense import DenseArguments, LossDense
 
 
 class GeneralizedDiceArguments(DenseArguments, GeneralizedDiceOptions, total=False):
-    """The keyword arguments of `LossGeneralizedDice` beside its keys."""
+    """The keyword arguments of `LossGeneralizedDice`."""
 
 
 class LossGeneralizedDice(LossDense):
     """`functional.generalized_dice_loss` of a prediction and a target of the batch_dict.
 
     Args:
-        pred: the key of the prediction.
-        target: the key of the ground truth.
         **arguments: those of `LossDense` and the options of `functional.generalized_dice_loss`:
             `volume_weights`, `smooth_numerator`, `smooth_denominator`, `per_sample`, `empty`.
 
@@ -28,5 +26,5 @@ class LossGeneralizedDice(LossDense):
 
     function = staticmethod(generalized_dice_loss)
 
-    def __init__(self, *, pred: str, target: str, **arguments: Unpack[GeneralizedDiceArguments]) -> None:
-        super().__init__(pred=pred, target=target, **arguments)
+    def __init__(self, **arguments: Unpack[GeneralizedDiceArguments]) -> None:
+        super().__init__(**arguments)

@@ -2,13 +2,12 @@
 
 from typing import Unpack
 
-from ._dense.options import DenseOptions
-from .functional.cross_entropy import segmentation_cross_entropy
+from .functional.cross_entropy import CrossEntropyOptions, segmentation_cross_entropy
 from .loss_dense import DenseArguments, LossDense
 
 
-class SegmentationCrossEntropyArguments(DenseArguments, DenseOptions, total=False):
-    """The keyword arguments of `LossSegmentationCrossEntropy` beside its keys."""
+class SegmentationCrossEntropyArguments(DenseArguments, CrossEntropyOptions, total=False):
+    """The keyword arguments of `LossSegmentationCrossEntropy`."""
 
 
 class LossSegmentationCrossEntropy(LossDense):
@@ -17,9 +16,8 @@ class LossSegmentationCrossEntropy(LossDense):
     It serves classifications (`[B, C]` and `[B]`) as well.
 
     Args:
-        pred: the key of the prediction.
-        target: the key of the ground truth.
-        **arguments: those of `LossDense` and `DenseOptions`.
+        **arguments: those of `LossDense` and the options of `functional.segmentation_cross_entropy`:
+            `label_smoothing`, `pos_weight`.
 
     Example:
         >>> import torch
@@ -30,5 +28,5 @@ class LossSegmentationCrossEntropy(LossDense):
 
     function = staticmethod(segmentation_cross_entropy)
 
-    def __init__(self, *, pred: str, target: str, **arguments: Unpack[SegmentationCrossEntropyArguments]) -> None:
-        super().__init__(pred=pred, target=target, **arguments)
+    def __init__(self, **arguments: Unpack[SegmentationCrossEntropyArguments]) -> None:
+        super().__init__(**arguments)

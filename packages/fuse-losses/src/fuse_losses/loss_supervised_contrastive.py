@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fuse_core import read_key
 
-from .functional.supervised_contrastive import check_supervised_contrastive, supervised_contrastive_loss
+from .functional.supervised_contrastive import check_supervised_contrastive, contrast
 from .loss_base import LossBase, PreprocessFunc
 
 
@@ -22,6 +22,7 @@ class LossSupervisedContrastive(LossBase):
         temperature: what the similarities are divided by; above 0.
         symmetrical: add the loss with the roles exchanged.
         alpha: the share of i against j if symmetrical; the rest is j against i.
+        across_processes: compare with the features of all processes; see the function.
         weight: the factor of the result; None is 1.
         preprocess_func: see `LossBase`. A batch filtered to no samples gives zero, connected to the graph.
 
@@ -46,10 +47,11 @@ class LossSupervisedContrastive(LossBase):
         temperature: float = 0.2,
         symmetrical: bool = False,
         alpha: float = 0.5,
+        across_processes: bool = False,
         weight: float | None = None,
         preprocess_func: PreprocessFunc | None = None,
     ) -> None:
-        check_supervised_contrastive("LossSupervisedContrastive", temperature, symmetrical, alpha)
+        check_supervised_contrastive("LossSupervisedContrastive", temperature, symmetrical, alpha, across_processes)
         if feat_j is None and target_i is None:
             raise ValueError("LossSupervisedContrastive needs feat_j, target_i or both, got neither.")
         if target_j is not None and (feat_j is None or target_i is None):
@@ -68,6 +70,7 @@ class LossSupervisedContrastive(LossBase):
         self.temperature = temperature
         self.symmetrical = symmetrical
         self.alpha = alpha
+        self.across_processes = across_processes
 
     def compute(self, batch_dict: Mapping[str, Any]) -> Tensor:
         """The loss before `weight`."""
@@ -75,7 +78,7 @@ class LossSupervisedContrastive(LossBase):
         def read(key: str | None) -> Any:
             return None if key is None else read_key(batch_dict, key, "LossSupervisedContrastive")
 
-        return supervised_contrastive_loss(
+        loss, count = contrast(
             read(self.feat_i),
             read(self.feat_j),
             read(self.target_i),
@@ -83,4 +86,7 @@ class LossSupervisedContrastive(LossBase):
             temperature=self.temperature,
             symmetrical=self.symmetrical,
             alpha=self.alpha,
+            across_processes=self.across_processes,
         )
+        self.counted = count
+        return loss

@@ -7,15 +7,13 @@ from .loss_dense import DenseArguments, LossDense
 
 
 class TverskyArguments(DenseArguments, TverskyOptions, total=False):
-    """The keyword arguments of `LossTversky` beside its keys."""
+    """The keyword arguments of `LossTversky`."""
 
 
 class LossTversky(LossDense):
     """`functional.tversky_loss` of a prediction and a target of the batch_dict.
 
     Args:
-        pred: the key of the prediction.
-        target: the key of the ground truth.
         **arguments: those of `LossDense` and the options of `functional.tversky_loss`: `alpha`, `beta`,
             `gamma`, `smooth_numerator`, `smooth_denominator`, `per_sample`, `empty`.
 
@@ -30,5 +28,5 @@ class LossTversky(LossDense):
 
     function = staticmethod(tversky_loss)
 
-    def __init__(self, *, pred: str, target: str, **arguments: Unpack[TverskyArguments]) -> None:
-        super().__init__(pred=pred, target=target, **arguments)
+    def __init__(self, **arguments: Unpack[TverskyArguments]) -> None:
+        super().__init__(**arguments)

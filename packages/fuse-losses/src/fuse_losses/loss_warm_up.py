@@ -98,9 +98,11 @@ class LossWarmUp(LossBase):
         else:
             iteration = self._counted()
         factor = self.factor(iteration)
+        self.counted = None
         if factor == 0:
             return self._zero(batch_dict)
         loss: Tensor = self.loss(batch_dict)
+        self.counted = getattr(self.loss, "counted", None)
         return loss if factor == 1 else loss * factor
 
     def factor(self, iteration: int) -> float:

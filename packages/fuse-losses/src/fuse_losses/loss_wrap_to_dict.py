@@ -61,6 +61,7 @@ class LossWrapToDict(LossBase):
         keys = self.loss_arg_to_batch_key
         arguments = {argument: read_key(batch_dict, key, "LossWrapToDict") for argument, key in keys.items()}
         batched = [one for one in arguments.values() if isinstance(one, Tensor) and one.ndim]
-        if batched and all(len(one) == 0 for one in batched):
+        self.counted = 0 if batched and all(len(one) == 0 for one in batched) else None
+        if self.counted == 0:
             return connected_zero(arguments.values())  # a mean over no samples would be NaN
         return self.loss_module(**arguments)

@@ -20,11 +20,11 @@ def test_torch_finds_nothing_wrong_with_them(dtype, masked):
     operations = torch.ops.fuse_losses
     calls = {
         operations.one_pass.default: (
-            *(logits, target, valid, torch.rand(3) if masked else None),
+            *(logits, target, valid, torch.rand(3) if masked else None, torch.rand(2, 5) if masked else None),
             *("softmax", masked, masked, 1.5),
         ),
-        operations.class_counts.default: (target, valid, 3),
+        operations.class_counts.default: (target, valid, 3, torch.rand(2, 5) if masked else None),
     }
-    torch.library.opcheck(operations.class_counts.default, (logits.detach(), valid, 3))
+    torch.library.opcheck(operations.class_counts.default, (logits.detach(), valid, 3, None))
     for operation, arguments in calls.items():
         torch.library.opcheck(operation, arguments)

@@ -88,6 +88,16 @@ def check_class_indices(owner: str, option: str, values: Any) -> tuple[int, ...]
     return tuple(int(one) for one in indices)
 
 
+def check_regions(owner: str, option: str, values: Any) -> tuple[tuple[int, ...], ...]:
+    """Raise unless `values` are lists of class indices, none of them empty."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{owner}({option}=) takes a list of class indices for each channel, got {values!r}.")
+    regions = tuple(check_class_indices(owner, option, one) for one in values)
+    if not regions or not all(regions):
+        raise ValueError(f"{owner}({option}=) takes at least one class index for each channel, got {values!r}.")
+    return regions
+
+
 def check_tensor(owner: str, option: str, value: Any) -> Tensor:
     """Raise a TypeError unless `value` is a tensor."""
     if not isinstance(value, Tensor):

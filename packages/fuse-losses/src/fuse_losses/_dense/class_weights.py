@@ -64,58 +64,67 @@ def balanced(counts: Tensor) -> Tensor:
     return torch.where(occurs, counts.sum() / divisor, 0.0)
 
 
-def class_counts(target: Tensor, valid: Tensor | None, num_classes: int) -> Tensor:
-    """How many valid voxels are of each class.
+def class_counts(target: Tensor, valid: Tensor | None, num_classes: int, voxel_weights: Tensor | None = None) -> Tensor:
+    """How many valid voxels are of each class, or the sum of their weights.
 
     Args:
         target: class indices `[B, S]`, of which those that are no class are not counted, or probabilities `[B, C, S]`,
             which are summed.
-        valid: bool `[B, S]`; None is all.
+        valid: bool `[B, S]`, or with probabilities `[B, C, S]`; None is all.
         num_classes: C.
+        voxel_weights: `[B, S]`; None is 1 for all.
 
     Returns:
         `[C]`, floating-point.
     """
     if torch.compiler.is_compiling():
-        counts: Tensor = _compiled_counts(target, valid, num_classes)
+        counts: Tensor = _compiled_counts(target, valid, num_classes, voxel_weights)
         return counts
-    return _counts(target, valid, num_classes)
+    return _counts(target, valid, num_classes, voxel_weights)
 
 
-def _counts(target: Tensor, valid: Tensor | None, num_classes: int) -> Tensor:
+def _counts(target: Tensor, valid: Tensor | None, num_classes: int, voxel_weights: Tensor | None) -> Tensor:
     probabilities = target.ndim == 3
     dtype = counting_dtype(target.device)
     # Class c is counted at c + 1; what is no class, at either end.
-    counts = target.new_zeros(num_classes + 2, dtype=dtype if probabilities else torch.int64)
+    counts = target.new_zeros(
+        num_classes + 2, dtype=dtype if probabilities or voxel_weights is not None else torch.int64
+    )
     one = counts.new_ones(1)
     classes = torch.arange(num_classes, device=target.device)[:, None]
     for samples, voxels in voxel_chunks(torch.Size((len(target), num_classes, target.shape[-1])), target.device):
-        chunk_valid = None if valid is None else valid[samples, voxels]
+        weights = None if voxel_weights is None else voxel_weights[samples, voxels].to(dtype)
         if probabilities:
             block = target[samples, :, voxels]
-            if chunk_valid is not None:
-                block = torch.where(chunk_valid[:, None], block, 0)
+            if valid is not None:
+                by_class = valid[samples, None, voxels] if valid.ndim == 2 else valid[samples, :, voxels]
+                block = torch.where(by_class, block, 0)
+            block = block if weights is None else block * weights[:, None]
             counts[1:-1] += block.sum((0, 2), dtype=dtype)
             continue
+        chunk_valid = None if valid is None else valid[samples, voxels]
         index = target[samples, voxels].long()
         if chunk_valid is not None:
             index = torch.where(chunk_valid, index, -1)
         if adds_by_index(index.device):
             index = index.clamp(-1, num_classes).add_(1).flatten()
-            counts.scatter_add_(0, index, one.expand(index.shape))
+            counts.scatter_add_(0, index, one.expand(index.shape) if weights is None else weights.flatten())
         else:
-            counts[1:-1] += (index[:, None] == classes).sum((0, 2))
+            is_class = index[:, None] == classes
+            counts[1:-1] += (is_class if weights is None else is_class * weights[:, None]).sum((0, 2))
     return counts[1:-1].to(dtype, copy=True)  # no view, which the compiler would take for aligned memory
 
 
 # One operation to the compiler, for which the loop would be one over blocks of a fixed size.
 @torch.library.custom_op(
-    "fuse_losses::class_counts", mutates_args=(), schema="(Tensor target, Tensor? valid, int num_classes) -> Tensor"
+    "fuse_losses::class_counts",
+    mutates_args=(),
+    schema="(Tensor target, Tensor? valid, int num_classes, Tensor? voxel_weights) -> Tensor",
 )
-def _compiled_counts(target: Tensor, valid: Tensor | None, num_classes: int) -> Tensor:
-    return _counts(target, valid, num_classes)
+def _compiled_counts(target: Tensor, valid: Tensor | None, num_classes: int, voxel_weights: Tensor | None) -> Tensor:
+    return _counts(target, valid, num_classes, voxel_weights)
 
 
 @_compiled_counts.register_fake
-def _(target: Tensor, _: Tensor | None, num_classes: int) -> Tensor:
+def _(target: Tensor, _: Tensor | None, num_classes: int, __: Tensor | None) -> Tensor:
     return target.new_empty(num_classes, dtype=counting_dtype(target.device))

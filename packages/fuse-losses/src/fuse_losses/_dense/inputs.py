@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from .._fused.blocks import accumulation_dtype, values_may_be_read
-from .._fused.one_pass import zero_where_invalid
+from .._fused.one_pass import Results, zero_where_invalid
 from .class_weights import balanced, class_counts, numbers_on_device
-from .options import DenseOptions, DenseSettings
-from .resize_target import resize_nearest, resize_pooled, valid_voxels
+from .labels import background_target, merge_into_background, read_annotated, read_voxel_weights, region_target
+from .options import DenseSettings, TensorOptions
+from .processes import sum_over_processes
+from .resize_target import mean_pool, resize_nearest, resize_pooled, valid_voxels
 
 _ROUNDING = 1e-2
 """How far predicted probabilities may be out of range, as averages and interpolations of half precision are."""
@@ -23,22 +25,33 @@ class DenseInputs(NamedTuple):
     target: Tensor
     """Class indices `[B, S]`, which may hold anything where not valid, or probabilities `[B, C, S]`."""
     valid: Tensor | None
-    """Which voxels count, bool `[B, S]`; None is all."""
+    """Which voxels count, bool `[B, S]`, or with probabilities as target `[B, C, S]`; None is all."""
     class_weights: Tensor | None
     """`[C]`, 0 for the ignored classes; None is 1 for all."""
     spatial: torch.Size
     """The spatial size that S stands for."""
     settings: DenseSettings
+    voxel_weights: Tensor | None = None
+    """`[B, S]`; None is 1 for all."""
+    annotated: Tensor | None = None
+    """Which classes count in each sample, bool `[B, C]`; None is all."""
+    results: Results | None = None
+    """What a compound loss has computed in one pass for several terms."""
+
+    def record(self, name: str, value: Any) -> None:
+        """Write down something that the loss as a class makes public, such as how much it counted."""
+        if self.settings.record is not None:
+            self.settings.record[name] = value.detach() if isinstance(value, Tensor) else value
 
 
-def read_dense_inputs(logits: Tensor, target: Tensor, mask: Tensor | None, options: DenseOptions) -> DenseInputs:
+def read_dense_inputs(logits: Tensor, target: Tensor, mask: Tensor | None, options: TensorOptions) -> DenseInputs:
     """Check the tensors, resize the target, and find the valid voxels and the weights of the classes.
 
     Args:
         logits: `[B, C, *spatial]`, up to three spatial axes.
         target: `[B, *spatial]`, `[B, 1, *spatial]` or `[B, C, *spatial]`; see `DenseOptions`.
-        mask: not zero at valid voxels, `[B, *spatial]` or `[B, 1, *spatial]` with the target's spatial size; B may be
-            1.
+        mask: bool or 0 and 1, `[B, *spatial]`, `[B, 1, *spatial]` or `[B, C, *spatial]` with the target's spatial size;
+            B may be 1.
         options: as the decorator `dense_loss` hands them on, checked.
 
     Raises:
@@ -46,15 +59,17 @@ def read_dense_inputs(logits: Tensor, target: Tensor, mask: Tensor | None, optio
             a gradient.
         ValueError: shapes that do not fit, a class or a probability out of range, or no class left.
     """
-    settings = DenseSettings(**cast(dict[str, Any], options))  # the owner is one of them
-    loss = settings.owner
+    settings = DenseSettings(**cast(dict[str, Any], options))  # the decorator adds the owner
+    if settings.shared is not None:
+        return cast(DenseInputs, settings.shared)
+    loss, regions = settings.owner, settings.regions
     _check_tensors(loss, prediction=logits, target=target, mask=mask)
     if target.dtype in (torch.uint16, torch.uint32, torch.uint64):
         target = target.long()  # which torch has few operations for
     classes = _check_shapes(loss, logits, target, settings)
     spatial = logits.shape[2:]
     old_spatial = target.shape[target.ndim - len(spatial) :]
-    per_class = classes == 1 or (target.ndim == logits.ndim and target.shape[1] == classes)
+    per_class = (classes == 1 or (target.ndim == logits.ndim and target.shape[1] == classes)) and regions is None
     if per_class and target.ndim < logits.ndim:
         target = target.unsqueeze(1)
     elif not per_class and target.ndim == logits.ndim:
@@ -62,25 +77,64 @@ def read_dense_inputs(logits: Tensor, target: Tensor, mask: Tensor | None, optio
 
     valid = None
     if settings.ignore_index is not None:
-        valid = valid_voxels(target, settings.ignore_index, classes if classes > 1 else 0, per_class=per_class)
+        known = classes if classes > 1 and regions is None else 0
+        single = per_class and settings.activation != "softmax"
+        valid = valid_voxels(target, settings.ignore_index, known, per_class=per_class, single=single)
+    if regions is not None:
+        target, per_class = region_target(target, valid, regions), True
     if mask is not None:
-        mask = _read_mask(loss, mask, logits.shape[0], old_spatial)
-        valid = mask if valid is None else valid & mask
+        mask = _read_mask(loss, mask, classes, logits.shape[0], old_spatial, settings.validate)
+        valid = mask if valid is None else _both(valid, mask)
+    if valid is not None and valid.ndim == logits.ndim and not per_class:
+        target, per_class = _one_hot(target, classes), True
     _check_target(loss, target, valid, classes, per_class, settings.validate)
+    voxel_weights = None
+    if settings.voxel_weights is not None:
+        voxel_weights = read_voxel_weights(logits, old_spatial, settings)
 
     if old_spatial != spatial:
         if settings.resize_mode == "nearest":
             target = resize_nearest(target, spatial)
             valid = None if valid is None else resize_nearest(valid, spatial)
+            voxel_weights = None if voxel_weights is None else resize_nearest(voxel_weights, spatial)
         elif settings.resize_mode is not None:
             target, valid = resize_pooled(target, valid, spatial, settings.resize_mode, classes)
+            voxel_weights = None if voxel_weights is None else mean_pool(voxel_weights[:, None], spatial).squeeze(1)
             per_class = True
     flat_logits, flat_target = _flatten(logits, 2), _flatten(target, 2 if per_class else 1)
-    flat_valid = None if valid is None else _flatten(valid, 1)
+    flat_valid = None if valid is None else _flatten(valid, 2 if valid.ndim == logits.ndim else 1)
+    flat_weights = None if voxel_weights is None else _flatten(voxel_weights, 1)
+    annotated = None
+    if settings.annotated is not None:
+        annotated = read_annotated(flat_logits, settings)
+        if settings.activation == "softmax" and annotated is not None:
+            flat_logits = merge_into_background(flat_logits, annotated)
+            flat_target = background_target(flat_target, annotated)
+        elif annotated is not None:
+            flat_valid = annotated[:, :, None] if flat_valid is None else _both(flat_valid, annotated[:, :, None])
+            flat_valid = flat_valid.expand(flat_logits.shape)
+            flat_target = flat_target if per_class else _one_hot(flat_target, classes)
+    elif settings.merge_unannotated:
+        raise ValueError(f"{loss} got merge_unannotated=True without annotated, which says what to merge.")
     if settings.activation == "none":
         _check_probabilities(loss, flat_logits.detach(), flat_valid, settings.validate)
-    weights = _class_weights(flat_logits, flat_target, flat_valid, settings)
-    return DenseInputs(flat_logits, flat_target, flat_valid, weights, spatial, settings)
+    weights = class_weights_of(flat_logits, flat_target, flat_valid, settings)
+    return DenseInputs(flat_logits, flat_target, flat_valid, weights, spatial, settings, flat_weights, annotated)
+
+
+def _both(a: Tensor, b: Tensor) -> Tensor:
+    """Where both count; `[B, *spatial]` and `[B, C, *spatial]` become the latter."""
+    if a.ndim < b.ndim:
+        a = a[:, None]
+    elif b.ndim < a.ndim:
+        b = b[:, None]
+    return a & b
+
+
+def _one_hot(target: Tensor, classes: int) -> Tensor:
+    """Class indices `[B, *spatial]` as bool `[B, C, *spatial]`."""
+    index = torch.arange(classes, device=target.device).view(1, -1, *[1] * (target.ndim - 1))
+    return target[:, None] == index
 
 
 def holds_indices(target: Tensor) -> bool:
@@ -109,6 +163,14 @@ def _check_shapes(loss: str, logits: Tensor, target: Tensor, settings: DenseSett
             " activation='sigmoid'."
         )
     channel = target.shape[1:2] if target.ndim == logits.ndim else torch.Size()
+    if settings.regions is not None:
+        if len(settings.regions) != classes:
+            raise ValueError(f"{loss} got {len(settings.regions)} regions for a prediction of {classes} channels.")
+        if target.is_floating_point() or channel not in ((), (1,)):
+            raise ValueError(
+                f"{loss} with regions takes a target of class indices [B, *spatial] or [B, 1, *spatial], got"
+                f" {target.dtype} of shape {tuple(target.shape)}."
+            )
     if target.ndim not in (logits.ndim - 1, logits.ndim) or channel not in ((), (1,), (classes,)):
         raise ValueError(
             f"{loss} takes a target [B, *spatial], [B, 1, *spatial] or [B, {classes}, *spatial] for a prediction of"
@@ -132,17 +194,26 @@ def _check_shapes(loss: str, logits: Tensor, target: Tensor, settings: DenseSett
     return classes
 
 
-def _read_mask(loss: str, mask: Tensor, samples: int, spatial: torch.Size) -> Tensor:
-    """The mask as bool `[B, *spatial]`."""
-    if mask.ndim == len(spatial) + 2 and mask.shape[1] == 1:
+def _read_mask(loss: str, mask: Tensor, classes: int, samples: int, spatial: torch.Size, validate: bool) -> Tensor:
+    """The mask as bool `[B, *spatial]` or, one for each class, `[B, C, *spatial]`."""
+    channels = mask.shape[1:2] if mask.ndim == len(spatial) + 2 else torch.Size()
+    if channels == (1,):
         mask = mask.squeeze(1)
-    if mask.shape[1:] != spatial or mask.ndim == 0 or mask.shape[0] not in (1, samples):
+    per_class = channels == (classes,) and classes > 1
+    if mask.shape[2 if per_class else 1 :] != spatial or mask.ndim == 0 or mask.shape[0] not in (1, samples):
         raise ValueError(
-            f"{loss} takes a mask [{samples}, *spatial] or [1, *spatial], perhaps with a channel axis of 1, of the"
-            f" target's spatial size {tuple(spatial)}, got shape {tuple(mask.shape)}."
+            f"{loss} takes a mask [{samples}, *spatial] or [1, *spatial], perhaps with a channel axis of 1 or"
+            f" {classes}, of the target's spatial size {tuple(spatial)}, got shape {tuple(mask.shape)}."
         )
-    mask = mask if mask.dtype == torch.bool else mask != 0
-    return mask.expand(samples, *spatial)
+    if mask.dtype != torch.bool:
+        if mask.numel() and values_may_be_read(mask, validate) and not bool(((mask == 0) | (mask == 1)).all()):
+            wrong = mask[~((mask == 0) | (mask == 1))].flatten()[0]
+            raise ValueError(
+                f"{loss} takes a mask of 0 and 1, or bool, got {float(wrong):g}. For a factor of each voxel use"
+                " voxel_weights."
+            )
+        mask = mask != 0
+    return mask.expand(samples, *mask.shape[1:])
 
 
 def _check_target(
@@ -155,7 +226,7 @@ def _check_target(
     if not target.is_floating_point():
         highest = min(highest, torch.iinfo(target.dtype).max)  # a comparison with more would wrap around
     if valid is not None:
-        target = torch.where(valid.unsqueeze(1) if per_class else valid, target, 0)
+        target = torch.where(valid.unsqueeze(1) if valid.ndim < target.ndim else valid, target, 0)
     low, high = torch.aminmax(target)
     if bool((low >= 0) & (high <= highest)):
         return
@@ -185,11 +256,16 @@ def _flatten(tensor: Tensor, from_axis: int) -> Tensor:
     return tensor.flatten(from_axis) if tensor.ndim > from_axis else tensor.unsqueeze(from_axis)
 
 
-def _class_weights(logits: Tensor, target: Tensor, valid: Tensor | None, settings: DenseSettings) -> Tensor | None:
+def class_weights_of(logits: Tensor, target: Tensor, valid: Tensor | None, settings: DenseSettings) -> Tensor | None:
     """The weights of the classes, `[C]`, with 0 for those ignored; None if all are 1."""
     given, ignored = settings.class_weights, settings.ignore_classes
     if given is None and not ignored:
         return None
+    if given is not None and logits.shape[1] == 1:
+        raise ValueError(
+            f"{settings.owner} got class_weights for a single channel, where they change nothing. To weigh its"
+            " positives use pos_weight, which cross-entropy and focal loss take."
+        )
     loss, classes, dtype = settings.owner, logits.shape[1], accumulation_dtype(logits.dtype)
     if any(one >= classes for one in ignored):
         raise ValueError(
@@ -200,7 +276,8 @@ def _class_weights(logits: Tensor, target: Tensor, valid: Tensor | None, setting
     if given is None:
         weights = torch.ones(classes, dtype=dtype, device=logits.device)
     elif isinstance(given, str):  # "ipw"
-        weights = balanced(class_counts(target, valid, classes)).to(dtype)
+        counts = sum_over_processes(class_counts(target, valid, classes), settings.across_processes)
+        weights = balanced(counts).to(dtype)
     else:
         weights = numbers_on_device(given, dtype, logits.device)
         if len(weights) != classes:

@@ -4,20 +4,22 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, ParamSpec, TypedDict, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, ParamSpec, TypedDict, Union, cast, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
 from fuse_core import did_you_mean
 
 from .._fused.one_pass import Activation
-from .checks import check_bool, check_choice, check_class_indices, check_int, check_number, check_numbers
+from .checks import check_bool, check_choice, check_class_indices, check_int, check_number, check_numbers, check_regions
 
 Reduction = Literal["none", "mean", "sum"]
 ResizeMode = Literal["nearest", "maxpool", "area"]
 Numbers = Sequence[float] | Tensor
 ClassWeights = Numbers | Literal["ipw"]
 RESIZE_MODES: tuple[ResizeMode, ...] = get_args(ResizeMode)
+
+_TENSORS = ("mask", "voxel_weights", "annotated")
 
 Check = Callable[[str, str, Any, bool], Any]
 """Takes the loss's name, the option's name, its value and `validate`; returns the value as the formulas take it."""
@@ -62,16 +64,57 @@ class DenseOptions(TypedDict, total=False):
     """How `resize_target` brings the target to the prediction's spatial size, and with it the mask. None, the default,
     demands equal sizes."""
 
+    regions: Sequence[Sequence[int]] | None
+    """The classes that each channel of the prediction stands for, as in BraTS: `[[1, 2, 3], [2, 3], [3]]`. The target
+    then holds class indices, and the truth of a channel is the union of its classes. For `activation="sigmoid"` and
+    `"none"`."""
+
+    merge_unannotated: bool
+    """With a softmax and `annotated`: add the probabilities of the classes that were not annotated to that of the
+    background, class 0 (the marginal loss of Shi et al. 2021). What the target holds for these classes is background
+    then."""
+
+    deep_supervision_weights: Sequence[float] | Literal["halved", "halved_without_last"]
+    """The weights of the predictions where the prediction is a list, the finest first; they are scaled to a sum of 1.
+    `"halved"`, the default, is 1, 1/2, 1/4, ...; `"halved_without_last"` leaves the coarsest out, as nnU-Net does. The
+    target is brought to the size of each by `resize_mode`."""
+
+    across_processes: bool
+    """Take the sums, and what a mean divides by, over the batches of all processes of a distributed training. Value and
+    gradient are then those of one process with the whole batch, as batch Dice (`per_sample=False`) needs it. Every
+    process must call the loss."""
+
     validate: bool
     """Check the values of targets, of weights and, with `activation="none"`, of predictions on other devices than the
     CPU too, at the price of a synchronisation. On the CPU they are always checked, but not in a compiled loss."""
 
 
+class TensorOptions(DenseOptions, total=False):
+    """`DenseOptions` and the tensors beside prediction, target and mask that a loss takes as a function.
+
+    A class takes the keys of these tensors instead.
+    """
+
+    voxel_weights: Tensor | None
+    """A factor of each voxel, at least 0, `[B, *spatial]`. Like class weights, they also weigh in what `"mean"` divides
+    by."""
+
+    annotated: Tensor | None
+    """Which classes were annotated in each sample, bool `[B, C]`. The others do not count there. With a softmax,
+    `merge_unannotated=True` is needed."""
+
+
 class DenseSettings(NamedTuple):
-    """`DenseOptions` with their defaults, checked."""
+    """`TensorOptions` with their defaults, checked, and what a class adds to them."""
 
     owner: str
     """The loss as the user made it, which every error names."""
+    record: dict[str, Any] | None = None
+    """Where a loss writes how much it counted, and a compound loss its terms; None for nowhere."""
+    shared: Any = None
+    """The `DenseInputs` that a compound loss has read for all its terms."""
+    voxel_weights: Tensor | None = None
+    annotated: Tensor | None = None
     activation: Activation = "softmax"
     class_weights: ClassWeights | None = None
     ignore_index: int | None = None
@@ -79,6 +122,10 @@ class DenseSettings(NamedTuple):
     ignore_classes: tuple[int, ...] = ()
     reduction: Reduction = "mean"
     resize_mode: ResizeMode | None = None
+    regions: tuple[tuple[int, ...], ...] | None = None
+    merge_unannotated: bool = False
+    deep_supervision_weights: Sequence[float] | str = "halved"
+    across_processes: bool = False
     validate: bool = False
 
 
@@ -114,9 +161,30 @@ class DenseLoss(NamedTuple):
             result[name] = self.checks[name](owner, name, value, validate)
         if not result.get("include_background", True):
             result["ignore_classes"] = (0, *result.get("ignore_classes", ()))
+        if result.get("regions") is not None and result.get("activation", "softmax") == "softmax":
+            raise ValueError(f"{owner}(regions=) overlap, so they need activation='sigmoid', got 'softmax'.")
         if self.check_together is not None:
             self.check_together(owner, result)
         return result
+
+    def evaluate(self, logits: Any, target: Tensor, **options: Any) -> Tensor:
+        """The loss of checked options; of a list of predictions, their weighted mean."""
+        if not isinstance(logits, (list, tuple)):
+            return self.function(logits, target, **options)
+        given = options.pop("deep_supervision_weights", "halved")
+        weights = level_weights(options["owner"], given, len(logits))
+        record = options.pop("record", None)
+        total: Any = 0
+        terms: dict[str, Any] = {}
+        for level, weight in reversed([*enumerate(weights)]):
+            if weight != 0:
+                of_level: dict[str, Any] = {}
+                total = total + weight * self.function(logits[level], target, **options, record=of_level)
+                for name, value in of_level.get("terms", {}).items():
+                    terms[name] = terms.get(name, 0) + weight * value
+        if record is not None:
+            record.update(of_level, **({"terms": terms} if terms else {}))  # counted is that of the finest
+        return cast(Tensor, total)
 
 
 def dense_loss(check_together: CheckTogether | None = None) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
@@ -132,20 +200,36 @@ def dense_loss(check_together: CheckTogether | None = None) -> Callable[[Callabl
 
     def decorate(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
         own = [one for one in inspect.signature(function).parameters.values() if one.kind is one.KEYWORD_ONLY]
-        hints = {one.name: one.annotation for one in own if one.name != "mask"} | get_type_hints(DenseOptions)
+        hints = {one.name: one.annotation for one in own if one.name not in _TENSORS} | get_type_hints(DenseOptions)
         checks = {name: _check_of(hint) for name, hint in hints.items()}
         numbers = tuple(name for name, hint in hints.items() if Tensor in get_args(hint))
         loss = DenseLoss(function, checks, numbers, check_together)
         name = function.__name__
 
         @functools.wraps(function)
-        def checked(logits: Tensor, target: Tensor, *, mask: Tensor | None = None, **options: Any) -> Tensor:
-            return function(logits, target, mask=mask, owner=name, **loss.checked(name, options))  # type: ignore[arg-type]
+        def checked(logits: Tensor, target: Tensor, **options: Any) -> Tensor:
+            tensors = {one: options.pop(one) for one in _TENSORS if one in options}
+            return loss.evaluate(logits, target, **loss.checked(name, options), **tensors, owner=name)
 
         checked.dense_loss = loss  # type: ignore[attr-defined]
         return checked  # type: ignore[return-value]
 
     return decorate
+
+
+def level_weights(owner: str, weights: Sequence[float] | str, levels: int) -> list[float]:
+    """The weights of the predictions of deep supervision, with a sum of 1."""
+    if levels == 0:
+        raise ValueError(f"{owner} takes at least one prediction, got an empty list.")
+    if isinstance(weights, str):
+        last = levels - 1 if weights == "halved_without_last" and levels > 1 else levels
+        weights = [0.5**level if level < last else 0.0 for level in range(levels)]
+    if len(weights) != levels or not sum(weights) > 0:
+        raise ValueError(
+            f"{owner} takes a deep_supervision_weight for each of the {levels} predictions, not all 0, got"
+            f" {list(weights)}."
+        )
+    return [weight / sum(weights) for weight in weights]
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
@@ -157,7 +241,10 @@ def _check_of(hint: Any) -> Check:
     """The check of an option with this annotation."""
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     none = ("None",) if NoneType in kinds else ()
-    indices = get_origin(kinds[0]) is Iterable
+    origins = {get_origin(kind) for kind in kinds} | {get_origin(one) for kind in kinds for one in get_args(kind)}
+    indices, mapping = Iterable in origins, Mapping in origins
+    nested = Sequence[Sequence[int]] in kinds
+    numbers = Sequence[float] in kinds
     choices = tuple(choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind))
 
     others = " or ".join([*map(repr, choices), *none])
@@ -165,13 +252,17 @@ def _check_of(hint: Any) -> Check:
     def check(owner: str, option: str, value: Any, validate: bool) -> Any:
         if value is None and none:
             return None
-        if Tensor in kinds:
+        if mapping:  # the terms of a compound loss, which checks them
+            return value
+        if nested:
+            return check_regions(owner, option, value)
+        if numbers:
             one_number = float in kinds and (isinstance(value, str) or not isinstance(value, Iterable))
             if isinstance(value, str) and value in choices:
                 return value
             if one_number:
                 return check_number(owner, option, value)
-            return check_numbers(owner, option, value, validate, others=others)
+            return check_numbers(owner, option, value, validate, others=others or "None")
         if choices:
             return check_choice(owner, option, value, choices, *none)
         if bool in kinds:

@@ -98,15 +98,21 @@ def resize_target(
     return torch.where(pooled_valid[:, None], pooled, mark.reshape(-1, *[1] * axes))
 
 
-def valid_voxels(target: Tensor, ignore_index: int | None, num_classes: int, *, per_class: bool) -> Tensor | None:
-    """Which voxels `ignore_index` leaves, bool `[B, *spatial]`; None if there is nothing to ignore."""
+def valid_voxels(
+    target: Tensor, ignore_index: int | None, num_classes: int, *, per_class: bool, single: bool = False
+) -> Tensor | None:
+    """Which voxels `ignore_index` leaves, bool `[B, *spatial]`; None if there is nothing to ignore.
+
+    With `single`, an entry of a target `[B, C, *spatial]` that holds `ignore_index` leaves the others of its voxel in:
+    the result is `[B, C, *spatial]`.
+    """
     if ignore_index is None or not _can_hold(target.dtype, ignore_index):
         return None
     if not per_class:
         return target != ignore_index
     if 0 <= ignore_index < num_classes:
         return target[:, ignore_index] != 1
-    return (target != ignore_index).all(1)
+    return target != ignore_index if single and target.shape[1] > 1 else (target != ignore_index).all(1)
 
 
 def _can_hold(dtype: torch.dtype, value: int) -> bool:
@@ -135,25 +141,28 @@ def resize_pooled(
 
     Args:
         target: class indices `[B, *spatial]` or probabilities `[B, C, *spatial]`.
-        valid: which voxels count, bool `[B, *spatial]`; None is all.
+        valid: which voxels count, bool `[B, *spatial]` or `[B, C, *spatial]`; None is all.
         size: the new spatial size.
         mode: `"maxpool"` or `"area"`.
         num_classes: C.
 
     Returns:
-        Probabilities `[B, C, *size]`, 0 where not valid, and which voxels are valid, `[B, *size]` or None for all.
+        Probabilities `[B, C, *size]`, 0 where not valid, and which voxels are valid, `[B, *size]` or `[B, C, *size]` as
+        before, or None for all.
     """
     axes = len(size)
     _check_not_empty(target, min(target.shape[target.ndim - axes :]))
     dtype = torch.float64 if target.dtype == torch.float64 else torch.float32
     pool = (_MAX_POOL if mode == "maxpool" else _MEAN_POOL)[axes]
-    counts = None if valid is None else _MEAN_POOL[axes](valid[:, None].to(dtype), list(size))
+    by_class = None if valid is None else valid if valid.ndim == axes + 2 else valid[:, None]
+    counts = None if by_class is None else mean_pool(by_class.to(dtype), size)
     if target.ndim == axes + 1 and torch.iinfo(target.dtype).max < num_classes - 1:
         target = target.long()  # a comparison with a class that the type cannot hold would wrap around
     channels = []
     for channel in range(num_classes):  # one at a time, so that no one-hot target of the old size is needed
         one = target == channel if target.ndim == axes + 1 else target[:, channel]
-        one = one if valid is None else torch.where(valid, one, 0)
+        if by_class is not None:
+            one = torch.where(by_class[:, min(channel, by_class.shape[1] - 1)], one, 0)
         channels.append(pool(one[:, None].to(dtype), list(size)))
     pooled = torch.cat(channels, dim=1)
     if counts is None:
@@ -161,7 +170,12 @@ def resize_pooled(
     resized_valid = counts > 0
     if mode == "area":
         pooled = pooled / torch.where(resized_valid, counts, 1.0)
-    return pooled, resized_valid.squeeze(1)
+    return pooled, resized_valid if resized_valid.shape[1] > 1 else resized_valid.squeeze(1)
+
+
+def mean_pool(values: Tensor, size: Sequence[int]) -> Tensor:
+    """The means `[B, C, *size]` of the parts that the new voxels cover."""
+    return _MEAN_POOL[len(size)](values, list(size))
 
 
 def _check_not_empty(target: Tensor, length: int) -> None:

@@ -2,14 +2,17 @@
 
 from .._dense.class_weights import inverse_proportion_weights
 from .._dense.resize_target import resize_target
+from .compound import compound_loss
 from .cross_entropy import segmentation_cross_entropy
 from .dice import dice_loss
 from .focal import focal_loss
 from .generalized_dice import generalized_dice_loss
 from .supervised_contrastive import supervised_contrastive_loss
+from .top_k_cross_entropy import top_k_cross_entropy
 from .tversky import tversky_loss
 
 __all__ = [
+    "compound_loss",
     "dice_loss",
     "focal_loss",
     "generalized_dice_loss",
@@ -17,6 +20,7 @@ __all__ = [
     "resize_target",
     "segmentation_cross_entropy",
     "supervised_contrastive_loss",
+    "top_k_cross_entropy",
     "tversky_loss",
 ]
 

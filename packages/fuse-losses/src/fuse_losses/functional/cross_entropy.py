@@ -5,13 +5,26 @@ from typing import Unpack
 from torch import Tensor
 
 from .._dense.inputs import read_dense_inputs
-from .._dense.options import DenseOptions, dense_loss
-from .focal import reduced_focal
+from .._dense.options import DenseOptions, TensorOptions, dense_loss
+from .voxel_losses import PosWeight, check_voxel_options, reduce_voxels, voxel_losses
 
 
-@dense_loss()
+class CrossEntropyOptions(DenseOptions, total=False):
+    """The options of `segmentation_cross_entropy`, which explains them."""
+
+    label_smoothing: float
+    pos_weight: PosWeight | None
+
+
+@dense_loss(check_voxel_options)
 def segmentation_cross_entropy(
-    logits: Tensor, target: Tensor, *, mask: Tensor | None = None, **options: Unpack[DenseOptions]
+    logits: Tensor,
+    target: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    pos_weight: PosWeight | None = None,
+    mask: Tensor | None = None,
+    **options: Unpack[TensorOptions],
 ) -> Tensor:
     r"""Cross-entropy, of segmentations and of classifications.
 
@@ -31,7 +44,13 @@ def segmentation_cross_entropy(
     Args:
         logits: `[B, C, *spatial]` with up to three spatial axes, or `[B, C]`.
         target: class indices or probabilities; see `DenseOptions`.
-        mask: which voxels count, `[B, *spatial]` or `[B, 1, *spatial]`, bool or not zero.
+        label_smoothing: $\epsilon$, from 0 to 1: the target becomes $(1 - \epsilon) y + \epsilon / K$ with K the number
+            of classes, or 2 in the sigmoid form (Szegedy et al. 2016, "Rethinking the inception architecture for
+            computer vision", section 7). It does not change what `"mean"` divides by.
+        pos_weight: a factor of the positives in the sigmoid form, as in `torch.nn.BCEWithLogitsLoss`: one number, one
+            for each channel, or `"ipw"`, the batch's number of negatives for each positive.
+        mask: which voxels count, bool or 0 and 1: `[B, *spatial]`, `[B, 1, *spatial]`, or for each class
+            `[B, C, *spatial]`.
         **options: see `DenseOptions`.
 
     Returns:
@@ -48,4 +67,6 @@ def segmentation_cross_entropy(
         >>> segmentation_cross_entropy(logits, torch.tensor([[0, 0, 255]]), ignore_index=255)
         tensor(1.1269)
     """
-    return reduced_focal(read_dense_inputs(logits, target, mask, options), gamma=0.0, alpha=None)
+    inputs = read_dense_inputs(logits, target, mask, options)
+    losses = voxel_losses(inputs, label_smoothing=label_smoothing, pos_weight=pos_weight)
+    return reduce_voxels(losses, inputs)

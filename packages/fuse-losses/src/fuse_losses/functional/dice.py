@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .._dense.inputs import read_dense_inputs
-from .._dense.options import DenseOptions, dense_loss
+from .._dense.options import DenseOptions, TensorOptions, dense_loss
 from .overlap import Empty, fill_absent, overlap_sums, reduce_classes
 
 
@@ -35,7 +35,7 @@ def dice_loss(
     per_sample: bool = True,
     empty: Empty = "skip",
     mask: Tensor | None = None,
-    **options: Unpack[DenseOptions],
+    **options: Unpack[TensorOptions],
 ) -> Tensor:
     r"""Dice loss: one minus the overlap of prediction and target.
 
@@ -71,7 +71,8 @@ def dice_loss(
             that few samples hold less noisy.
         empty: what a class absent from the target contributes; see above. A class absent from the whole batch has
             weight 0 under `class_weights="ipw"`, whatever is said here.
-        mask: which voxels count, `[B, *spatial]` or `[B, 1, *spatial]`, bool or not zero.
+        mask: which voxels count, bool or 0 and 1: `[B, *spatial]`, `[B, 1, *spatial]`, or for each class
+            `[B, C, *spatial]`.
         **options: see `DenseOptions`.
 
     Returns:

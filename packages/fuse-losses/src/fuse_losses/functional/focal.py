@@ -1,21 +1,12 @@
 """Focal loss, of which cross-entropy is the case gamma = 0."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
-import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
-from .._dense.checks import check_number, check_numbers
-from .._dense.class_weights import class_counts, numbers_on_device
-from .._dense.inputs import DenseInputs, holds_indices, read_dense_inputs
-from .._dense.options import DenseOptions, Numbers, dense_loss
-from .._fused.blocks import accumulation_dtype, counting_dtype
-from .._fused.focal_term import focal_term
-from .._fused.one_pass import Wanted, class_probabilities, one_pass, zero_where_invalid
-from .._fused.safe_division import divide_or_zero
-
-Alpha = float | Numbers
+from .._dense.inputs import read_dense_inputs
+from .._dense.options import DenseOptions, TensorOptions, dense_loss
+from .voxel_losses import Alpha, PosWeight, check_voxel_options, reduce_voxels, voxel_losses
 
 
 class FocalOptions(DenseOptions, total=False):
@@ -23,28 +14,21 @@ class FocalOptions(DenseOptions, total=False):
 
     gamma: float
     alpha: Alpha | None
+    label_smoothing: float
+    pos_weight: PosWeight | None
 
 
-def check_focal(owner: str, options: dict[str, Any]) -> None:
-    """Raise if `alpha` is above 1 in the sigmoid form, where negatives get 1 - alpha."""
-    alpha = options.get("alpha")
-    if alpha is None or options.get("activation") != "sigmoid":
-        return
-    if isinstance(alpha, float | int):
-        check_number(owner, "alpha", alpha, at_most=1.0)
-    else:
-        check_numbers(owner, "alpha", alpha, options.get("validate", False), at_most=1.0)
-
-
-@dense_loss(check_focal)
+@dense_loss(check_voxel_options)
 def focal_loss(
     logits: Tensor,
     target: Tensor,
     *,
     gamma: float = 2.0,
     alpha: Alpha | None = None,
+    label_smoothing: float = 0.0,
+    pos_weight: PosWeight | None = None,
     mask: Tensor | None = None,
-    **options: Unpack[DenseOptions],
+    **options: Unpack[TensorOptions],
 ) -> Tensor:
     r"""Focal loss: cross-entropy in which well-classified voxels count little.
 
@@ -59,7 +43,8 @@ def focal_loss(
     - `activation="none"`: the first form on probabilities over the classes; the second for a single channel. Below the
       type's epsilon (1.2e-7) a probability counts as that, without a gradient.
 
-    The value and the gradient are finite for all finite logits and every `gamma`.
+    The value and the gradient are finite for all finite logits and every `gamma`. With soft targets and class weights,
+    `"mean"` divides by $\sum w_c y_c$ here, and by the number of voxels in `torch.nn.functional.cross_entropy`.
 
     Args:
         logits: `[B, C, *spatial]` with up to three spatial axes, or `[B, C]`.
@@ -67,7 +52,10 @@ def focal_loss(
         gamma: how strongly well-classified voxels are played down; at least 0.
         alpha: a factor, or one for each class. In the sigmoid form, at most 1: positives get alpha, negatives 1 -
             alpha. It does not change what `"mean"` divides by. None is no factor.
-        mask: which voxels count, `[B, *spatial]` or `[B, 1, *spatial]`, bool or not zero.
+        label_smoothing: see `segmentation_cross_entropy`.
+        pos_weight: see `segmentation_cross_entropy`.
+        mask: which voxels count, bool or 0 and 1: `[B, *spatial]`, `[B, 1, *spatial]`, or for each class
+            `[B, C, *spatial]`.
         **options: see `DenseOptions`.
 
     Returns:
@@ -79,102 +67,10 @@ def focal_loss(
         ValueError: shapes that do not fit, or a value out of range.
 
     Example:
+        >>> import torch
         >>> logits = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
         >>> focal_loss(logits, torch.tensor([0, 0]), gamma=2.0)
         tensor(0.8259)
     """
-    return reduced_focal(read_dense_inputs(logits, target, mask, options), gamma, alpha)
-
-
-def reduced_focal(inputs: DenseInputs, gamma: float, alpha: Alpha | None) -> Tensor:
-    """The focal loss of what `read_dense_inputs` gave."""
-    settings = inputs.settings
-    dtype = accumulation_dtype(inputs.logits.dtype)
-    factor = _alpha_of_classes(alpha, inputs)
-    binary = settings.activation == "sigmoid" or inputs.logits.shape[1] == 1
-    if binary:
-        if isinstance(alpha, (int, float)):
-            check_number(settings.owner, "alpha", alpha, at_most=1.0)
-        losses = _binary_losses(inputs, gamma, factor)
-    else:
-        weights = inputs.class_weights
-        if factor is not None:
-            weights = factor if weights is None else factor * weights
-        losses = _categorical_losses(inputs, gamma, weights)
-    if settings.reduction == "none":
-        return losses.reshape(*losses.shape[:-1], *inputs.spatial)
-    total = losses.sum()
-    return total if settings.reduction == "sum" else divide_or_zero(total, _divisor(inputs, binary).to(dtype))
-
-
-def _categorical_losses(inputs: DenseInputs, gamma: float, factor: Tensor | None) -> Tensor:
-    """The losses `[B, S]` of probabilities over the classes."""
-    logits, target, valid = inputs.logits, inputs.target, inputs.valid
-    activation = inputs.settings.activation
-    if activation == "softmax" and holds_indices(inputs.target):
-        return one_pass(logits, target, valid, Wanted(activation, gamma=gamma), factor).losses
-    dtype = accumulation_dtype(logits.dtype)
-    logits = zero_where_invalid(logits, valid)
-    if activation == "softmax":
-        log_probabilities = torch.log_softmax(logits, dim=1, dtype=dtype)
-    else:
-        log_probabilities = _safe_log(logits.to(dtype))
-    terms = class_probabilities(target, valid, logits.shape[1], dtype) * focal_term(log_probabilities, gamma)
-    return (terms if factor is None else terms * factor[:, None]).sum(1)
-
-
-def _binary_losses(inputs: DenseInputs, gamma: float, alpha: Tensor | None) -> Tensor:
-    """The losses `[B, C, S]` of channels that are probabilities by themselves."""
-    dtype = accumulation_dtype(inputs.logits.dtype)
-    logits = zero_where_invalid(inputs.logits, inputs.valid).to(dtype)
-    positive = class_probabilities(inputs.target, inputs.valid, logits.shape[1], dtype)
-    if inputs.settings.activation == "sigmoid":
-        log_p, log_rest = logsigmoid(logits), logsigmoid(-logits)
-    else:
-        log_p, log_rest = _safe_log(logits), _safe_log(1 - logits)
-    # exp(gamma * log(1 - p)) is (1 - p) ** gamma with a gradient that is finite for every gamma
-    on_positive = -log_p if gamma == 0 else -log_p * torch.exp(gamma * log_rest)
-    on_negative = -log_rest if gamma == 0 else -log_rest * torch.exp(gamma * log_p)
-    if alpha is None:
-        losses = positive * on_positive + (1 - positive) * on_negative
-    else:
-        alpha = alpha[:, None]
-        losses = alpha * positive * on_positive + (1 - alpha) * (1 - positive) * on_negative
-    if inputs.class_weights is not None:
-        losses = losses * inputs.class_weights[:, None]
-    return losses if inputs.valid is None else torch.where(inputs.valid[:, None], losses, 0.0)
-
-
-def _safe_log(probabilities: Tensor) -> Tensor:
-    return probabilities.clamp(min=torch.finfo(probabilities.dtype).eps, max=1.0).log()
-
-
-def _divisor(inputs: DenseInputs, binary: bool) -> Tensor:
-    """What a mean divides by: the sum of the weights that took part."""
-    logits, target, valid, weights = inputs[:4]
-    classes = logits.shape[1]
-    if not binary and (weights is not None or not holds_indices(inputs.target)):
-        counts = class_counts(target, valid, classes)
-        return counts.sum() if weights is None else (counts * weights).sum()
-    voxels = logits.shape[0] * logits.shape[2]
-    count = torch.full((), voxels, dtype=counting_dtype(logits.device), device=logits.device)
-    if valid is not None:
-        count = valid.sum()
-    if binary:
-        return count * (classes if weights is None else weights.sum())
-    return count
-
-
-def _alpha_of_classes(alpha: Alpha | None, inputs: DenseInputs) -> Tensor | None:
-    """Alpha as `[C]`."""
-    classes, device = inputs.logits.shape[1], inputs.logits.device
-    dtype = accumulation_dtype(inputs.logits.dtype)
-    if alpha is None:
-        return None
-    if isinstance(alpha, (int, float)):
-        return torch.full((classes,), float(alpha), dtype=dtype, device=device)
-    factors = numbers_on_device(alpha, dtype, device)
-    if len(factors) != classes:
-        owner = inputs.settings.owner
-        raise ValueError(f"{owner} got {len(factors)} values of alpha for a prediction of {classes} classes.")
-    return factors
+    inputs = read_dense_inputs(logits, target, mask, options)
+    return reduce_voxels(voxel_losses(inputs, gamma, alpha, label_smoothing, pos_weight), inputs)

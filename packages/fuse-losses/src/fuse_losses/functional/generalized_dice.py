@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from .._dense.inputs import read_dense_inputs
-from .._dense.options import DenseOptions, dense_loss
+from .._dense.options import DenseOptions, TensorOptions, dense_loss
+from .._dense.processes import sum_over_processes
 from .._fused.safe_division import divide_or_zero
 from .overlap import overlap_sums
 
@@ -35,7 +36,7 @@ def generalized_dice_loss(
     per_sample: bool = True,
     empty: EmptyClass = "skip",
     mask: Tensor | None = None,
-    **options: Unpack[DenseOptions],
+    **options: Unpack[TensorOptions],
 ) -> Tensor:
     r"""Generalized Dice loss: one overlap for all classes, in which small ones weigh as much as large ones.
 
@@ -58,7 +59,8 @@ def generalized_dice_loss(
         empty: the weight of a class absent from the target, for which the formula gives infinity: `"skip"`, 0, or
             `"penalize"`, that of the rarest class that is there, so that its false positives cost as much as those.
             Where no class is there at all, `"penalize"` gives the mean probability of the classes, as in `dice_loss`.
-        mask: which voxels count, `[B, *spatial]` or `[B, 1, *spatial]`, bool or not zero.
+        mask: which voxels count, bool or 0 and 1: `[B, *spatial]`, `[B, 1, *spatial]`, or for each class
+            `[B, C, *spatial]`.
         **options: see `DenseOptions`.
 
     Returns:
@@ -77,19 +79,26 @@ def generalized_dice_loss(
     inputs = read_dense_inputs(logits, target, mask, options)
     sums = overlap_sums(inputs, per_sample)
     weights = _volume_weights(sums.present, inputs.class_weights, volume_weights, empty)
+    if inputs.annotated is not None:
+        weights = weights * (inputs.annotated if per_sample else inputs.annotated.any(0, keepdim=True))
     counted = (weights > 0).any(1)
     index = divide_or_zero(
         2 * (weights * sums.overlap).sum(1) + smooth_numerator,
         (weights * (sums.predicted + sums.present)).sum(1) + smooth_denominator,
     )
     if empty == "penalize":
-        predicted = divide_or_zero((weights * sums.predicted).sum(1), weights.sum(1) * sums.voxels.squeeze(1))
+        predicted = divide_or_zero((weights * sums.predicted).sum(1), (weights * sums.voxels).sum(1))
         index = torch.where((sums.present * weights).sum(1) > 0, index, 1 - predicted)
     losses = torch.where(counted, 1 - index, 0.0)
     if inputs.settings.reduction == "none":
         return losses if per_sample else losses.squeeze(0)
-    total = losses.sum()
-    return total if inputs.settings.reduction == "sum" else divide_or_zero(total, counted.sum())
+    across = inputs.settings.across_processes and per_sample  # sums over the batch are over the processes already
+    total = sum_over_processes(losses.sum(), across)
+    if inputs.settings.reduction == "sum":
+        return total
+    count = sum_over_processes(counted.sum(), across)
+    inputs.record("counted", count)
+    return divide_or_zero(total, count)
 
 
 def _volume_weights(present: Tensor, class_weights: Tensor | None, kind: VolumeWeights, empty: EmptyClass) -> Tensor:

@@ -1,12 +1,14 @@
 """What Dice, Tversky and generalized Dice share: sums over voxels, classes absent from the target, the reduction."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from .._dense.inputs import DenseInputs
-from .._fused.one_pass import Wanted, one_pass
+from .._dense.processes import sum_over_processes
+from .._fused.one_pass import Wanted, by_class, one_pass
+from .._fused.safe_division import divide_or_zero
 
 Empty = Literal["skip", "zero", "penalize"]
 
@@ -21,20 +23,33 @@ class OverlapSums(NamedTuple):
     present: Tensor
     """Of the target, squared if asked: true positives and false negatives."""
     voxels: Tensor
-    """The number of valid voxels, `[B, 1]` or `[1, 1]`."""
+    """The number of valid voxels, or the sum of their weights, for all classes (`[B, 1]` or `[1, 1]`) or each."""
 
 
 def overlap_sums(inputs: DenseInputs, per_sample: bool, squared: bool = False) -> OverlapSums:
     """The sums over each sample's voxels, or with `per_sample=False` over those of the batch."""
-    logits, target, valid = inputs.logits, inputs.target, inputs.valid
-    wanted = Wanted(inputs.settings.activation, sums=True, squared=squared)
-    overlap, predicted, present, _ = one_pass(logits, target, valid, wanted)
+    logits, target, valid, weights = inputs.logits, inputs.target, inputs.valid, inputs.voxel_weights
+    results = inputs.results
+    if results is None:
+        wanted = Wanted(inputs.settings.activation, sums=True, squared=squared)
+        results = one_pass(logits, target, valid, wanted, voxel_weights=weights)
+    overlap, predicted, present, _ = results
+    sums = OverlapSums(overlap, predicted, present, _voxels(inputs, present))
+    if per_sample:
+        return sums
+    sums = OverlapSums(*(one.sum(0, keepdim=True) for one in sums))
+    return OverlapSums(*map(sum_over_processes, sums)) if inputs.settings.across_processes else sums
+
+
+def _voxels(inputs: DenseInputs, like: Tensor) -> Tensor:
+    """The number of valid voxels, or the sum of their weights, `[B, 1]` or `[B, C]`."""
+    valid, weights = inputs.valid, inputs.voxel_weights
+    if valid is None and weights is None:
+        return torch.full_like(like[:, :1], inputs.logits.shape[2])
     if valid is None:
-        voxels = torch.full_like(present[:, :1], logits.shape[2])
-    else:
-        voxels = valid.sum(1, keepdim=True).to(present.dtype)
-    sums = OverlapSums(overlap, predicted, present, voxels)
-    return sums if per_sample else OverlapSums(*(one.sum(0, keepdim=True) for one in sums))
+        return cast(Tensor, weights).sum(1, keepdim=True).to(like.dtype)
+    valid = by_class(valid)
+    return (valid if weights is None else valid * weights[:, None]).sum(2).to(like.dtype)
 
 
 def fill_absent(index: Tensor, sums: OverlapSums, empty: Empty) -> tuple[Tensor, Tensor | None]:
@@ -46,21 +61,26 @@ def fill_absent(index: Tensor, sums: OverlapSums, empty: Empty) -> tuple[Tensor,
     """
     absent = sums.present == 0
     if empty == "penalize":
-        return torch.where(absent, 1 - sums.predicted / sums.voxels.clamp(min=1), index), None
+        return torch.where(absent, 1 - divide_or_zero(sums.predicted, sums.voxels), index), None
     return torch.where(absent, 1.0, index), ~absent if empty == "skip" else None
 
 
 def reduce_classes(losses: Tensor, counted: Tensor | None, inputs: DenseInputs, per_sample: bool) -> Tensor:
     """Weight and reduce the losses `[B, C]` of the classes; those that do not count are left out."""
+    settings, annotated = inputs.settings, inputs.annotated
     weights = torch.ones_like(losses) if inputs.class_weights is None else inputs.class_weights.expand_as(losses)
+    if annotated is not None:
+        annotated = annotated if per_sample else annotated.any(0, keepdim=True)  # the sums hold the others' zeros
+        counted = annotated if counted is None else counted & annotated
     if counted is not None:
         weights = torch.where(counted, weights, 0.0)
     weighted = losses * weights
-    reduction = inputs.settings.reduction
-    if reduction == "none":
+    if settings.reduction == "none":
         return weighted if per_sample else weighted.squeeze(0)
-    total = weighted.sum()
-    if reduction == "sum":
+    total, divisor = weighted.sum(), weights.sum()
+    if settings.across_processes and per_sample:  # sums over the batch are sums over the processes already
+        total, divisor = sum_over_processes(total), sum_over_processes(divisor)
+    if settings.reduction == "sum":
         return total
-    divisor = weights.sum()
+    inputs.record("counted", divisor)
     return total / torch.where(divisor == 0, 1.0, divisor)

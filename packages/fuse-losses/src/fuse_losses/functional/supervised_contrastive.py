@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .._dense.checks import check_bool, check_number
+from .._dense.processes import gather_over_processes
 from .._fused.blocks import accumulation_dtype
 from .._fused.safe_division import divide_or_zero
 
@@ -18,6 +19,7 @@ def supervised_contrastive_loss(
     temperature: float = 0.2,
     symmetrical: bool = False,
     alpha: float = 0.5,
+    across_processes: bool = False,
 ) -> Tensor:
     r"""Supervised contrastive loss: features of the same class attract, all others repel.
 
@@ -37,6 +39,9 @@ def supervised_contrastive_loss(
         temperature: $\tau$, above 0.
         symmetrical: add the loss with the roles exchanged: `alpha` of i against j and `1 - alpha` of j against i.
         alpha: the share of i against j, from 0 to 1. Nothing to choose without `feat_j`, or unless `symmetrical`.
+        across_processes: compare with the features of all processes of a distributed training. Value and gradient are
+            then those of one process with the whole batch. Every process must call the loss, and waits for the others'
+            batch sizes.
 
     Returns:
         A scalar, float64 for float64 features, else float32; 0, connected to the graph, if no anchor has a positive.
@@ -50,7 +55,22 @@ def supervised_contrastive_loss(
         >>> supervised_contrastive_loss(feat, target_i=torch.tensor([0, 0, 1]), temperature=1.0)
         tensor(0.3133)
     """
-    check_supervised_contrastive("supervised_contrastive_loss", temperature, symmetrical, alpha)
+    check_supervised_contrastive("supervised_contrastive_loss", temperature, symmetrical, alpha, across_processes)
+    loss, _ = contrast(feat_i, feat_j, target_i, target_j, temperature, symmetrical, alpha, across_processes)
+    return loss
+
+
+def contrast(
+    feat_i: Tensor,
+    feat_j: Tensor | None,
+    target_i: Tensor | None,
+    target_j: Tensor | None,
+    temperature: float,
+    symmetrical: bool,
+    alpha: float,
+    across_processes: bool,
+) -> tuple[Tensor, Tensor | int]:
+    """The loss of checked options, and the number of anchors that it is a mean over."""
     within = feat_j is None
     _check_features("feat_i", feat_i)
     if feat_j is None:
@@ -64,11 +84,15 @@ def supervised_contrastive_loss(
         raise ValueError(
             f"supervised_contrastive_loss takes features of one length, got {feat_i.shape[1]} and {feat_j.shape[1]}."
         )
+    if across_processes:
+        feat_i = gather_over_processes(feat_i)
+        feat_j = feat_i if within else gather_over_processes(feat_j)
+        target_i, target_j = (None if one is None else gather_over_processes(one) for one in (target_i, target_j))
     target_j = target_i if target_j is None else target_j
     positive = _positives(feat_i, feat_j, target_i, target_j)
     dtype = accumulation_dtype(torch.promote_types(feat_i.dtype, feat_j.dtype))
     if positive.numel() == 0:  # no sample
-        return (feat_i[:0].sum() + feat_j[:0].sum()).to(dtype)  # 0, and a part of the graph
+        return (feat_i[:0].sum() + feat_j[:0].sum()).to(dtype), 0  # 0, and a part of the graph
     with torch.autocast(feat_i.device.type, enabled=False):  # whose products would be in half precision
         similarity = _unit(feat_i.to(dtype)) @ _unit(feat_j.to(dtype)).T / temperature
     if within:
@@ -76,12 +100,17 @@ def supervised_contrastive_loss(
         # Lower than any similarity, but finite, so that a lone sample's loss is too.
         similarity = similarity.masked_fill(itself, torch.finfo(dtype).min / 4)
         return _contrast(similarity, positive & ~itself)
-    loss = _contrast(similarity, positive)
-    return alpha * loss + (1 - alpha) * _contrast(similarity.T, positive.T) if symmetrical else loss
+    loss, count = _contrast(similarity, positive)
+    if symmetrical:
+        loss = alpha * loss + (1 - alpha) * _contrast(similarity.T, positive.T)[0]
+    return loss, count
 
 
-def check_supervised_contrastive(loss: str, temperature: float, symmetrical: bool, alpha: float) -> None:
+def check_supervised_contrastive(
+    loss: str, temperature: float, symmetrical: bool, alpha: float, across_processes: bool
+) -> None:
     """Raise unless the options have values that they take."""
+    check_bool(loss, "across_processes", across_processes)
     check_number(loss, "temperature", temperature)
     if temperature == 0:
         raise ValueError(f"{loss}(temperature=) is above 0, got {temperature!r}.")
@@ -89,12 +118,13 @@ def check_supervised_contrastive(loss: str, temperature: float, symmetrical: boo
     check_bool(loss, "symmetrical", symmetrical)
 
 
-def _contrast(similarity: Tensor, positive: Tensor) -> Tensor:
-    """The mean over the anchors, along axis 0, that have a positive."""
+def _contrast(similarity: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean over the anchors, along axis 0, that have a positive, and their number."""
     log_probabilities = torch.log_softmax(similarity, dim=1)
     count = positive.sum(1)
     losses = -divide_or_zero(torch.where(positive, log_probabilities, 0.0).sum(1), count)
-    return divide_or_zero(losses.sum(), (count > 0).sum())
+    anchors = (count > 0).sum()
+    return divide_or_zero(losses.sum(), anchors), anchors
 
 
 def _unit(features: Tensor) -> Tensor:
@@ -116,6 +146,10 @@ def _positives(feat_i: Tensor, feat_j: Tensor, target_i: Tensor | None, target_j
             )
         return torch.eye(len(feat_i), dtype=torch.bool, device=feat_i.device)
     for name, target, features in (("i", target_i, feat_i), ("j", target_j, feat_j)):
+        if not isinstance(target, Tensor):
+            raise TypeError(
+                f"supervised_contrastive_loss takes a tensor as target_{name}, got {type(target).__name__}."
+            )
         if target.shape != features.shape[:1]:
             raise ValueError(
                 f"supervised_contrastive_loss takes target_{name} [{len(features)}], one class for each row of"
@@ -125,6 +159,8 @@ def _positives(feat_i: Tensor, feat_j: Tensor, target_i: Tensor | None, target_j
 
 
 def _check_features(name: str, features: Tensor) -> None:
+    if not isinstance(features, Tensor):
+        raise TypeError(f"supervised_contrastive_loss takes a tensor as {name}, got {type(features).__name__}.")
     if not features.is_floating_point():
         raise TypeError(f"supervised_contrastive_loss takes floating-point {name}, got {features.dtype}.")
     if features.ndim != 2:

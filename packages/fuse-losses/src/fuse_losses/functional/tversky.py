@@ -5,7 +5,7 @@ from typing import Unpack
 from torch import Tensor
 
 from .._dense.inputs import read_dense_inputs
-from .._dense.options import DenseOptions, dense_loss
+from .._dense.options import DenseOptions, TensorOptions, dense_loss
 from .._fused.safe_division import divide_or_zero, finite_power
 from .overlap import Empty, fill_absent, overlap_sums, reduce_classes
 
@@ -35,7 +35,7 @@ def tversky_loss(
     per_sample: bool = True,
     empty: Empty = "skip",
     mask: Tensor | None = None,
-    **options: Unpack[DenseOptions],
+    **options: Unpack[TensorOptions],
 ) -> Tensor:
     r"""Tversky loss: overlap with separate prices for false positives and false negatives, with an optional exponent.
 
@@ -58,7 +58,8 @@ def tversky_loss(
         smooth_denominator: $s_d$.
         per_sample: see `dice_loss`.
         empty: see `dice_loss`.
-        mask: which voxels count, `[B, *spatial]` or `[B, 1, *spatial]`, bool or not zero.
+        mask: which voxels count, bool or 0 and 1: `[B, *spatial]`, `[B, 1, *spatial]`, or for each class
+            `[B, C, *spatial]`.
         **options: see `DenseOptions`.
 
     Returns:

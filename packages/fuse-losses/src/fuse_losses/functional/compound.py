@@ -1,0 +1,203 @@
+"""A weighted sum of losses of the same prediction and target, in one pass over the logits."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Unpack, cast
+
+from torch import Tensor
+
+from .._dense.checks import check_number
+from .._dense.inputs import DenseInputs, class_weights_of, holds_indices, read_dense_inputs
+from .._dense.options import DenseLoss, DenseOptions, TensorOptions, dense_loss
+from .._fused.one_pass import Results, Wanted, one_pass
+from .cross_entropy import segmentation_cross_entropy
+from .dice import dice_loss
+from .focal import focal_loss
+from .generalized_dice import generalized_dice_loss
+from .top_k_cross_entropy import top_k_cross_entropy
+from .tversky import tversky_loss
+from .voxel_losses import class_factor, is_binary
+
+Terms = Mapping[str, float | Mapping[str, Any]]
+
+_TERMS: dict[str, DenseLoss] = {
+    name: loss.dense_loss  # type: ignore[attr-defined]
+    for name, loss in {
+        "cross_entropy": segmentation_cross_entropy,
+        "focal": focal_loss,
+        "top_k_cross_entropy": top_k_cross_entropy,
+        "dice": dice_loss,
+        "tversky": tversky_loss,
+        "generalized_dice": generalized_dice_loss,
+    }.items()
+}
+_OF_SUMS = {"dice", "tversky", "generalized_dice"}
+_OF_EACH_TERM = ("class_weights", "include_background", "ignore_classes")
+
+
+class CompoundOptions(DenseOptions, total=False):
+    """The options of `compound_loss`, which explains them."""
+
+    terms: Terms
+
+
+class Term(NamedTuple):
+    """One loss of a compound loss."""
+
+    name: str
+    weight: float
+    options: dict[str, Any]
+    """Checked: the loss's own, and the weights of the classes where they are not those of all terms."""
+
+
+def check_compound(owner: str, options: dict[str, Any]) -> None:
+    """Replace the terms by `Term`s with checked options."""
+    terms = options.get("terms")
+    if not isinstance(terms, Mapping) or not terms:
+        raise TypeError(f"{owner}(terms=) takes a dictionary of losses ({', '.join(_TERMS)}), got {terms!r}.")
+    if options.get("reduction") == "none":
+        raise ValueError(f"{owner} adds losses of different shapes, so its reduction is 'mean' or 'sum', got 'none'.")
+    options["terms"] = tuple(_checked_term(owner, name, value, options) for name, value in terms.items())
+
+
+def _checked_term(owner: str, name: str, value: Any, shared: dict[str, Any]) -> Term:
+    if name not in _TERMS:
+        raise ValueError(f"{owner}(terms=) takes {', '.join(map(repr, _TERMS))}, got {name!r}.")
+    given = dict(value) if isinstance(value, Mapping) else {"weight": value}
+    of_term = f"{owner} term {name!r}"
+    weight = check_number(of_term, "weight", given.pop("weight", 1.0))
+    for option in given:
+        if option in DenseOptions.__annotations__ and option not in _OF_EACH_TERM:
+            raise TypeError(f"{of_term} takes no {option!r}, which holds for all terms. Give it to {owner}.")
+    context: dict[str, Any] = {one: shared[one] for one in ("activation", "validate") if one in shared}
+    options = _TERMS[name].checked(of_term, {**given, **context}, others=["weight"])
+    return Term(name, weight, {one: plain_numbers(value) for one, value in options.items() if one not in context})
+
+
+def plain_numbers(value: Any) -> Any:
+    """A tensor of the CPU as Python floats, which need no copy to a device in every batch."""
+    return tuple(value.tolist()) if isinstance(value, Tensor) and value.device.type == "cpu" else value
+
+
+def compound_loss(
+    logits: Tensor,
+    target: Tensor,
+    terms: Terms,
+    *,
+    mask: Tensor | None = None,
+    **options: Unpack[TensorOptions],
+) -> Tensor:
+    r"""A weighted sum of losses, such as Dice and cross-entropy, for the price of about one.
+
+    The softmax is computed once, and the memory that holds it becomes the gradient. The value and the gradient are
+    those of the sum of the single losses.
+
+    Args:
+        logits: `[B, C, *spatial]` with up to three spatial axes, or `[B, C]`.
+        target: class indices or probabilities; see `DenseOptions`.
+        terms: the weight of each loss, or a dictionary of its `weight` (1 if left out) and its options. The losses are
+            `"cross_entropy"`, `"focal"`, `"top_k_cross_entropy"`, `"dice"`, `"tversky"` and `"generalized_dice"`. Each
+            may have its own `class_weights`, `include_background` and `ignore_classes`.
+        mask: which voxels count; see `dice_loss`.
+        **options: those of all terms; see `DenseOptions`. The `reduction` is `"mean"` or `"sum"`, of each term.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        TypeError: an argument of the wrong type.
+        ValueError: shapes that do not fit, or a value out of range.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[2.0, 2.0, -2.0, -2.0], [-2.0, -2.0, 2.0, 2.0]]])
+        >>> target = torch.tensor([[0, 1, 1, 1]])
+        >>> terms = {"cross_entropy": 1.0, "dice": {"weight": 0.5, "include_background": False}}
+        >>> compound_loss(logits, target, terms)
+        tensor(1.1217)
+    """
+    return compound(logits, target, terms=terms, mask=mask, **options)
+
+
+@dense_loss(check_compound)
+def compound(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    terms: Terms,
+    mask: Tensor | None = None,
+    **options: Unpack[TensorOptions],
+) -> Tensor:
+    """`compound_loss` with the terms as an option."""
+    inputs = read_dense_inputs(logits, target, mask, options)
+    checked = cast(tuple[Term, ...], terms)
+    of_terms = [_inputs_of_term(inputs, term) for term in checked]
+    total: Tensor | None = None
+    values = {}
+    for term, own in zip(checked, _share_results(inputs, checked, of_terms), strict=True):
+        options_of_term = {name: value for name, value in term.options.items() if name not in _OF_EACH_TERM}
+        loss = _TERMS[term.name].function(logits, target, **options_of_term, owner=own.settings.owner, shared=own)
+        values[term.name] = loss.detach()
+        total = term.weight * loss if total is None else total + term.weight * loss
+    inputs.record("terms", values)
+    if inputs.settings.reduction == "mean":
+        voxels = inputs.logits.shape[0] * inputs.logits.shape[2] if inputs.valid is None else inputs.valid.sum()
+        inputs.record("counted", voxels)
+    return cast(Tensor, total)
+
+
+def _inputs_of_term(inputs: DenseInputs, term: Term) -> DenseInputs:
+    """The inputs with the term's own weights of the classes."""
+    own = {name: value for name, value in term.options.items() if name in _OF_EACH_TERM}
+    settings = inputs.settings._replace(record=None, **own)
+    weights = inputs.class_weights
+    if own:
+        weights = class_weights_of(inputs.logits, inputs.target, inputs.valid, settings)
+    return inputs._replace(settings=settings, class_weights=weights)
+
+
+def _share_results(inputs: DenseInputs, terms: tuple[Term, ...], of_terms: list[DenseInputs]) -> list[DenseInputs]:
+    """The inputs of the terms, with the results of one pass for those that can share it.
+
+    A term that needs other sums or other losses of the voxels than the first of its kind computes its own.
+    """
+    activation = inputs.settings.activation
+    fused = activation == "softmax" and not is_binary(inputs)
+    squared = [bool(term.options.get("squared", False)) for term in terms]
+    sums = next((place for place, term in enumerate(terms) if term.name in _OF_SUMS), None)
+    voxels = None
+    if fused:
+        for place, term in enumerate(terms):
+            gamma = _gamma(term)
+            if gamma is not None and (gamma == 0 or holds_indices(inputs.target)):
+                voxels = place
+                break
+    if (sums is None) + (voxels is None) > 0 and len(terms) == 1:
+        return of_terms
+    gamma = None if voxels is None else _gamma(terms[voxels])
+    factor = None if voxels is None else class_factor(of_terms[voxels], terms[voxels].options.get("alpha"))
+    wanted = Wanted(activation, sums is not None, sums is not None and squared[sums], gamma)
+    results: Results | None = None
+    if sums is not None or voxels is not None:
+        results = one_pass(inputs.logits, inputs.target, inputs.valid, wanted, factor, inputs.voxel_weights)
+    shared = []
+    for place, (term, own) in enumerate(zip(terms, of_terms, strict=True)):
+        if term.name in _OF_SUMS:
+            same = sums is not None and squared[place] == squared[sums]
+        else:
+            same = voxels is not None and _same_losses(term, own, terms[voxels], of_terms[voxels])
+        shared.append(own._replace(results=results) if same else own)
+    return shared
+
+
+def _gamma(term: Term) -> float | None:
+    """The exponent of the losses of the voxels that a term needs; None if it needs none that one pass gives."""
+    if term.name in _OF_SUMS or term.options.get("label_smoothing", 0.0) != 0:
+        return None
+    return cast(float, term.options.get("gamma", 2.0)) if term.name == "focal" else 0.0
+
+
+def _same_losses(term: Term, inputs: DenseInputs, other: Term, other_inputs: DenseInputs) -> bool:
+    """Whether two terms need the same losses of the voxels."""
+    same_weights = inputs.class_weights is other_inputs.class_weights or term is other
+    same_alpha = term is other or (term.options.get("alpha") is None and other.options.get("alpha") is None)
+    return _gamma(term) == _gamma(other) and same_weights and same_alpha

@@ -1,0 +1,244 @@
+"""What cross-entropy, focal loss and top-k cross-entropy share: a loss for each voxel, and its reduction."""
+
+import math
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from .._dense.checks import check_number, check_numbers
+from .._dense.class_weights import class_counts, numbers_on_device
+from .._dense.inputs import DenseInputs, holds_indices
+from .._dense.options import Numbers
+from .._dense.processes import sum_over_processes
+from .._fused.blocks import accumulation_dtype, counting_dtype
+from .._fused.focal_term import focal_term
+from .._fused.one_pass import Wanted, by_class, class_probabilities, one_pass, zero_where_invalid
+from .._fused.safe_division import divide_or_zero
+
+Alpha = float | Numbers
+PosWeight = float | Numbers | Literal["ipw"]
+
+
+def check_voxel_options(owner: str, options: dict[str, Any]) -> None:
+    """Raise where `alpha`, `pos_weight` and `label_smoothing` do not go together with the activation."""
+    softmax = options.get("activation", "softmax") == "softmax"
+    check_number(owner, "label_smoothing", options.get("label_smoothing", 0.0), at_most=1.0)
+    if softmax and options.get("pos_weight") is not None:
+        raise ValueError(
+            f"{owner}(pos_weight=) weighs the positives of a sigmoid, got activation='softmax'. Use class_weights, or"
+            " activation='sigmoid'."
+        )
+    alpha = options.get("alpha")
+    if alpha is None or options.get("activation") != "sigmoid":
+        return
+    if isinstance(alpha, (int, float)):
+        check_number(owner, "alpha", alpha, at_most=1.0)
+    else:
+        check_numbers(owner, "alpha", alpha, options.get("validate", False), at_most=1.0)
+
+
+def is_binary(inputs: DenseInputs) -> bool:
+    """Whether each channel is a probability by itself."""
+    return inputs.settings.activation == "sigmoid" or inputs.logits.shape[1] == 1
+
+
+def voxel_losses(
+    inputs: DenseInputs,
+    gamma: float = 0.0,
+    alpha: Alpha | None = None,
+    label_smoothing: float = 0.0,
+    pos_weight: PosWeight | None = None,
+) -> Tensor:
+    """The weighted focal losses of the voxels, `[B, S]`, or where channels are by themselves `[B, C, S]`.
+
+    With `gamma` 0 it is the cross-entropy. The losses are 0 where not valid.
+    """
+    if is_binary(inputs):
+        if isinstance(alpha, (int, float)):
+            check_number(inputs.settings.owner, "alpha", alpha, at_most=1.0)
+        losses = _binary_losses(inputs, gamma, alpha, label_smoothing, pos_weight)
+    else:
+        if pos_weight is not None:
+            raise ValueError(f"{inputs.settings.owner} takes pos_weight for a sigmoid or a single channel only.")
+        losses = _categorical_losses(inputs, gamma, class_factor(inputs, alpha), label_smoothing)
+    if inputs.voxel_weights is None:
+        return losses
+    return losses * (inputs.voxel_weights if losses.ndim == 2 else inputs.voxel_weights[:, None])
+
+
+def class_factor(inputs: DenseInputs, alpha: Alpha | None = None) -> Tensor | None:
+    """The factors of the classes `[C]`: class weights times alpha; None for 1."""
+    factor, weights = _of_classes("alpha", alpha, inputs), inputs.class_weights
+    if factor is None or weights is None:
+        return weights if factor is None else factor
+    return factor * weights
+
+
+def reduce_voxels(losses: Tensor, inputs: DenseInputs, top_k: float | None = None) -> Tensor:
+    """Reduce the losses that `voxel_losses` gave; with `top_k`, those of this share of the voxels, the largest."""
+    settings = inputs.settings
+    if top_k is None:
+        chosen = losses
+        divisor = None
+    else:
+        chosen, divisor = _largest(losses, inputs, top_k)
+    if settings.reduction == "none":
+        return chosen.reshape(*losses.shape[:-1], *inputs.spatial)
+    total = sum_over_processes(chosen.sum(), settings.across_processes)
+    if settings.reduction == "sum":
+        return total
+    divisor = (_divisor(inputs) if divisor is None else divisor).to(losses.dtype)
+    divisor = sum_over_processes(divisor, settings.across_processes)
+    inputs.record("counted", divisor)
+    return divide_or_zero(total, divisor)
+
+
+def _categorical_losses(inputs: DenseInputs, gamma: float, factor: Tensor | None, label_smoothing: float) -> Tensor:
+    """The losses `[B, S]` of probabilities over the classes."""
+    logits, target, valid = inputs.logits, inputs.target, inputs.valid
+    classes, dtype = logits.shape[1], accumulation_dtype(logits.dtype)
+    if inputs.results is not None and label_smoothing == 0:
+        return inputs.results.losses
+    if label_smoothing != 0:
+        target = class_probabilities(target, valid, classes, dtype) * (1 - label_smoothing) + label_smoothing / classes
+    activation = inputs.settings.activation
+    if activation == "softmax" and (holds_indices(target) or gamma == 0):
+        return one_pass(logits, target, valid, Wanted(activation, gamma=gamma), factor).losses
+    if valid is None or valid.ndim == 2:
+        logits = zero_where_invalid(logits, valid)
+    if activation == "softmax":
+        log_probabilities = torch.log_softmax(logits, dim=1, dtype=dtype)
+    else:
+        log_probabilities = _safe_log(zero_where_invalid(logits, valid).to(dtype))
+    terms = class_probabilities(target, valid, classes, dtype) * focal_term(log_probabilities, gamma)
+    return (terms if factor is None else terms * factor[:, None]).sum(1)
+
+
+def _binary_losses(
+    inputs: DenseInputs, gamma: float, alpha: Alpha | None, label_smoothing: float, pos_weight: PosWeight | None
+) -> Tensor:
+    """The losses `[B, C, S]` of channels that are probabilities by themselves."""
+    dtype = accumulation_dtype(inputs.logits.dtype)
+    logits = zero_where_invalid(inputs.logits, inputs.valid).to(dtype)
+    positive = class_probabilities(inputs.target, inputs.valid, logits.shape[1], dtype)
+    weight = _of_classes("pos_weight", pos_weight, inputs)
+    if label_smoothing != 0:
+        positive = positive * (1 - label_smoothing) + label_smoothing / 2
+    if inputs.settings.activation == "sigmoid":
+        log_p, log_rest = logsigmoid(logits), logsigmoid(-logits)
+    else:
+        log_p, log_rest = _safe_log(logits), _safe_log(1 - logits)
+    # exp(gamma * log(1 - p)) is (1 - p) ** gamma with a gradient that is finite for every gamma
+    on_positive = -log_p if gamma == 0 else -log_p * torch.exp(gamma * log_rest)
+    on_negative = -log_rest if gamma == 0 else -log_rest * torch.exp(gamma * log_p)
+    if weight is not None:
+        on_positive = on_positive * weight[:, None]
+    share = _of_classes("alpha", alpha, inputs)
+    if share is None:
+        losses = positive * on_positive + (1 - positive) * on_negative
+    else:
+        share = share[:, None]
+        losses = share * positive * on_positive + (1 - share) * (1 - positive) * on_negative
+    if inputs.class_weights is not None:
+        losses = losses * inputs.class_weights[:, None]
+    return zero_where_invalid(losses, inputs.valid)
+
+
+def _safe_log(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp(min=torch.finfo(probabilities.dtype).eps, max=1.0).log()
+
+
+def _divisor(inputs: DenseInputs) -> Tensor:
+    """What a mean divides by: the sum of the weights that took part."""
+    logits, target, valid, weights = inputs[:4]
+    classes = logits.shape[1]
+    if is_binary(inputs):
+        counts = _valid_counts(inputs)
+        return counts.expand(classes).sum() if weights is None else (counts * weights).sum()
+    if weights is None and holds_indices(target):
+        return _valid_counts(inputs).squeeze(0)
+    if inputs.results is not None and inputs.results.present.numel() and holds_indices(target):
+        counts = inputs.results.present.sum(0)  # a compound loss has counted them
+    else:
+        counts = class_counts(target, valid, classes, inputs.voxel_weights)
+    return counts.sum() if weights is None else (counts * weights).sum()
+
+
+def _valid_counts(inputs: DenseInputs) -> Tensor:
+    """The number of valid voxels of the batch, or the sum of their weights, `[1]` or by class `[C]`."""
+    valid, weights = inputs.valid, inputs.voxel_weights
+    if valid is None and weights is None:
+        samples, _, voxels = inputs.logits.shape
+        dtype = counting_dtype(inputs.logits.device)
+        return torch.full((1,), samples * voxels, dtype=dtype, device=inputs.logits.device)
+    if valid is None:
+        return cast(Tensor, weights).sum().reshape(1)
+    valid = by_class(valid)
+    return (valid if weights is None else valid * weights[:, None]).sum((0, 2))
+
+
+def _largest(losses: Tensor, inputs: DenseInputs, share: float) -> tuple[Tensor, Tensor]:
+    """The losses of the share of the valid voxels with the largest ones, 0 elsewhere, and the sum of their weights."""
+    flat, valid = losses.flatten(), inputs.valid
+    if valid is not None:
+        valid = by_class(valid).expand(len(losses), losses.shape[1] if losses.ndim == 3 else 1, -1)
+        ranked = torch.where(valid.reshape(-1), flat.detach(), -torch.inf)
+    else:
+        ranked = flat.detach()
+    values, index = ranked.topk(math.ceil(share * len(flat)))
+    weights = _weights_of_voxels(losses, inputs)
+    weights = torch.ones_like(values) if weights is None else weights.reshape(-1)[index]
+    taken = values > -torch.inf
+    if valid is not None:
+        taken &= torch.arange(len(values), device=values.device) < (share * valid.sum()).ceil()
+    weights = torch.where(taken, weights, 0.0)
+    if inputs.settings.reduction != "none":
+        return torch.where(taken, flat[index], 0.0), weights.sum()
+    chosen = torch.zeros_like(flat, dtype=torch.bool).scatter_(0, index, taken)
+    return torch.where(chosen, flat, 0.0).view_as(losses), weights.sum()
+
+
+def _weights_of_voxels(losses: Tensor, inputs: DenseInputs) -> Tensor | None:
+    """The weights in the losses of the voxels, of the losses' shape; None for 1."""
+    weights, voxel_weights = inputs.class_weights, inputs.voxel_weights
+    if weights is None and voxel_weights is None:
+        return None
+    result = torch.ones_like(losses)
+    if weights is not None and losses.ndim == 3:
+        result = result * weights[:, None]
+    elif weights is not None:
+        truth = class_probabilities(inputs.target, inputs.valid, inputs.logits.shape[1], losses.dtype)
+        result = (truth * weights[:, None]).sum(1)
+    if voxel_weights is not None:
+        result = result * (voxel_weights if losses.ndim == 2 else voxel_weights[:, None])
+    return result
+
+
+def _of_classes(option: str, numbers: PosWeight | None, inputs: DenseInputs) -> Tensor | None:
+    """The numbers of an option as `[C]`; None for none."""
+    classes, device = inputs.logits.shape[1], inputs.logits.device
+    dtype = accumulation_dtype(inputs.logits.dtype)
+    if numbers is None:
+        return None
+    if isinstance(numbers, str):  # "ipw": negatives for each positive
+        truth = (
+            inputs.target
+            if inputs.target.ndim == 3
+            else inputs.target[:, None] == torch.arange(classes, device=device).unsqueeze(1)
+        )
+        positives = class_counts(truth, inputs.valid, classes)
+        counts = _valid_counts(inputs._replace(voxel_weights=None)).to(positives.dtype).expand(classes)
+        positives, counts = (
+            sum_over_processes(one, inputs.settings.across_processes) for one in (positives, counts.clone())
+        )
+        occurs = positives > 0
+        return torch.where(occurs, (counts - positives) / torch.where(occurs, positives, 1.0), 1.0).to(dtype)
+    if isinstance(numbers, (int, float)):
+        return torch.full((classes,), float(numbers), dtype=dtype, device=device)
+    factors = numbers_on_device(numbers, dtype, device)
+    if len(factors) != classes:
+        owner = inputs.settings.owner
+        raise ValueError(f"{owner} got {len(factors)} values of {option} for a prediction of {classes} classes.")
+    return factors

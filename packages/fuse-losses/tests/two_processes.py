@@ -1,0 +1,102 @@
+"""Run by test_across_processes.py in two processes: gradients of DistributedDataParallel, against the whole batch."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from fuse_losses import functional
+
+
+def segmentation(terms_or_loss, last_without_voxels):
+    torch.manual_seed(0)
+    state = torch.nn.Conv2d(1, 2, 3, padding=1).double().state_dict()
+    images = torch.randn(4, 1, 8, 8, dtype=torch.float64)
+    target = (torch.rand(4, 8, 8) > torch.tensor([0.5, 0.9, 0.97, 0.99]).view(4, 1, 1)).long()
+    target[2, :4] = 255
+    target[3, :7] = 255
+    if last_without_voxels:
+        target[2:] = 255
+    return (
+        state,
+        images,
+        target,
+        lambda network, x, y, **options: terms_or_loss(network(x), y, ignore_index=255, **options),
+    )
+
+
+def contrastive(paired):
+    torch.manual_seed(0)
+    state = torch.nn.Conv2d(1, 2, 3, padding=1).double().state_dict()
+    images = torch.randn(4, 1, 8, 8, dtype=torch.float64)
+    classes = torch.tensor([0, 1, 0, 1])
+
+    def loss(network, x, y, **options):
+        features = network(x).flatten(1)
+        if paired:
+            return functional.supervised_contrastive_loss(features, features.roll(1, 1), symmetrical=True, **options)
+        return functional.supervised_contrastive_loss(features, target_i=y, **options)
+
+    return state, images, classes, loss
+
+
+def dice(logits, target, **options):
+    return functional.dice_loss(logits, target, per_sample=False, **options)
+
+
+def generalized_dice(logits, target, **options):
+    return functional.generalized_dice_loss(logits, target, per_sample=False, **options)
+
+
+def weighted_cross_entropy(logits, target, **options):
+    return functional.segmentation_cross_entropy(logits, target, class_weights="ipw", **options)
+
+
+def compound(logits, target, **options):
+    terms = {"cross_entropy": 1.0, "dice": {"per_sample": False}, "focal": 1.0}
+    return functional.compound_loss(logits, target, terms, **options)
+
+
+LOSSES = [dice, generalized_dice, weighted_cross_entropy, compound, functional.dice_loss]
+CASES = {
+    **{
+        f"{loss.__name__}{'_empty' if empty else ''}": (segmentation, loss, empty)
+        for loss in LOSSES
+        for empty in (0, 1)
+    },
+    "contrastive": (contrastive, False),
+    "contrastive_paired": (contrastive, True),
+}
+
+
+def gradients(case, rank):
+    make, *arguments = CASES[case]
+    state, images, target, loss = make(*arguments)
+    network = torch.nn.Conv2d(1, 2, 3, padding=1).double()
+    network.load_state_dict(state)
+    distributed = torch.nn.parallel.DistributedDataParallel(network)
+    own = slice(2 * rank, 2 * rank + 2)
+    value = loss(distributed, images[own], target[own], across_processes=True)
+    value.backward()
+    whole = torch.nn.Conv2d(1, 2, 3, padding=1).double()
+    whole.load_state_dict(state)
+    expected = loss(whole, images, target)
+    expected.backward()
+    pairs = {"value": (value, expected), "gradient": (network.weight.grad, whole.weight.grad)}
+    return {name: [one.tolist() for one in pair] for name, pair in pairs.items()}
+
+
+if __name__ == "__main__":
+    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    results = {case: gradients(case, rank) for case in CASES}
+    with open(folder / f"{rank}.json", "w") as file:
+        json.dump(results, file)
+        file.flush()
+        os.fsync(file.fileno())
+    dist.barrier()
+    os._exit(0)
