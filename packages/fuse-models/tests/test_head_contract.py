@@ -304,7 +304,9 @@ def test_a_shared_classifier_is_a_module(head_class):
 @heads_of_vectors
 @pytest.mark.parametrize("mode", ["segmentation", None])
 def test_an_unknown_mode_is_refused(head_class, mode):
-    with pytest.raises(ValueError, match=rf"\(mode=\) takes one of 'classification', 'regression', got {mode!r}"):
+    with pytest.raises(
+        ValueError, match=rf"\(mode=\) takes one of 'classification', 'multilabel', 'regression', got {mode!r}"
+    ):
         make(head_class, mode=mode)
 
 

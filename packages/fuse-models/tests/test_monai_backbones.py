@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fuse_core import NDict
-from fuse_models import Head3D, HeadDenseSegmentation, ModelMultiHead
+from fuse_models import Head3D, HeadDenseSegmentation, HeadGlobalPoolingClassifier, ModelMultiHead
 
 networks = pytest.importorskip("monai.networks.nets", reason="MONAI is a test dependency")
 
@@ -50,3 +50,22 @@ def test_a_densenets_features_under_a_classification_head():
         model, batch, lambda batch: nn.functional.cross_entropy(batch["model.logits.cls"], batch["data.label"])
     )
     assert last < 0.5 * first
+
+
+@pytest.mark.parametrize("kind", [dict, NDict])
+def test_densenet121_needs_no_wrapper(kind):
+    densenet = networks.DenseNet121(spatial_dims=2, in_channels=1, out_channels=2)
+    head = HeadGlobalPoolingClassifier("cls", [("model.backbone_features", 1024)])
+    model = ModelMultiHead(densenet.features, [head], conv_inputs=[("data.image", 1)]).eval()
+    assert model(kind({"data.image": torch.rand(2, 1, 64, 64)}))["model.output.cls"].shape == (2, 2)
+
+
+@pytest.mark.parametrize("kind", [dict, NDict])
+def test_swin_unetr_needs_no_wrapper(kind):
+    pytest.importorskip("einops", reason="MONAI's SwinUNETR needs einops, which timm's group brings")
+    backbone = networks.SwinUNETR(in_channels=1, out_channels=8, feature_size=12, spatial_dims=3)
+    head = HeadDenseSegmentation("lesion", [("model.backbone_features", 8)], layers_description=())
+    model = ModelMultiHead(backbone, [head], conv_inputs=[("data.image", 1)]).eval()
+    with torch.inference_mode():
+        batch = model(kind({"data.image": torch.rand(1, 1, 64, 64, 64)}))
+    assert batch["model.output.lesion"].shape == (1, 2, 64, 64, 64)

@@ -1,10 +1,15 @@
 """Models for PyTorch that read from and write to a nested batch_dict."""
 
 from .__about__ import __version__
+from .backbones.decoder_unet import DecoderUNet
 from .backbones.inception_resnet_v2 import BackboneInceptionResnetV2
 from .backbones.mlp import BackboneMultilayerPerceptron
 from .backbones.resnet import BackboneResnet
 from .backbones.resnet_3d import BackboneResnet3D
+from .backbones.timm import BackboneTimm
+from .backbones.transformer import BackboneTransformer
+from .backbones.unet import BackboneUNet
+from .backbones.vit import BackboneViT
 from .ensemble.model_ensemble import ModelEnsemble
 from .heads.dense_segmentation import HeadDenseSegmentation
 from .heads.of_vectors import Head1D, Head3D, HeadGlobalPoolingClassifier
@@ -13,6 +18,8 @@ from .model_multistream import ModelMultistream
 from .model_siamese import ModelSiamese
 from .model_wrap_dict_to_seq import ModelWrapDictToSeq
 from .model_wrap_seq_to_dict import ModelWrapSeqToDict
+from .weights.fitting import LoadReport
+from .weights.load_weights import load_weights
 from .weights.state_dict_file import load_state_dict_file
 
 __all__ = [
@@ -20,10 +27,16 @@ __all__ = [
     "BackboneMultilayerPerceptron",
     "BackboneResnet",
     "BackboneResnet3D",
+    "BackboneTimm",
+    "BackboneTransformer",
+    "BackboneUNet",
+    "BackboneViT",
+    "DecoderUNet",
     "Head1D",
     "Head3D",
     "HeadDenseSegmentation",
     "HeadGlobalPoolingClassifier",
+    "LoadReport",
     "ModelEnsemble",
     "ModelMultiHead",
     "ModelMultistream",
@@ -32,6 +45,7 @@ __all__ = [
     "ModelWrapSeqToDict",
     "__version__",
     "load_state_dict_file",
+    "load_weights",
 ]
 
 

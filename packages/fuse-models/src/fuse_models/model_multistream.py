@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fuse_core import BACKBONE_FEATURES
 
 from .conv_inputs import BatchDict, ConvInput, concatenate_channels, parse_conv_inputs, read_conv_inputs
 from .model_with_heads import ModelWithHeads
+from .optional_inputs import OptionalInputs, Substitute
 
 SplitLogic = Callable[[Mapping[str, Any], Sequence[nn.Module]], Sequence[Any]]
 JoinLogic = Callable[[Mapping[str, Any], Sequence[Any]], Any]
@@ -29,6 +31,11 @@ class ModelMultistream(ModelWithHeads):
         join_logic: a function called as `join_logic(batch_dict, outputs)` that returns the features; None concatenates
             the outputs on the channel axis.
         key_out_features: the key of the features.
+        optional_inputs: the keys of `conv_inputs` that a batch or a sample may lack, each with `"learned"` or `"zero"`:
+            the features of its stream are then a vector that is trained, or zeros, at every location. A batch lacks it
+            if the key is missing or holds None; a sample does where `<key>_present`, `(batch,)`, is False. It takes one
+            key for each stream, and streams with `feature_depth`. A stream runs on zeros in place of missing samples,
+            which its batch normalisation sees.
 
     Attributes:
         backbone_streams: each module once, in the order of first use.
@@ -58,6 +65,7 @@ class ModelMultistream(ModelWithHeads):
         split_logic: SplitLogic | None = None,
         join_logic: JoinLogic | None = None,
         key_out_features: str = BACKBONE_FEATURES,
+        optional_inputs: Mapping[str, Substitute] | None = None,
     ) -> None:
         super().__init__()
         streams = list(backbone_streams) if isinstance(backbone_streams, Iterable) else []
@@ -80,6 +88,24 @@ class ModelMultistream(ModelWithHeads):
         self.split_logic = split_logic
         self.join_logic = join_logic
         self._add_heads(heads, self.inputs, key_out_features)
+        self.optional_inputs = self._optional(optional_inputs or {}, streams)
+        self._optional_reads = self.optional_inputs.optional_reads
+
+    def _optional(self, substitutes: Mapping[str, Substitute], streams: Sequence[nn.Module]) -> OptionalInputs:
+        if substitutes and (self.splits_channels or self.split_logic is not None):
+            raise ValueError("ModelMultistream(optional_inputs=) needs one key in conv_inputs for each stream.")
+        sizes = {
+            key: getattr(stream, "feature_depth", 0)
+            for (key, _), stream in zip(self.inputs, streams, strict=False)
+            if substitutes
+        }
+        for key in substitutes:
+            if not isinstance(sizes.get(key, 1), int) or sizes.get(key, 1) < 1:
+                raise ValueError(
+                    f"ModelMultistream(optional_inputs=): the stream of {key!r} needs the attribute feature_depth, the "
+                    f"number of its output channels."
+                )
+        return OptionalInputs(substitutes, sizes, "ModelMultistream")
 
     def _check_inputs(self) -> None:
         keys, streams = len(self.inputs), len(self._module_of_stream)
@@ -105,13 +131,39 @@ class ModelMultistream(ModelWithHeads):
         if self.split_logic is not None:
             outputs = self.split_logic(batch_dict, streams)
         else:
-            outputs = [stream(part) for stream, part in zip(streams, self._parts(batch_dict), strict=True)]
+            outputs = self._outputs(batch_dict, streams)
         if self.join_logic is not None:
             features = self.join_logic(batch_dict, outputs)
         else:
             names = (f"stream {i}" for i in range(len(outputs)))
             features = concatenate_channels(outputs, names, type(self).__name__)
         return self._run_heads(batch_dict, features)
+
+    def _outputs(self, batch_dict: Mapping[str, Any], streams: Sequence[nn.Module]) -> Sequence[Tensor]:
+        if not self.optional_inputs.keys:
+            return [stream(part) for stream, part in zip(streams, self._parts(batch_dict), strict=True)]
+        outputs: list[Tensor | None] = []
+        for declared, stream in zip(self.inputs, streams, strict=True):
+            key, is_optional = declared[0], declared[0] in self.optional_inputs.keys
+            if is_optional and self.optional_inputs.value(batch_dict, key) is None:
+                outputs.append(None)
+                continue
+            (x,) = read_conv_inputs(batch_dict, (declared,), type(self).__name__)
+            present = self.optional_inputs.present(batch_dict, key) if is_optional else None
+            if present is not None:
+                x = torch.where(present.reshape(-1, *[1] * (x.ndim - 1)), x, 0)  # where it may hold anything, even NaN
+            output = stream(x)
+            outputs.append(self.optional_inputs.fill(key, output, present) if is_optional else output)
+        like = next((output for output in outputs if output is not None), None)
+        if like is None:
+            raise ValueError(f"{type(self).__name__}: all inputs are missing in this batch. Skip such batches.")
+        filled = []
+        for (key, _), output in zip(self.inputs, outputs, strict=True):
+            if output is None:
+                vector = self.optional_inputs.substitute(key, like).reshape(1, -1, *[1] * (like.ndim - 2))
+                output = vector.expand(like.shape[0], -1, *like.shape[2:])
+            filled.append(output)
+        return filled
 
     def _parts(self, batch_dict: Mapping[str, Any]) -> Sequence[Tensor]:
         tensors = read_conv_inputs(batch_dict, self.inputs, type(self).__name__)

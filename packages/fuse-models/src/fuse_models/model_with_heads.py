@@ -20,7 +20,12 @@ class ModelWithHeads(nn.Module):
         writes: the keys of the features and of the heads' outputs; None likewise.
     """
 
-    __jit_unused_properties__: ClassVar = ["reads", "writes"]  # torch.jit.trace would compile them
+    __jit_unused_properties__: ClassVar = [
+        "reads",
+        "writes",
+        "optional_reads",
+        "prediction_kinds",
+    ]  # torch.jit.trace would compile them
 
     def _add_heads(
         self, heads: Sequence[nn.Module], inputs: ConvInputs, key_out_features: str, more_features: tuple[str, ...] = ()
@@ -29,6 +34,7 @@ class ModelWithHeads(nn.Module):
         self.heads = HeadSequence(heads, type(self).__name__)
         check_name(key_out_features, f"{type(self).__name__}(key_out_features=)")
         self.inputs = inputs
+        self._optional_reads: tuple[str, ...] = ()
         self.key_out_features = key_out_features
         self._more_features = tuple(f"{key_out_features}{suffix}" for suffix in more_features)
 
@@ -42,8 +48,19 @@ class ModelWithHeads(nn.Module):
         """The keys of the features and of the heads' outputs."""
         return self._declared_keys()[1]
 
+    @property
+    def optional_reads(self) -> tuple[str, ...]:
+        """The keys that the batch_dict may hold."""
+        optional = (*self._optional_reads, *(key for head in self.heads for key in getattr(head, "optional_reads", ())))
+        return tuple(dict.fromkeys(optional))
+
+    @property
+    def prediction_kinds(self) -> dict[str, str]:
+        """What the heads' outputs are, for `ModelEnsemble`: a kind for each key, as far as the heads tell it."""
+        return {key: kind for head in self.heads for key, kind in getattr(head, "prediction_kinds", {}).items()}
+
     def _declared_keys(self) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
-        inputs = tuple(dict.fromkeys(key for key, _ in self.inputs))
+        inputs = tuple(dict.fromkeys(key for key, _ in self.inputs if key not in self._optional_reads))
         return self.heads.keys_with(inputs, (self.key_out_features, *self._more_features))
 
     def _run_heads(self, batch_dict: BatchDict, features: Any) -> BatchDict:

@@ -42,35 +42,35 @@ def test_the_vote_is_that_of_loops_over_all_elements(models, shape, classes, lev
     # few levels, so that members tie within themselves and with one another
     predictions = torch.randint(levels, (models, *shape), generator=generator).float()
     average = predictions.mean(0)
-    assert majority_vote(predictions, average, axis).equal(vote_by_loops(predictions, average, axis))
+    assert majority_vote(predictions, average, "probabilities", axis).equal(vote_by_loops(predictions, average, axis))
 
 
 def test_the_vote_is_not_the_class_of_the_average():
     predictions = torch.tensor([[[0.6, 0.4]], [[0.6, 0.4]], [[0.0, 1.0]]])
-    assert majority_vote(predictions, predictions.mean(0), 1).tolist() == [0]
+    assert majority_vote(predictions, predictions.mean(0), "probabilities", 1).tolist() == [0]
     assert predictions.mean(0).argmax(1).tolist() == [1]
 
 
 def test_a_tie_goes_to_the_higher_average_and_then_to_the_lower_index():
     predictions = torch.tensor([[[0.5, 0.3, 0.2], [0.2, 0.2, 0.6]], [[0.1, 0.8, 0.1], [0.6, 0.2, 0.2]]])
-    assert majority_vote(predictions, predictions.mean(0), 1).tolist() == [1, 0]
+    assert majority_vote(predictions, predictions.mean(0), "probabilities", 1).tolist() == [1, 0]
 
 
 def test_the_higher_average_counts_among_the_most_voted_alone():
     predictions = torch.tensor([[[0.41, 0.0, 0.4]], [[0.0, 0.41, 0.4]]])  # nobody votes for class 2
-    assert majority_vote(predictions, predictions.mean(0), 1).tolist() == [0]
+    assert majority_vote(predictions, predictions.mean(0), "probabilities", 1).tolist() == [0]
 
 
 def test_logits_of_minus_infinity_do_not_hide_the_votes():
     inf = torch.inf
     predictions = torch.tensor([[[-5.0, 0.0, -inf]], [[-5.0, -inf, 0.0]]])
-    assert majority_vote(predictions, predictions.mean(0), 1).tolist() == [1]
+    assert majority_vote(predictions, predictions.mean(0), "probabilities", 1).tolist() == [1]
 
 
 def test_a_model_that_gives_nan_does_not_undo_the_vote_of_the_others():
     nan = torch.nan
     predictions = torch.tensor([[[0.1, 0.9]], [[0.1, 0.9]], [[nan, nan]]])
-    assert majority_vote(predictions, predictions.mean(0), 1).tolist() == [1]
+    assert majority_vote(predictions, predictions.mean(0), "probabilities", 1).tolist() == [1]
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
@@ -116,6 +116,47 @@ def test_probabilities_of_zero_give_a_finite_geometric_mean():
 def test_saturated_logits_give_a_finite_mean_of_probabilities():
     result = average_predictions(torch.tensor([[[1e4, 0.0]], [[0.0, 1e4]]]), "logits", "probabilities", 1)
     torch.testing.assert_close(result.softmax(1), torch.tensor([[0.5, 0.5]]))
+
+
+# --------------------------------------------------------------------------------------- independent labels and weights
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 3), (2, 3, 4, 5)])
+def test_labels_are_averaged_one_by_one(shape):
+    logits = torch.randn(5, *shape, dtype=torch.float64)
+    scores = logits.sigmoid()
+    for average, expected in (("probabilities", scores.mean(0)), ("logits", scores.logit().mean(0).sigmoid())):
+        torch.testing.assert_close(average_predictions(scores, "labels", average, 1), expected)
+        torch.testing.assert_close(average_predictions(logits, "label_logits", average, 1).sigmoid(), expected)
+
+
+def test_saturated_labels_have_a_finite_average():
+    logits = torch.tensor([[200.0, -200.0], [-200.0, -200.0]])
+    torch.testing.assert_close(average_predictions(logits, "label_logits", "probabilities", 1)[0], torch.tensor(0.0))
+    assert average_predictions(logits, "label_logits", "probabilities", 1)[1] == -200
+    torch.testing.assert_close(average_predictions(logits.sigmoid(), "labels", "logits", 1)[1], torch.tensor(0.0))
+    assert average_predictions(logits.sigmoid(), "labels", "logits", 1).isfinite().all()
+
+
+def test_labels_are_voted_on_one_by_one_and_ties_go_to_the_average():
+    scores = torch.tensor([[0.9, 0.6, 0.6, 0.5], [0.2, 0.4, 0.3, 0.5]])
+    for kind, predictions in (("labels", scores), ("label_logits", scores.logit())):
+        assert majority_vote(predictions, predictions.mean(0), kind, 1).tolist() == [1, 0, 0, 0]
+    odd = torch.tensor([[0.6], [0.6], [0.0]])
+    assert majority_vote(odd, odd.mean(0), "labels", 1).tolist() == [1]  # though the average is 0.4
+    with_nan = torch.tensor([[0.6], [torch.nan], [torch.nan]])
+    assert majority_vote(with_nan, with_nan.mean(0), "labels", 1).tolist() == [1]
+
+
+@pytest.mark.parametrize("kind", ["probabilities", "logits", "labels", "label_logits", "values"])
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+def test_a_weight_of_two_is_the_same_model_twice(kind, average):
+    predictions = torch.randn(3, 4, 2, dtype=torch.float64)
+    if kind in ("probabilities", "labels"):
+        predictions = predictions.softmax(2)
+    weights = torch.tensor([2.0, 1.0, 1.0])
+    expected = average_predictions(predictions[[0, 0, 1, 2]], kind, average, 1)
+    torch.testing.assert_close(average_predictions(predictions, kind, average, 1, weights), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fuse_core import NDict, NestedKeyError, WiringError, check_wiring
-from fuse_models import ModelEnsemble, ModelMultiHead, ModelWrapSeqToDict
+from fuse_models import Head1D, ModelEnsemble, ModelMultiHead, ModelWrapSeqToDict
 from fuse_models.ensemble import members as ensemble_members
 
 KEY = "model.output.cls"
@@ -90,7 +90,7 @@ def test_models_do_not_share_nested_plain_dicts():
     class Nested(nn.Module):
         def forward(self, batch_dict):
             assert "mine" not in batch_dict["model"]
-            batch_dict["model"]["mine"] = torch.rand(2, 3)
+            batch_dict["model"]["mine"] = torch.rand(2, 3).softmax(1)
             batch_dict["p"] = batch_dict["model"]["mine"]
             return batch_dict
 
@@ -112,7 +112,7 @@ def test_dense_maps_are_voted_on_at_each_voxel():
 
 
 def test_classes_may_be_on_another_axis():
-    maps = [torch.rand(2, 4, 4, 3) for _ in range(3)]
+    maps = [torch.rand(2, 4, 4, 3).softmax(-1) for _ in range(3)]
     batch = ModelEnsemble([Fixed(one) for one in maps], [KEY], classes_axis=-1)(NDict({"data.x": 1}))
     assert batch[f"{KEY}_ensemble_majority_vote"].shape == (2, 4, 4)
 
@@ -141,6 +141,120 @@ def test_values_are_not_voted_on(batch):
     assert result["model.output.age_ensemble_average"].unique().tolist() == [1.0]
     assert "model.output.age_ensemble_majority_vote" not in result
     assert "model.output.age_ensemble_majority_vote" not in ensemble.writes
+
+
+def labels(number, count=3):
+    """Members with sigmoid scores."""
+    layers = [nn.Sequential(nn.Flatten(), nn.Linear(72, number), nn.Sigmoid()) for _ in range(count)]
+    return [ModelWrapSeqToDict(model=one, model_inputs=["data.image"], model_outputs=[KEY]) for one in layers]
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_sigmoid_scores_are_averaged_and_voted_on_for_each_label(batch, number):
+    members = labels(number)
+    scores = torch.stack([member(batch.copy())[KEY] for member in members])
+    result = ModelEnsemble(members, {KEY: "labels"}, average="logits").eval()(batch)
+    torch.testing.assert_close(result[f"{KEY}_ensemble_average"], scores.logit().mean(0).sigmoid())
+    assert result[f"{KEY}_ensemble_majority_vote"].equal((scores > 0.5).float().mean(0).gt(0.5).long())
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_sigmoid_scores_that_are_not_told_are_an_error(batch, number):
+    with pytest.raises(ValueError, match=r"ModelEnsemble .*'model\.output\.cls'.*'labels'"):
+        ModelEnsemble(labels(number), [KEY]).eval()(batch)
+
+
+@pytest.mark.parametrize("mode", ["classification", "multilabel", "regression"])
+def test_kinds_are_taken_from_the_heads(mode, batch):
+    def member():
+        head = Head1D("cls", mode, conv_inputs=[("model.backbone_features", 72)], num_outputs=3)
+        return ModelMultiHead(nn.Flatten(), [head], conv_inputs=["data.image"])
+
+    kinds = {"classification": ("probabilities", "logits"), "multilabel": ("labels", "label_logits")}
+    output, logits = kinds.get(mode, ("values", None))
+    members = [member(), member()]
+    assert ModelEnsemble(members).prediction_keys == {KEY: output}
+    if logits:
+        ensemble = ModelEnsemble(members, ["model.logits.cls", KEY])
+        assert ensemble.prediction_keys == {"model.logits.cls": logits, KEY: output}
+        result = ensemble.eval()(batch)
+        scores = torch.stack([result[f"{KEY}_ensemble_{i}"] for i in range(2)])
+        torch.testing.assert_close(result[f"{KEY}_ensemble_average"], scores.mean(0))
+
+
+def test_kinds_that_differ_are_an_error():
+    members = [
+        ModelMultiHead(nn.Identity(), [Head1D("cls", mode, [("model.backbone_features", 4)])], conv_inputs=["x"])
+        for mode in ("classification", "multilabel")
+    ]
+    with pytest.raises(ValueError, match=r"declare 'model\.output\.cls' as different kinds, labels and probabilities"):
+        ModelEnsemble(members)
+
+
+def test_averages_are_weighted(batch):
+    members = trained_networks()
+    result = ModelEnsemble(members, [KEY], average_weights=[3, 1, 0.5]).eval()(batch)
+    alone = torch.stack([result[f"{KEY}_ensemble_{i}"] for i in range(3)])
+    expected = (alone * torch.tensor([3, 1, 0.5])[:, None, None]).sum(0) / 4.5
+    torch.testing.assert_close(result[f"{KEY}_ensemble_average"], expected)
+
+
+@pytest.mark.parametrize("weights", [[1, 0, 1], [1, -1, 1], [1, torch.nan, 1], 3])
+def test_weights_are_positive_numbers(weights):
+    with pytest.raises(ValueError, match=r"average_weights=\) takes a positive number for each model, got"):
+        ModelEnsemble([network() for _ in range(3)], [KEY], average_weights=weights)
+
+
+def test_there_is_one_weight_for_each_model(batch):
+    message = r"average_weights=\) takes one weight for each model, got 2 for 3 models"
+    with pytest.raises(ValueError, match=message):
+        ModelEnsemble([network() for _ in range(3)], [KEY], average_weights=[1, 2])
+    ensemble = ModelEnsemble([network() for _ in range(2)], [KEY], average_weights=[1, 2])
+    ensemble.models.append(network())
+    with pytest.raises(ValueError, match=message):
+        ensemble(batch)
+
+
+def test_an_ensemble_without_models_is_an_error(batch):
+    ensemble = ModelEnsemble([network()], [KEY])
+    del ensemble.models[0]
+    with pytest.raises(ValueError, match="ModelEnsemble has no models left"):
+        ensemble(batch)
+
+
+def test_in_low_memory_one_model_at_a_time_is_on_the_device(batch):
+    """The meta device stands for the accelerator; with no values there, predictions are of that device too."""
+    devices = []
+
+    class Watching(nn.Linear):
+        def forward(self, x):
+            devices.append([weight.device.type for weight in ensemble.parameters()][::2])
+            return super().forward(x)
+
+    layers = [nn.Sequential(nn.Flatten(), Watching(72, 3), nn.Softmax(1)) for _ in range(3)]
+    members = [ModelWrapSeqToDict(model=one, model_inputs=["data.image"], model_outputs=[KEY]) for one in layers]
+    ensemble = ModelEnsemble(members, [KEY], low_memory=True).eval()
+    assert ensemble(batch.copy())[f"{KEY}_ensemble_average"].shape == (5, 3)
+    devices.clear()
+    for module in ensemble.modules():  # leaving the meta device needs new values
+        module.cpu = lambda module=module: module.to_empty(device="cpu")
+    ensemble({"data.image": batch["data.image"].to("meta")})
+    assert devices == [["meta", "cpu", "cpu"], ["cpu", "meta", "cpu"], ["cpu", "cpu", "meta"]]
+    assert not any(weight.is_meta for weight in ensemble.parameters())
+
+
+def test_low_memory_gives_the_same_without_gradients(batch):
+    members = trained_networks()
+    result = ModelEnsemble(members, [KEY], low_memory=True).eval()(batch.copy())
+    assert not result[f"{KEY}_ensemble_average"].requires_grad
+    assert_same_results(result, ModelEnsemble(members, [KEY]).eval()(batch.copy()))
+    half = ModelEnsemble(members, [KEY], low_memory=True).double()
+    assert {weight.dtype for weight in half.parameters()} == {torch.float64}
+
+
+def test_low_memory_and_vmap_exclude_one_another():
+    with pytest.raises(ValueError, match=r"execution='vmap'\) needs all models at once"):
+        ModelEnsemble([network()], [KEY], execution="vmap", low_memory=True)
 
 
 def test_without_keys_all_declared_outputs_are_taken():
@@ -188,7 +302,7 @@ def test_train_and_eval_reach_every_model_and_return_the_ensemble():
 
 
 def vmap_and_sequential(members, keys=("model.logits.cls", KEY), **options):
-    return [ModelEnsemble(members, list(keys), execution=way, **options).eval() for way in ("vmap", "sequential")]
+    return [ModelEnsemble(members, keys, execution=way, **options).eval() for way in ("vmap", "sequential")]
 
 
 def assert_same_results(first, second):
@@ -313,7 +427,7 @@ def test_modules_and_weights_that_a_model_uses_twice_keep_their_values(batch):
             return self.same_weight(self.same_module(self.first(image.flatten(1))))
 
     members = [ModelWrapSeqToDict(model=Twice(), model_inputs=["data.image"], model_outputs=["p"]) for _ in range(3)]
-    vmap, sequential = vmap_and_sequential(members, ["p"])
+    vmap, sequential = vmap_and_sequential(members, {"p": "values"})
     results, gradients = [], []
     for ensemble in (vmap, sequential):
         ensemble.zero_grad()
@@ -530,5 +644,8 @@ def test_prediction_keys_are_a_sequence_or_mapping(keys):
 
 
 def test_what_a_key_holds_is_checked():
-    with pytest.raises(ValueError, match=r"'model\.output\.cls' may hold one of .*, got 'scores'"):
-        ModelEnsemble([network()], {KEY: "scores"})
+    with pytest.raises(
+        ValueError,
+        match=r"prediction_keys=\{'model\.output\.cls': \.\.\.\}\) takes one of .*, got 'label'.*'labels'",
+    ):
+        ModelEnsemble([network()], {KEY: "label"})

@@ -4,7 +4,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from fuse_models import BackboneInceptionResnetV2, BackboneResnet, BackboneResnet3D
+from fuse_models import BackboneInceptionResnetV2, BackboneResnet, BackboneResnet3D, load_weights
 
 CASES = {
     "resnet": (BackboneResnet, "conv1.weight", (1, 3, 32, 32)),
@@ -146,6 +146,68 @@ def test_shapes_must_fit(make, first, shape):
     weights[name] = torch.zeros(7)
     with pytest.raises(ValueError, match=rf"do not fit: of another shape: {name} \(7,\) for \(\d+,"):
         make(weights=weights)
+
+
+# ----------------------------------------------------------------------------------------------- where they come from
+
+
+@every_case
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.backbone.", "_model.backbone.", "model._orig_mod."])
+@pytest.mark.parametrize("container", [None, "state_dict", "model", "network_weights"])
+def test_weights_of_a_larger_checkpoint_are_found(make, first, shape, tmp_path, prefix, container):
+    source = trained(make)
+    weights = {f"{prefix}{name}": tensor for name, tensor in source.state_dict().items()}
+    if "backbone" in prefix:
+        weights |= {"model.heads.0.classifier.0.weight": torch.rand(2, 4), "losses.cls.class_weights": torch.rand(2)}
+    torch.save({container: weights, "epoch": 1} if container else weights, tmp_path / "trained.ckpt")
+    backbone = make(weights=tmp_path / "trained.ckpt").eval()
+    x = torch.rand(shape)
+    assert backbone(x).equal(source(x))
+    report = backbone.load_report
+    assert report.prefix == prefix.replace("_orig_mod.", "")
+    assert report.missing == ()
+    assert len(report.left) == (2 if "backbone" in prefix else 0)
+
+
+def test_two_parts_that_fit_are_ambiguous():
+    state = BackboneResnet().state_dict()
+    both = {f"model.backbone_streams.{i}.{name}": tensor for i in range(2) for name, tensor in state.items()}
+    message = (
+        r"several parts fit: 'model\.backbone_streams\.0\.', 'model\.backbone_streams\.1\.'\. Give the weights of one"
+    )
+    with pytest.raises(ValueError, match=message):
+        BackboneResnet(weights=both)
+
+
+@every_case
+def test_names_that_need_not_fit_are_told(make, first, shape):
+    layer = first.removesuffix(".weight")
+    weights = trained(make).state_dict()
+    weights[first] = weights[first][..., :1]  # of another kernel size
+    with pytest.raises(ValueError, match=rf"of another shape: {first}"):
+        make(weights=weights)
+    backbone = make(weights=weights, weights_strict=[layer])
+    assert [name for name in backbone.load_report.missing if "num_batches" not in name] == [first]
+    assert backbone.load_report.left == (first,)
+    assert backbone.state_dict()[first].shape != weights[first].shape
+    del weights[first]
+    assert make(weights=weights, weights_strict=[layer]).load_report.left == ()
+    with pytest.raises(ValueError, match=r"missing: "):
+        make(weights={first: torch.zeros(1)}, weights_strict=["x"])
+
+
+def test_the_report_can_be_read():
+    trained_head = torch.nn.Linear(4, 2)
+    report = load_weights(torch.nn.Linear(4, 2, bias=False), {"a.weight": trained_head.weight, "b": trained_head.bias})
+    assert str(report) == "1 of 1 weights loaded (names as given, prefix 'a.'); left: b"
+
+
+def test_weights_of_modules_load_without_a_rule():
+    source, target = torch.nn.Linear(4, 2), torch.nn.Linear(4, 2)
+    assert load_weights(target, source.state_dict()).loaded == ("weight", "bias")
+    assert target.weight.equal(source.weight)
+    other = torch.nn.Linear(4, 3)
+    assert load_weights(other, source.state_dict(), strict=False).loaded == ()
 
 
 def test_weights_of_another_depth_are_refused_with_the_first_few_names():

@@ -82,6 +82,21 @@ def test_a_damaged_file_is_named(tmp_path, content):
         load_state_dict_file(tmp_path / "weights.pth")
 
 
+@pytest.mark.parametrize("kind", ["zip", "old", "safetensors"])
+def test_a_file_that_is_cut_off_anywhere_is_named(tmp_path, kind):
+    path = tmp_path / ("cut.safetensors" if kind == "safetensors" else "cut.ckpt")
+    weights = nn.Linear(60, 60).state_dict()
+    if kind == "safetensors":
+        safetensors.torch.save_file(weights, path)
+    else:
+        torch.save(weights, path, _use_new_zipfile_serialization=kind == "zip")
+    whole = path.read_bytes()
+    for size in [*range(0, len(whole), 97), len(whole) - 1]:
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"cut\.\w+' is no readable|cut\.\w+' holds pickled"):
+            load_state_dict_file(path)
+
+
 def test_a_damaged_safetensors_file_is_named(tmp_path):
     tmp_path.joinpath("weights.safetensors").write_bytes(b"hello world")
     with pytest.raises(ValueError, match=r"weights\.safetensors' is no readable safetensors file: .*header"):
@@ -94,8 +109,8 @@ def test_a_damaged_safetensors_file_is_named(tmp_path):
         ([torch.zeros(2)], "holds a list, where a state dict was expected"),
         ({}, "holds no state dict, .* but nothing at all"),
         (
-            {"model": {"weight": torch.zeros(2)}, "epoch": 3},
-            r"holds no state dict, .* but 'model' \(dict\), 'epoch' \(int\)",
+            {"network": {"weight": torch.zeros(2)}, "epoch": 3},
+            r"holds no state dict, .* but 'network' \(dict\), 'epoch' \(int\)",
         ),
     ],
 )

@@ -120,6 +120,24 @@ def test_the_options_are_those_of_the_ensemble(dirs):
     assert ensemble.prediction_keys == {KEY: "values"}
 
 
+def test_models_of_several_architectures_have_a_factory_each(dirs, trained, tmp_path):
+    other = nn.Sequential(nn.Linear(3, 2), nn.Softmax(1))
+    factories = [model, model, lambda: ModelWrapSeqToDict(model=other, model_inputs=["data.x"], model_outputs=[KEY])]
+    torch.save(factories[2]().state_dict(), dirs[2] / "bare.pth")
+    ensemble = ModelEnsemble.from_directories(dirs, factories, "bare.pth", prediction_keys=[KEY])
+    assert ensemble.models[2].model is other
+    with pytest.raises(ValueError, match=r"one function for each of the 3 directories, or one for all, got 2"):
+        ModelEnsemble.from_directories(dirs, factories[:2], "bare.pth", prediction_keys=[KEY])
+
+
+@pytest.mark.parametrize("trust_pickle", [True, False])
+def test_a_cut_off_file_is_named_with_its_folder(dirs, trust_pickle):
+    path = dirs[1] / "best_epoch.ckpt"
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(ValueError, match=r"fold_1/best_epoch\.ckpt' is no readable checkpoint"):
+        ModelEnsemble.from_directories(dirs, model, prediction_keys=[KEY], trust_pickle=trust_pickle)
+
+
 def test_all_files_that_are_not_there_are_listed(dirs):
     (dirs[1] / "best_epoch.ckpt").unlink()
     gone = dirs[0].parent / "fold_9"
@@ -143,7 +161,7 @@ def test_missing_and_unknown_weights_are_named_with_their_file(dirs, trained):
     checkpoint["state_dict"]["model.model.0.wieght"] = checkpoint["state_dict"].pop("model.model.0.weight")
     torch.save(checkpoint, dirs[1] / "best_epoch.ckpt")
     message = (
-        r"weights in '.*fold_1/best_epoch\.ckpt' do not fit the ModelWrapSeqToDict that model_factory makes: "
+        r"fold_1/best_epoch\.ckpt' for the ModelWrapSeqToDict that model_factory makes: the weights do not fit: "
         r"missing: model\.0\.weight; unknown: model\.0\.wieght\."
     )
     with pytest.raises(ValueError, match=message):

@@ -1,14 +1,17 @@
 """Inception-ResNet-v2, cut after any unit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
 from ..argument_checks import check_positive
 from ..layers import inception_layers as layers
+from ..layers.feature_levels import FeatureInfo
 from ..layers.global_pooling import Pooling, check_pooling, global_pooling
 from ..layers.inception_layers import Branches, ConvNormRelu, block8, block17, block17_branches, block35
-from ..weights.pretrained_weights import Weights, load_pretrained_weights
+from ..weights.fitting import LoadReport
+from ..weights.load_weights import Weights
+from ..weights.pretrained_weights import load_pretrained_weights
 
 # The name of each logical unit in the state dict, its constructor, and its number of output channels.
 UNITS: tuple[tuple[str, Callable[[], nn.Module], int], ...] = (
@@ -52,7 +55,10 @@ class BackboneInceptionResnetV2(nn.Module):
             `BackboneResnet`. None initialises at random.
         pool: `"avg"` or `"max"` to return a vector instead of a feature map.
 
+        weights_strict: names that need not fit, see `BackboneResnet`.
+
     Attributes:
+        load_report: see `BackboneResnet`.
         feature_depth: the number of channels of the output.
 
     Raises:
@@ -72,6 +78,7 @@ class BackboneInceptionResnetV2(nn.Module):
         in_channels: int = 3,
         weights: Weights | None = None,
         pool: Pooling | None = None,
+        weights_strict: bool | Sequence[str] = True,
     ) -> None:
         super().__init__()
         if logical_units_num not in range(len(UNITS)):
@@ -105,13 +112,11 @@ class BackboneInceptionResnetV2(nn.Module):
             unused.append(f"{last}.conv2d")
         self._order = tuple(name for name, _ in self.named_children())
         self.pool = pool
+        self.load_report: LoadReport | None = None
         if weights is not None:
-            load_pretrained_weights(
-                self,
-                weights,
-                first_convolution="conv2d_1a.conv",
-                classifiers=("last_linear", "classif", "fc"),
-                unused=tuple(unused),
+            left_out = ("last_linear", "classif", "fc", *unused)
+            self.load_report = load_pretrained_weights(
+                self, weights, strict=weights_strict, first_convolution="conv2d_1a.conv", left_out=left_out
             )
 
     def _append(self, name: str, unit: nn.Module) -> None:
@@ -123,6 +128,32 @@ class BackboneInceptionResnetV2(nn.Module):
             self.add_module(stage, nn.Sequential(unit))
         else:
             getattr(self, stage).append(unit)
+
+    @property
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
+        """Channels and strides of the maps of `feature_maps`. Convolutions without padding make them a bit smaller."""
+        levels = [FeatureInfo(channels, (stride, stride)) for _, channels, stride in self._levels()]
+        return tuple(levels)
+
+    def feature_maps(self, x: Tensor) -> list[Tensor]:
+        """The last map at each stride: 2, 4, 8 and, as far as the network goes, 16 and 32."""
+        ends = {name for name, _, _ in self._levels()}
+        maps = []
+        for name in self._order:
+            x = self._modules[name](x)  # type: ignore[misc]  # none of them is None
+            if name in ends:
+                maps.append(x)
+        return maps
+
+    def _levels(self) -> list[tuple[str, int, int]]:
+        """The child after which each level ends, its channels and its stride."""
+        last = self._order[-1]
+        levels = [("conv2d_2b", 64, 2), ("conv2d_4a", 192, 4), ("repeat", 320, 8), ("repeat_1", 1088, 16)]
+        if last in ("mixed_5b", "repeat"):
+            return [*levels[:2], (last, self.feature_depth, 8)]
+        if last in ("mixed_6a", "repeat_1"):
+            return [*levels[:3], (last, self.feature_depth, 16)]
+        return [*levels, (last, self.feature_depth, 32)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of images.

@@ -22,6 +22,7 @@ class EnsembleMembers(nn.ModuleList):
         members: the modules.
         prediction_keys: the keys of the predictions.
         execution: see `ModelEnsemble`.
+        low_memory: see `ModelEnsemble`.
     """
 
     def __init__(
@@ -29,10 +30,12 @@ class EnsembleMembers(nn.ModuleList):
         members: Sequence[nn.Module],
         prediction_keys: Sequence[str] = (),  # slices are made by PyTorch, from modules alone
         execution: Execution = "sequential",
+        low_memory: bool = False,
     ) -> None:
         super().__init__(members)
         self.prediction_keys = tuple(prediction_keys)
         self.execution = execution
+        self.low_memory = low_memory
 
     def check_one_architecture(self) -> None:
         """Raises `ValueError` unless the members differ in the values of their weights only."""
@@ -46,16 +49,39 @@ class EnsembleMembers(nn.ModuleList):
 
     def forward(self, batch_dict: Mapping[str, Any]) -> list[Tensor]:
         """For each prediction key the members' predictions, stacked on a new first axis."""
+        if not len(self):
+            raise ValueError("ModelEnsemble has no models left. Append one to ModelEnsemble.models.")
         if self.execution == "vmap" and _can_be_vectorised(self):
             self.check_one_architecture()  # in each call, because members may be changed or replaced at any time
             return list(run_stacked(self, lambda member: self._predict(member, batch_dict, "a model")))
-        by_member = [self._predict(member, batch_dict, f"model {i}") for i, member in enumerate(self)]
+        if self.low_memory:
+            by_member = [self._predict_and_leave(member, batch_dict, f"model {i}") for i, member in enumerate(self)]
+        else:
+            by_member = [self._predict(member, batch_dict, f"model {i}") for i, member in enumerate(self)]
         by_key = list(zip(*by_member, strict=True))
         for key, predictions in zip(self.prediction_keys, by_key, strict=True):
             if any(prediction.shape != predictions[0].shape for prediction in predictions):
                 shapes = ", ".join(str(tuple(prediction.shape)) for prediction in predictions)
                 raise ValueError(f"ModelEnsemble needs predictions of one shape, but those for {key!r} have {shapes}.")
         return [torch.stack(predictions) for predictions in by_key]
+
+    def _predict_and_leave(self, member: nn.Module, batch_dict: Mapping[str, Any], name: str) -> tuple[Tensor, ...]:
+        """Predict with a member that is on the batch's device only meanwhile."""
+        device = next((value.device for value in batch_dict.values() if isinstance(value, Tensor)), torch.device("cpu"))
+        try:
+            with torch.no_grad():  # gradients would need all members on the device
+                return self._predict(member.to(device), batch_dict, name)
+        finally:
+            member.cpu()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """As in every module, for `.to()` and `.half()`, but in low memory the members return to the CPU one by one."""
+        if not self.low_memory:
+            return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for member in self:
+            member._apply(fn, recurse)  # type: ignore[no-untyped-call]
+            member.cpu()
+        return self
 
     def _predict(self, member: Callable[..., Any], batch_dict: Mapping[str, Any], name: str) -> tuple[Tensor, ...]:
         result = member(_own_copy(batch_dict))

@@ -4,15 +4,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..argument_checks import check_option
 from ..conv_inputs import BatchDict
 from ..declared_keys import keys_read_by_any
 from ..weights.trained_model import load_trained_model
-from .combine_predictions import AVERAGES, Average, Holds, average_predictions, majority_vote
+from .combine_predictions import AVERAGES, Average, Kind, average_predictions, majority_vote
 from .members import EXECUTIONS, EnsembleMembers, Execution
-from .predicted_keys import predicted_keys
+from .predicted_keys import check_classes, check_guessed_kind, predicted_keys
 
 
 class ModelEnsemble(nn.Module):
@@ -20,12 +21,13 @@ class ModelEnsemble(nn.Module):
 
     For each prediction key K it writes
 
-    - `K_ensemble_<i>`, what model i wrote to K;
-    - `K_ensemble_average`, the average, of the same kind as K: where K holds logits, so does it;
+    - `K_ensemble_<i>`, the prediction of model i;
+    - `K_ensemble_average`, the average, of the same kind as K: if K holds logits, so does the average;
     - `K_ensemble_majority_vote`, the class that most models score highest, an index at each location (int64, K's shape
-      without the classes). Ties go to the class with the higher average, then to the lower index;
-    - `K_ensemble_std`, the standard deviation of K over the models: sqrt(mean_i (K_i - mean K)^2), divided by the
-      number of models, not one less, so that a single model has 0. It is of K's own values whatever is averaged.
+      without the classes). Ties go to the class with the higher average, then to the lower index. For labels: 0 or 1
+      for each label (int64, K's shape), by the same rule;
+    - `K_ensemble_std`, the standard deviation of K over the models: sqrt(mean_i (K_i - mean K)^2). The divisor is the
+      number of models, so that a single model has 0.
 
     Each model gets its own copy of the batch_dict and does not see what the others write. The batch_dict keeps all its
     values; only the keys above are added.
@@ -40,14 +42,24 @@ class ModelEnsemble(nn.Module):
 
     Args:
         models: modules that take the batch_dict and return it with their predictions added.
-        prediction_keys: the keys K. A sequence, in which keys below `model.logits` hold logits and all others
-            probabilities; or `{key: "probabilities" | "logits" | "values"}`. Values have no classes, such as those of
-            a regression: they are averaged and not voted on. None uses each `model.output.<head>` that all models
-            declare in `writes`: as probabilities if they also write `model.logits.<head>`, otherwise as values.
+        prediction_keys: the keys K, as a sequence or as `{key: kind}`. None uses each `model.output.<head>` that all
+            models declare in `writes`. The kinds:
+
+            - `"probabilities"` of classes that exclude one another, as after a softmax, or their `"logits"`;
+            - `"labels"`, independent probabilities, as after a sigmoid, or their `"label_logits"`. One label of shape
+              (N,) or (N, 1) is fine;
+            - `"values"`, as of a regression: averaged and not voted on.
+
+            A kind that is not given is taken from the models' `prediction_kinds`, which those with our heads have.
+            Otherwise keys below `model.logits` hold logits and all others probabilities; the latter are checked to sum
+            to 1. With None, outputs without `model.logits.<head>` are then values.
         average: `"probabilities"` averages the models' probabilities; `"logits"` averages their logits, which is the
             normalised geometric mean of their probabilities. Both averages work for both kinds of K.
+        average_weights: a positive weight for each model in the average; None for equal weights.
         classes_axis: the axis of the classes in K. Maps of shape (N, C, H, W) are voted on at each location.
         execution: see above.
+        low_memory: whether to keep the models on the CPU and to move them to the device of the batch one at a time.
+            Predictions then have no gradients.
 
     Attributes:
         models: the models, which may be appended, replaced or deleted later.
@@ -58,8 +70,9 @@ class ModelEnsemble(nn.Module):
     Raises:
         NestedKeyError: a model did not write a prediction key, or the batch_dict lacks an input.
         TypeError: a model is no module, or predictions are not floating-point tensors.
-        ValueError: an option is unknown, a model does not declare a prediction key, predictions differ in shape or
-            have no classes to vote on, or `execution="vmap"` and the architectures differ.
+        ValueError: an option is unknown, a model does not declare a prediction key, predictions differ in shape or do
+            not fit their kind, there are not as many weights as models, or `execution="vmap"` and the architectures
+            differ.
 
     Example:
         >>> import torch
@@ -79,11 +92,13 @@ class ModelEnsemble(nn.Module):
     def __init__(
         self,
         models: Sequence[nn.Module],
-        prediction_keys: Sequence[str] | Mapping[str, Holds] | None = None,
+        prediction_keys: Sequence[str] | Mapping[str, Kind] | None = None,
         *,
         average: Average = "probabilities",
+        average_weights: Sequence[float] | None = None,
         classes_axis: int = 1,
         execution: Execution = "sequential",
+        low_memory: bool = False,
     ) -> None:
         super().__init__()
         members = list(models) if isinstance(models, Iterable) else []
@@ -91,10 +106,15 @@ class ModelEnsemble(nn.Module):
             raise TypeError(f"ModelEnsemble(models=) takes a non-empty sequence of modules, got {models!r}.")
         check_option(average, AVERAGES, "ModelEnsemble(average=)")
         check_option(execution, EXECUTIONS, "ModelEnsemble(execution=)")
-        self.prediction_keys = predicted_keys(members, prediction_keys)
-        self.models = EnsembleMembers(members, tuple(self.prediction_keys), execution)
+        if low_memory and execution == "vmap":
+            raise ValueError("ModelEnsemble(execution='vmap') needs all models at once. Use low_memory=False.")
+        self.prediction_keys, self._guessed = predicted_keys(members, prediction_keys)
+        self.models = EnsembleMembers(members, tuple(self.prediction_keys), execution, low_memory)
         if execution == "vmap":
             self.models.check_one_architecture()
+        self.average_weights: Tensor | None
+        self.register_buffer("average_weights", _normalised(average_weights), persistent=False)
+        self._check_weights()
         self.average: Average = average
         self.classes_axis = classes_axis
 
@@ -114,31 +134,40 @@ class ModelEnsemble(nn.Module):
 
     def forward(self, batch_dict: BatchDict) -> BatchDict:
         """The same batch_dict with the predictions of each model and of all together written to it."""
+        self._check_weights()  # models may have been appended
         for (key, kind), predictions in zip(self.prediction_keys.items(), self.models(batch_dict), strict=True):
+            if kind in ("probabilities", "logits"):
+                check_classes(key, predictions.shape[1:], self.classes_axis)
+            if kind == "probabilities" and key in self._guessed and self._may_look_at(predictions):
+                check_guessed_kind(key, predictions, self.classes_axis)
             for i, prediction in enumerate(predictions.unbind()):
                 batch_dict[f"{key}_ensemble_{i}"] = prediction
-            if kind != "values":
-                self._check_classes(key, predictions.shape[1:])
-            average = average_predictions(predictions, kind, self.average, self.classes_axis)
+            average = average_predictions(predictions, kind, self.average, self.classes_axis, self.average_weights)
             batch_dict[f"{key}_ensemble_average"] = average
             batch_dict[f"{key}_ensemble_std"] = predictions.std(0, correction=0)
             if kind != "values":
-                batch_dict[f"{key}_ensemble_majority_vote"] = majority_vote(predictions, average, self.classes_axis)
+                vote = majority_vote(predictions, average, kind, self.classes_axis)
+                batch_dict[f"{key}_ensemble_majority_vote"] = vote
         return batch_dict
 
-    def _check_classes(self, key: str, shape: Sequence[int]) -> None:
-        axis = self.classes_axis
-        if not -len(shape) <= axis < len(shape) or shape[axis] < 2:
+    def _may_look_at(self, predictions: Tensor) -> bool:
+        """Whether values can be read without breaking a graph, or waiting for the device in a training step."""
+        is_traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+        return not is_traced and predictions.device.type != "meta" and (predictions.is_cpu or not self.training)
+
+    def _check_weights(self) -> None:
+        weights = self.average_weights
+        if weights is not None and len(weights) != len(self.models):
             raise ValueError(
-                f"ModelEnsemble votes on the classes along axis {axis} of {key!r}, whose shape is {tuple(shape)}. Set "
-                f"classes_axis to an axis of two classes or more, or prediction_keys to {{{key!r}: 'values'}}."
+                f"ModelEnsemble(average_weights=) takes one weight for each model, got {len(weights)} for "
+                f"{len(self.models)} models."
             )
 
     @classmethod
     def from_directories(
         cls,
         dirs: Sequence[str | Path],
-        model_factory: Callable[[], nn.Module] | None,
+        model_factory: Callable[[], nn.Module] | Sequence[Callable[[], nn.Module]] | None,
         weights: str = "best_epoch.ckpt",
         *,
         trust_pickle: bool = False,
@@ -148,7 +177,8 @@ class ModelEnsemble(nn.Module):
 
         Args:
             dirs: one model directory for each model.
-            model_factory: a function without arguments that makes a model of the trained architecture.
+            model_factory: a function without arguments that makes a model of the trained architecture; for models of
+                several architectures, a sequence with one function for each directory.
             weights: the name of the file in each directory: a Lightning checkpoint, from which the model's weights are
                 taken, or a state dict, such as `model.safetensors`.
             trust_pickle: whether to unpickle files that hold more than tensors: checkpoints with objects in them, or
@@ -172,7 +202,14 @@ class ModelEnsemble(nn.Module):
                 f"ModelEnsemble.from_directories(weights={weights!r}): {len(missing)} of {len(paths)} files are not "
                 f"there: {', '.join(missing)}."
             )
-        models = [load_trained_model(model_factory, path, trust_pickle) for path in paths]
+        factories = list(model_factory) if isinstance(model_factory, Iterable) else [model_factory] * len(paths)
+        if len(factories) != len(paths):
+            raise ValueError(
+                f"ModelEnsemble.from_directories(model_factory=) takes one function for each of the {len(paths)} "
+                f"directories, or one for all, got {len(factories)}."
+            )
+        pairs = zip(factories, paths, strict=True)
+        models = [load_trained_model(factory, path, trust_pickle) for factory, path in pairs]
         weights_of = [{id(weight) for weight in model.parameters()} for model in models]
         if len(set().union(*weights_of)) < sum(map(len, weights_of)):
             raise ValueError(
@@ -181,3 +218,12 @@ class ModelEnsemble(nn.Module):
                 "model_factory."
             )
         return cls(models, **options).eval()
+
+
+def _normalised(weights: Sequence[float] | None) -> Tensor | None:
+    if weights is None:
+        return None
+    result = torch.as_tensor(weights, dtype=torch.float64)
+    if result.ndim != 1 or not bool((result > 0).all()) or not bool(result.isfinite().all()):
+        raise ValueError(f"ModelEnsemble(average_weights=) takes a positive number for each model, got {weights!r}.")
+    return (result / result.sum()).float()

@@ -1,6 +1,6 @@
 """What all heads share: their declared inputs, and the keys of their predictions."""
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -10,8 +10,9 @@ from fuse_core import logits_key, output_key, read_key
 
 from ..argument_checks import check_name, check_option
 from ..conv_inputs import BatchDict, concatenate_channels, found, is_symbolic, parse_conv_inputs
+from ..optional_inputs import OptionalInputs, Substitute
 
-Mode = Literal["classification", "regression"]
+Mode = Literal["classification", "multilabel", "regression"]
 DeclaredInputs = Sequence[tuple[str, int]]
 
 
@@ -20,10 +21,10 @@ class HeadBase(nn.Module):
 
     Args:
         head_name: the last part of the written keys.
-        mode: `"classification"` writes `model.logits.<head_name>` and, after a softmax over the classes,
-            `model.output.<head_name>`; `"regression"` writes the values to `model.output.<head_name>`.
+        mode: see `Head1D`.
         conv_inputs: `(key, channels)` of each feature map, None for none.
         vector_inputs: `(key, size)` of each vector, None for none.
+        optional_inputs: see `Head1D`.
 
     Raises:
         ValueError: the mode is unknown, or there are no inputs, or an input does not declare its channels.
@@ -33,7 +34,12 @@ class HeadBase(nn.Module):
     """The name of `vector_inputs` in the subclass."""
 
     def __init__(
-        self, head_name: str, mode: Mode, conv_inputs: DeclaredInputs | None, vector_inputs: DeclaredInputs | None
+        self,
+        head_name: str,
+        mode: Mode,
+        conv_inputs: DeclaredInputs | None,
+        vector_inputs: DeclaredInputs | None,
+        optional_inputs: Mapping[str, Substitute] | None,
     ) -> None:
         super().__init__()
         kind = type(self).__name__
@@ -49,29 +55,55 @@ class HeadBase(nn.Module):
         self.mode = mode
         self.conv_inputs = _declared(conv_inputs, f"{kind}(conv_inputs=)")
         self.vector_inputs = _declared(vector_inputs, f"{kind}({self.vectors_argument}=)")
-        self.reads = tuple(key for key, _ in self.conv_inputs + self.vector_inputs)
-        self.writes: tuple[str, ...] = (output_key(head_name),)
-        if mode == "classification":
-            self.writes = (logits_key(head_name), *self.writes)
+        self.optional_inputs = OptionalInputs(optional_inputs, dict(self.vector_inputs), kind)
+        self.optional_reads = self.optional_inputs.optional_reads
+        declared = self.conv_inputs + self.vector_inputs
+        self.reads = tuple(key for key, _ in declared if key not in self.optional_inputs.keys)
+        logits, output = logits_key(head_name), output_key(head_name)
+        self.prediction_kinds: dict[str, str] = {
+            "classification": {logits: "logits", output: "probabilities"},
+            "multilabel": {logits: "label_logits", output: "labels"},
+            "regression": {output: "values"},
+        }[mode]
+        self.writes = tuple(self.prediction_kinds)
 
-    def read_vectors(self, batch_dict: MutableMapping[str, Any]) -> Tensor:
+    def read_vectors(self, batch_dict: MutableMapping[str, Any], features: Tensor | None = None) -> Tensor:
         """The vectors, concatenated and in the precision of the head's weights: `(batch, sum of sizes)`.
 
-        A vector of size 1 may have the shape `(batch,)`, which is what collating numbers gives.
+        A vector of size 1 may have the shape `(batch,)`, which is what collating numbers gives. `features`, `(batch,
+        ...)`, tell the batch size where all vectors are missing.
         """
-        dtype = self._precision()
-        vectors = []
-        for key, size in self.vector_inputs:
-            vector: Any = read_key(batch_dict, key, self._reader)
-            if isinstance(vector, Tensor) and vector.ndim == 1 and size == 1:
-                vector = vector[:, None]
-            if not is_symbolic(vector) and (not isinstance(vector, Tensor) or vector.shape[1:] != (size,)):
-                raise ValueError(
-                    f"{self._reader} expects {key!r} to be vectors of size {size}, of shape (batch, {size}), but "
-                    f"{found(vector)}. Declare the size that it has, or give another input."
-                )
-            vectors.append(vector.to(dtype))
-        return concatenate_channels(vectors, (key for key, _ in self.vector_inputs), self._reader)
+        vectors = [self._read_vector(batch_dict, key, size) for key, size in self.vector_inputs]
+        known = next((tensor for tensor in (*vectors, features) if tensor is not None), None)
+        if known is None:
+            raise ValueError(f"{self._reader}: all its inputs are missing in this batch. Skip such batches.")
+        filled = []
+        for (key, _), vector in zip(self.vector_inputs, vectors, strict=True):
+            if vector is None:
+                vector = self.optional_inputs.substitute(key, known).expand(known.shape[0], -1)
+            filled.append(vector.to(self._precision()))
+        return concatenate_channels(filled, (key for key, _ in self.vector_inputs), self._reader)
+
+    def _read_vector(self, batch_dict: MutableMapping[str, Any], key: str, size: int) -> Tensor | None:
+        is_optional = key in self.optional_inputs.keys
+        vector: Any = self.optional_inputs.value(batch_dict, key) if is_optional else None
+        if is_optional and vector is None:
+            return None
+        if not is_optional:
+            vector = read_key(batch_dict, key, self._reader)
+        if isinstance(vector, Tensor) and vector.ndim == 1 and size == 1:
+            vector = vector[:, None]
+        if not is_symbolic(vector) and (not isinstance(vector, Tensor) or vector.shape[1:] != (size,)):
+            raise ValueError(
+                f"{self._reader} expects {key!r} to be vectors of size {size}, of shape (batch, {size}), but "
+                f"{found(vector)}. Declare the size that it has, or give another input."
+            )
+        vector = vector.to(self._precision())
+        return (
+            self.optional_inputs.fill(key, vector, self.optional_inputs.present(batch_dict, key))
+            if is_optional
+            else vector
+        )
 
     def _precision(self) -> torch.dtype:
         """The dtype that the layers compute in. Weights of 8 bits are stored, not computed, in their dtype."""
@@ -80,14 +112,19 @@ class HeadBase(nn.Module):
                 return weight.dtype
         return torch.get_default_dtype()
 
-    def write_scores(self, batch_dict: BatchDict, scores: Tensor) -> BatchDict:
-        """The same batch_dict with the scores, `(batch, outputs, …)`, under the head's keys."""
-        prediction = scores
-        if self.mode == "classification":
+    def write_scores(self, batch_dict: BatchDict, scores: Tensor | list[Tensor]) -> BatchDict:
+        """The same batch_dict with the scores, `(batch, outputs, …)` or a list of such, under the head's keys."""
+        if self.mode != "regression":
             batch_dict[logits_key(self.head_name)] = scores
-            prediction = scores.softmax(dim=1)
-        batch_dict[output_key(self.head_name)] = prediction
+        is_list = isinstance(scores, list)
+        predictions = [self._activated(one) for one in scores] if is_list else self._activated(scores)
+        batch_dict[output_key(self.head_name)] = predictions
         return batch_dict
+
+    def _activated(self, scores: Any) -> Any:
+        if self.mode == "regression":
+            return scores
+        return scores.softmax(dim=1) if self.mode == "classification" else scores.sigmoid()
 
 
 def total_size(inputs: DeclaredInputs) -> int:

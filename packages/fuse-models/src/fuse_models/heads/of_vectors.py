@@ -1,6 +1,6 @@
 """Heads that make one prediction for each sample. They differ in what they pool and in the names of arguments."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -8,6 +8,7 @@ from ..argument_checks import check_all_positive, check_module_or_none, check_po
 from ..conv_inputs import BatchDict, concatenate_channels, found, is_symbolic, read_conv_inputs
 from ..layers.global_pooling import Pooling, check_pooling, global_pooling
 from ..layers.perceptron_layers import perceptron_layers
+from ..optional_inputs import Substitute
 from .base import DeclaredInputs, HeadBase, Mode, total_size
 
 
@@ -29,8 +30,9 @@ class HeadOfVectors(HeadBase):
         append_dropout_rate: float = 0.0,
         dropout_rate: float = 0.1,
         shared_classifier_head: nn.Module | None = None,
+        optional_inputs: Mapping[str, Substitute] | None = None,
     ) -> None:
-        super().__init__(head_name, mode, conv_inputs, vector_inputs=append_features)
+        super().__init__(head_name, mode, conv_inputs, append_features, optional_inputs)
         kind = type(self).__name__
         check_positive(num_outputs, f"{kind}({self.num_outputs_argument}=)")
         check_all_positive(layers_description, f"{kind}(layers_description=)")
@@ -63,7 +65,7 @@ class HeadOfVectors(HeadBase):
             names = (key for key, _ in self.conv_inputs)
             vectors.append(self.pooled_dropout(concatenate_channels(maps, names, self._reader)))
         if self.vector_inputs:
-            vectors.append(self.append_layers(self.read_vectors(batch_dict)))
+            vectors.append(self.append_layers(self.read_vectors(batch_dict, *vectors)))
         features = concatenate_channels(vectors, ("conv_inputs", "append_features"), self._reader)
         return self.write_scores(batch_dict, self.classifier(features))
 
@@ -82,8 +84,9 @@ class Head1D(HeadOfVectors):
     Args:
         head_name: the last part of the written keys.
         mode: `"classification"` writes `model.logits.<head_name>` and, after a softmax over the classes,
-            `model.output.<head_name>`; `"regression"` writes the values to `model.output.<head_name>`. All have the
-            shape `(batch, num_outputs)`.
+            `model.output.<head_name>`; `"multilabel"` does so with a sigmoid, for labels that do not exclude one
+            another; `"regression"` writes the values to `model.output.<head_name>`. All have the shape
+            `(batch, num_outputs)`.
         conv_inputs: `(key, size)` of each vector, concatenated on the channel axis; None to use `append_features` only.
         num_outputs: the number of classes or of values.
         append_features: `(key, size)` of vectors to append, such as clinical values, of shape `(batch, size)`. They are
@@ -95,6 +98,15 @@ class Head1D(HeadOfVectors):
         shared_classifier_head: a module `(batch, features)` to `(batch, num_outputs)` in place of the hidden and output
             layers, which other heads may use too. `num_outputs`, `layers_description` and `dropout_rate` are then not
             used.
+        optional_inputs: the keys of `append_features` that a batch or a sample may lack, each with `"learned"` or
+            `"zero"`: a vector that is trained, or zeros, take its place. A batch lacks it if the key is missing or
+            holds None; a sample does where `<key>_present`, `(batch,)`, is False.
+
+    Attributes:
+        reads: the keys that the batch_dict must hold.
+        optional_reads: the keys that it may hold: those of `optional_inputs` and their masks.
+        writes: the keys that are written.
+        prediction_kinds: the kind of each written key, for `ModelEnsemble`.
 
     Raises:
         NestedKeyError: the batch_dict lacks an input.
@@ -144,6 +156,7 @@ class Head3D(HeadOfVectors):
         fused_dropout_rate: float = 0.0,
         shared_classifier_head: nn.Module | None = None,
         pooling: Pooling = "max",
+        optional_inputs: Mapping[str, Substitute] | None = None,
     ) -> None:
         check_pooling(pooling, "Head3D(pooling=)", required=True)
         check_rate(dropout_rate, "Head3D(dropout_rate=)")
@@ -158,6 +171,7 @@ class Head3D(HeadOfVectors):
             append_dropout_rate,
             dropout_rate=fused_dropout_rate,
             shared_classifier_head=shared_classifier_head,
+            optional_inputs=optional_inputs,
         )
         self.pooling = pooling
         if dropout_rate > 0:
@@ -199,6 +213,7 @@ class HeadGlobalPoolingClassifier(HeadOfVectors):
         append_dropout_rate: float = 0.0,
         shared_classifier_head: nn.Module | None = None,
         mode: Mode = "classification",
+        optional_inputs: Mapping[str, Substitute] | None = None,
     ) -> None:
         check_pooling(pooling, "HeadGlobalPoolingClassifier(pooling=)", required=True)
         super().__init__(
@@ -212,5 +227,6 @@ class HeadGlobalPoolingClassifier(HeadOfVectors):
             append_dropout_rate,
             dropout_rate,
             shared_classifier_head,
+            optional_inputs,
         )
         self.pooling = pooling

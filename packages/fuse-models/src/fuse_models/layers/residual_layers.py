@@ -13,6 +13,9 @@ class ResidualBlock(nn.Module):
     channels. The stride is at the first kernel of 3, as in torchvision ("ResNet v1.5"). Source: He et al., Deep
     Residual Learning for Image Recognition, CVPR 2016.
 
+    The shortcut is x itself if the shapes are equal. Otherwise it is, as He et al. call them, a convolution of kernel 1
+    ("B"), or x at the stride's locations with channels of zeros appended ("A"), which has no weights.
+
     Torchvision registers the layers of images and videos under different names, and so does this block:
     `conv1, bn1, conv2, bn2` and `conv1.0, conv1.1, conv2.0, conv2.1`.
 
@@ -22,9 +25,12 @@ class ResidualBlock(nn.Module):
         channels: channels of the inner convolutions.
         stride: stride of the block in each axis.
         bottleneck: whether this is a bottleneck block.
+        shortcut: `"A"` or `"B"`.
     """
 
-    def __init__(self, rank: int, in_channels: int, channels: int, stride: int, bottleneck: bool) -> None:
+    def __init__(
+        self, rank: int, in_channels: int, channels: int, stride: int, bottleneck: bool, shortcut: str = "B"
+    ) -> None:
         super().__init__()
         kernels = (1, 3, 1) if bottleneck else (3, 3)
         sizes = [in_channels, *[channels] * (len(kernels) - 1), channels * (4 if bottleneck else 1)]
@@ -43,9 +49,10 @@ class ResidualBlock(nn.Module):
                 self.add_module(f"conv{i + 1}", nn.Sequential(conv, norm, *[self.relu] * (not last)))
                 order += [f"conv{i + 1}"]
         self._order = tuple(order)
-        self.downsample: nn.Sequential | None = None
+        self.downsample: nn.Module | None = None
         if stride != 1 or in_channels != sizes[-1]:
-            self.downsample = nn.Sequential(_conv(rank, in_channels, sizes[-1], 1, stride), NORMS[rank](sizes[-1]))
+            projection = nn.Sequential(_conv(rank, in_channels, sizes[-1], 1, stride), NORMS[rank](sizes[-1]))
+            self.downsample = projection if shortcut == "B" else ZeroPaddedShortcut(stride, sizes[-1] - in_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, in_channels, *spatial)` to `(batch, channels, *spatial / stride)`."""
@@ -57,11 +64,26 @@ class ResidualBlock(nn.Module):
         return result
 
 
+class ZeroPaddedShortcut(nn.Module):
+    """Every `stride`-th location of the input, with `more_channels` channels of zeros appended."""
+
+    def __init__(self, stride: int, more_channels: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.more_channels = more_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, channels, *spatial)` to `(batch, channels + more_channels, *spatial / stride)`."""
+        for axis in range(2, x.ndim):
+            x = x[(slice(None),) * axis + (slice(None, None, self.stride),)]
+        return nn.functional.pad(x, (0, 0) * (x.ndim - 2) + (0, self.more_channels))
+
+
 def residual_stage(
-    rank: int, in_channels: int, channels: int, blocks: int, stride: int, bottleneck: bool
+    rank: int, in_channels: int, channels: int, blocks: int, stride: int, bottleneck: bool, shortcut: str = "B"
 ) -> nn.Sequential:
     """A stage of the network: `blocks` blocks, of which the first has the stride."""
-    first = ResidualBlock(rank, in_channels, channels, stride, bottleneck)
+    first = ResidualBlock(rank, in_channels, channels, stride, bottleneck, shortcut)
     out_channels = channels * (4 if bottleneck else 1)
     return nn.Sequential(first, *[ResidualBlock(rank, out_channels, channels, 1, bottleneck) for _ in range(1, blocks)])
 

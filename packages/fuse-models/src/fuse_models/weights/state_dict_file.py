@@ -11,6 +11,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+CONTAINERS = ("state_dict", "model", "network_weights")
+"""Where checkpoints keep the state dict: Lightning and others, torchvision's references, nnU-Net."""
+
 
 class PickledObjectsError(ValueError):
     """A file holds pickled objects, which were not loaded because that could run any code."""
@@ -20,7 +23,8 @@ def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
     """The state dict in a file, on the CPU.
 
     A file whose name ends in `.safetensors` is read by safetensors, any other by `torch.load(weights_only=True)`, which
-    rebuilds only tensors and plain containers and runs no code. From a Lightning checkpoint it takes `"state_dict"`.
+    rebuilds only tensors and plain containers and runs no code. From a checkpoint it takes the state dict below
+    `"state_dict"`, `"model"` or `"network_weights"`.
 
     Args:
         path: a file such as `model.safetensors`, `resnet18.pth` or `best_epoch.ckpt`.
@@ -47,44 +51,63 @@ def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
             return safetensors.torch.load_file(path)
         except safetensors.SafetensorError as error:
             raise ValueError(f"{str(path)!r} is no readable safetensors file: {error}.") from error
-    return state_dict_in(_load_without_code(path), path)
+    return state_dict_in(load_torch_file(path), repr(str(path)))
 
 
-def _load_without_code(path: Path) -> Any:
+def load_torch_file(path: Path, *, trust_pickle: bool = False) -> Any:
+    """The content of a file saved by torch, on the CPU.
+
+    Raises:
+        ValueError: the file is damaged, or it holds pickled objects and `trust_pickle` is False. Names the file.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols, which the error below is about
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
     except pickle.UnpicklingError as error:
+        if trust_pickle:
+            raise _damaged(path, error) from error
         reason = " ".join(str(error).rpartition("WeightsUnpickler error:")[2].split()).partition(". ")[0]
         raise PickledObjectsError(
             f"{str(path)!r} holds pickled objects, not only tensors and plain containers ({reason}), and was not "
             f"loaded: unpickling runs whatever code the file's author put there. Save the weights alone, by "
             f"torch.save(model.state_dict(), path) or safetensors.torch.save_model(model, path), if you trust the file."
         ) from None
-    except (OSError, MemoryError):
+    except MemoryError:
         raise
     except Exception as error:  # what a damaged file raises depends on where it is damaged
-        raise ValueError(
-            f"{str(path)!r} is no readable checkpoint ({type(error).__name__}: {error}). Copy or download it again."
-        ) from error
+        if isinstance(error, OSError) and error.filename is not None:  # such as a missing permission
+            raise
+        raise _damaged(path, error) from error
 
 
-def state_dict_in(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in the content of the file at `path`: a state dict or a Lightning checkpoint.
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"{str(path)!r} is no readable checkpoint ({type(error).__name__}: {error}). Copy or download it again."
+    )
+
+
+def state_dict_in(content: Any, where: str) -> dict[str, Tensor]:
+    """The state dict in a checkpoint: the content itself, or below one of `CONTAINERS`.
+
+    Args:
+        content: what a file held, or what the user gave.
+        where: names it in error messages.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: there is no state dict.
     """
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+    for container in CONTAINERS:
+        if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
+            content = content[container]
+            break
     if not isinstance(content, Mapping):
-        raise ValueError(f"{str(path)!r} holds a {type(content).__name__}, where a state dict was expected.")
+        raise ValueError(f"{where} holds a {type(content).__name__}, where a state dict was expected.")
     others = [f"{name!r} ({type(value).__name__})" for name, value in content.items() if not isinstance(value, Tensor)]
     if others or not content:
         listed = ", ".join(others[:5]) + ", …" * (len(others) > 5) if others else "nothing at all"
         raise ValueError(
-            f"{str(path)!r} holds no state dict, which maps names to tensors, but {listed}. Take the state dict out of "
+            f"{where} holds no state dict, which maps names to tensors, but {listed}. Take the state dict out of "
             f"it and pass that, or save it alone."
         )
     return dict(content)

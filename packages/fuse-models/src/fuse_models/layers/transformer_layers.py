@@ -1,0 +1,75 @@
+"""The layers of transformer encoders, named as in timm's state dicts."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention. Source: Vaswani et al., Attention Is All You Need, NeurIPS 2017, equation 1."""
+
+    def __init__(self, embed_dim: int, num_heads: int, dropout_rate: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout_rate = dropout_rate
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
+        self.proj = nn.Linear(embed_dim, embed_dim)
+        self.dropout = nn.Dropout(dropout_rate)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`(batch, tokens, embed_dim)` to the same; `mask`, `(batch, 1, 1, tokens)`, is False at tokens to ignore."""
+        batch, tokens, size = x.shape
+        heads = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, size // self.num_heads)
+        queries, keys, values = heads.permute(2, 0, 3, 1, 4).unbind(0)
+        dropout_rate = self.dropout_rate if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=dropout_rate)
+        result: Tensor = self.dropout(self.proj(mixed.transpose(1, 2).reshape(batch, tokens, size)))
+        return result
+
+
+class TransformerMlp(nn.Module):
+    """Two layers for each token by itself: `fc1`, GELU, `fc2`."""
+
+    def __init__(self, embed_dim: int, hidden: int, dropout_rate: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dim, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, embed_dim)
+        self.dropout = nn.Dropout(dropout_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, tokens, embed_dim)` to the same."""
+        result: Tensor = self.dropout(self.fc2(self.dropout(self.act(self.fc1(x)))))
+        return result
+
+
+class TransformerBlock(nn.Module):
+    """`x + attention(norm1(x))`, then `x + mlp(norm2(x))` ("pre-norm").
+
+    Args:
+        embed_dim: the size of a token.
+        num_heads: the number of attention heads.
+        mlp_ratio: the ratio of the MLP's hidden size to `embed_dim`.
+        dropout_rate: dropout rate of attention weights, attention and MLP.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, mlp_ratio: float = 4.0, dropout_rate: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.attn = Attention(embed_dim, num_heads, dropout_rate)
+        self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.mlp = TransformerMlp(embed_dim, int(embed_dim * mlp_ratio), dropout_rate)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`(batch, tokens, embed_dim)` to the same; see `Attention` for the mask."""
+        x = x + self.attn(self.norm1(x), mask)
+        result: Tensor = x + self.mlp(self.norm2(x))
+        return result
+
+
+def initialise(network: nn.Module) -> None:
+    """Linear layers from a normal distribution of deviation 0.02, biases 0, as in ViT and BERT."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

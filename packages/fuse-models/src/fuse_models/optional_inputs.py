@@ -1,0 +1,72 @@
+"""Inputs that a batch or a sample may lack, and what takes their place."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from fuse_core import did_you_mean
+
+from .argument_checks import check_option
+
+Substitute = Literal["learned", "zero"]
+
+
+class OptionalInputs(nn.Module):
+    """An embedding in place of each input that is missing.
+
+    A whole batch lacks an input `K` if the batch_dict lacks the key or holds None. Single samples lack it if the
+    batch_dict holds a mask, `K_present`, of shape (batch,), that is False (or 0) there. Their values are not used.
+
+    Args:
+        substitutes: for each optional key `"learned"`, a vector that is trained, at first zeros, or `"zero"`.
+        sizes: the size of the vector that takes the place of each key.
+        owner: names the component in error messages.
+
+    Raises:
+        ValueError: a key is none of `sizes`, or a substitute is unknown.
+    """
+
+    def __init__(self, substitutes: Mapping[str, Substitute] | None, sizes: Mapping[str, int], owner: str) -> None:
+        super().__init__()
+        self.keys = tuple(substitutes or ())
+        for key, substitute in (substitutes or {}).items():
+            if key not in sizes:
+                raise ValueError(
+                    f"{owner}(optional_inputs=) takes keys that may be missing, {', '.join(map(repr, sizes))}, got "
+                    f"{key!r}.{did_you_mean(key, sizes)}"
+                )
+            check_option(substitute, get_args(Substitute), f"{owner}(optional_inputs={{{key!r}: ...}})")
+            vector = torch.zeros(sizes[key])
+            if substitute == "learned":
+                self.register_parameter(_name(key), nn.Parameter(vector))
+            else:
+                self.register_buffer(_name(key), vector, persistent=False)
+        self.optional_reads = tuple(name for key in self.keys for name in (key, f"{key}_present"))
+
+    def value(self, batch_dict: Mapping[str, Any], key: str) -> Any:
+        """The input, or None if the whole batch lacks it."""
+        return batch_dict.get(key)
+
+    def present(self, batch_dict: Mapping[str, Any], key: str) -> Tensor | None:
+        """The mask of the samples that have the input, as booleans; None if all have it."""
+        mask = self.value(batch_dict, f"{key}_present")
+        return None if mask is None else mask.bool()
+
+    def substitute(self, key: str, like: Tensor) -> Tensor:
+        """The vector of a key, in the precision and on the device of `like`, of shape (1, size)."""
+        vector: Tensor = getattr(self, _name(key))
+        return vector.to(like)[None]
+
+    def fill(self, key: str, features: Tensor, present: Tensor | None) -> Tensor:
+        """The features, `(batch, size, *spatial)`, with the vector where a sample lacks the input."""
+        if present is None:
+            present = features.new_ones(features.shape[0], dtype=torch.bool)  # so that the vector has a gradient, of 0
+        ones = [1] * (features.ndim - 2)
+        vector = self.substitute(key, features).reshape(1, -1, *ones)
+        return torch.where(present.reshape(-1, 1, *ones), features, vector)
+
+
+def _name(key: str) -> str:
+    return key.replace(".", "__")

@@ -1,0 +1,19 @@
+"""Rules that rename the weights of other projects, one file for each layout of names."""
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from .fusemedml_heads import rename_fusemedml_heads
+from .monai_resnet import rename_monai_resnet
+from .nnunet import rename_nnunet
+
+Layout = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], dict[str, Tensor]]
+
+LAYOUTS: dict[str, Layout] = {
+    "FuseMedML's heads": rename_fusemedml_heads,
+    "MONAI's and MedicalNet's 3D ResNets": rename_monai_resnet,
+    "nnU-Net's U-Nets": rename_nnunet,
+}
+"""Each takes the weights and the module's own, and returns the weights under the module's names. Names that the rule
+does not know stay as they are."""
