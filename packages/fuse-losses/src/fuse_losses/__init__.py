@@ -11,6 +11,7 @@ from .loss_dice import LossDice
 from .loss_extract_from_batch_dict import LossExtractFromBatchDict
 from .loss_focal import LossFocal
 from .loss_generalized_dice import LossGeneralizedDice
+from .loss_linear_compound import LossLinearCompound
 from .loss_segmentation_cross_entropy import LossSegmentationCrossEntropy
 from .loss_supervised_contrastive import LossSupervisedContrastive
 from .loss_tversky import LossTversky
@@ -27,6 +28,7 @@ __all__ = [
     "LossExtractFromBatchDict",
     "LossFocal",
     "LossGeneralizedDice",
+    "LossLinearCompound",
     "LossSegmentationCrossEntropy",
     "LossSupervisedContrastive",
     "LossTversky",

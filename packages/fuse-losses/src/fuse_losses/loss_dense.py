@@ -167,10 +167,14 @@ class LossDense(LossBase):
                 options[option] = getattr(self, option)
         if self.function is own_loss:
             options["values"] = self.values
-        several = isinstance(logits, (list, tuple))
-        loss: Tensor = (self._loss.evaluate if several else self._loss.function)(logits, target, **options)
+        loss = self._call(logits, target, options)
         self.counted = record.get("counted")
         self._keep(record)
+        return loss
+
+    def _call(self, logits: Any, target: Tensor, options: dict[str, Any]) -> Tensor:
+        several = isinstance(logits, (list, tuple))
+        loss: Tensor = (self._loss.evaluate if several else self._loss.function)(logits, target, **options)
         return loss
 
     def _keep(self, record: dict[str, Any]) -> None:

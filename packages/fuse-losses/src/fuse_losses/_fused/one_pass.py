@@ -109,7 +109,7 @@ def by_class(voxels: Tensor) -> Tensor:
     return voxels[:, None] if voxels.ndim == 2 else voxels
 
 
-def _forward(
+def pass_forward(
     logits: Tensor,
     target: Tensor,
     valid: Tensor | None,
@@ -117,8 +117,9 @@ def _forward(
     voxel_weights: Tensor | None,
     wanted: Wanted,
     probabilities: Tensor | None = None,
+    whole: bool = False,
 ) -> Results:
-    """The results; writes the probabilities `[B, C, S]` if given a place for them."""
+    """The results; writes the probabilities `[B, C, S]` if given a place for them. With `whole` in a single block."""
     dtype = accumulation_dtype(logits.dtype)
     # Sums of blocks are summed in float64 where there is such a thing: it costs nothing at this size.
     shape = logits.shape[:2] if wanted.sums else (0,)
@@ -126,7 +127,7 @@ def _forward(
     losses = logits.new_empty((0,) if wanted.gamma is None else logits.shape[::2], dtype=dtype)
     if probabilities is not None:
         _write_probabilities(logits, wanted.activation, probabilities)
-    for chunk in voxel_chunks(logits.shape, logits.device):
+    for chunk in [_all_of(logits)] if whole else voxel_chunks(logits.shape, logits.device):
         samples, voxels = chunk
         if probabilities is None:
             block = probabilities_of(logits[samples, :, voxels], wanted.activation)
@@ -157,6 +158,10 @@ def _forward(
             totals[1][samples] += (block if weights is None else block * weights).sum(2)
     overlap, predicted, present = (one.to(dtype) for one in totals)
     return Results(overlap, predicted, present, losses)
+
+
+def _all_of(logits: Tensor) -> Chunk:
+    return slice(0, logits.shape[0]), slice(0, logits.shape[2])
 
 
 def _log_probability(block: Tensor, logits: Tensor, index: Tensor) -> Tensor:
@@ -247,7 +252,7 @@ def _soft_overlap_slope(probabilities: Tensor, truth: Tensor, squared: bool) -> 
     return torch.where(probabilities == truth, truth, (probabilities < truth).to(truth.dtype))
 
 
-def _gradient(
+def pass_backward(
     logits: Tensor,
     target: Tensor,
     valid: Tensor | None,
@@ -258,10 +263,11 @@ def _gradient(
     grad_predicted: Tensor,
     grad_losses: Tensor,
     probabilities: Tensor | None = None,
+    whole: bool = False,
 ) -> Tensor:
-    """The gradient by the logits; overwrites the probabilities if given them."""
+    """The gradient by the logits; overwrites the probabilities if given them. With `whole` in a single block."""
     grad = torch.empty_like(logits) if probabilities is None else probabilities
-    for chunk in voxel_chunks(logits.shape, logits.device):
+    for chunk in [_all_of(logits)] if whole else voxel_chunks(logits.shape, logits.device):
         samples, voxels = chunk
         if probabilities is None:
             block = working_block(grad, chunk, accumulation_dtype(logits.dtype))
@@ -392,7 +398,7 @@ class _OnePass(Function):
         wanted: Wanted,
         probabilities: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        return tuple(_forward(logits, target, valid, class_factor, voxel_weights, wanted, probabilities))
+        return tuple(pass_forward(logits, target, valid, class_factor, voxel_weights, wanted, probabilities))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -413,7 +419,7 @@ class _OnePass(Function):
                 lambda logits: cast(Any, _formula)(logits, *tensors[1:], wanted), tensors[0], used
             )
         else:
-            grad = cast(Any, _gradient)(*tensors, wanted, *grads, probabilities)
+            grad = cast(Any, pass_backward)(*tensors, wanted, *grads, probabilities)
         return grad, None, None, None, None, None, None
 
 
@@ -430,7 +436,7 @@ _ARGUMENTS = (
 )
 def _compiled_forward(*arguments: Any) -> Any:
     tensors, wanted = arguments[:5], Wanted(*arguments[5:])
-    return tuple(cast(Any, _forward)(*tensors, wanted))
+    return tuple(cast(Any, pass_forward)(*tensors, wanted))
 
 
 @torch.library.custom_op(
@@ -440,7 +446,7 @@ def _compiled_forward(*arguments: Any) -> Any:
 )
 def _compiled_gradient(*arguments: Any) -> Tensor:
     tensors, wanted, grads = arguments[:5], Wanted(*arguments[5:9]), arguments[9:]
-    return cast(Tensor, cast(Any, _gradient)(*tensors, wanted, *grads))
+    return cast(Tensor, cast(Any, pass_backward)(*tensors, wanted, *grads))
 
 
 @_compiled_forward.register_fake

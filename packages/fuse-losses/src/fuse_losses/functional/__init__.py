@@ -7,6 +7,7 @@ from .cross_entropy import segmentation_cross_entropy
 from .dice import dice_loss
 from .focal import focal_loss
 from .generalized_dice import generalized_dice_loss
+from .linear_compound import linear_compound_loss
 from .supervised_contrastive import supervised_contrastive_loss
 from .top_k_cross_entropy import top_k_cross_entropy
 from .tversky import tversky_loss
@@ -17,6 +18,7 @@ __all__ = [
     "focal_loss",
     "generalized_dice_loss",
     "inverse_proportion_weights",
+    "linear_compound_loss",
     "resize_target",
     "segmentation_cross_entropy",
     "supervised_contrastive_loss",

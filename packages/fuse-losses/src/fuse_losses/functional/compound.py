@@ -1,6 +1,6 @@
 """A weighted sum of losses of the same prediction and target, in one pass over the logits."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Unpack, cast
 
 from torch import Tensor
@@ -18,6 +18,7 @@ from .tversky import tversky_loss
 from .voxel_losses import class_factor, is_binary
 
 Terms = Mapping[str, float | Mapping[str, Any]]
+MakePass = Callable[[Wanted, Tensor | None], Results]
 
 _TERMS: dict[str, DenseLoss] = {
     name: loss.dense_loss  # type: ignore[attr-defined]
@@ -129,20 +130,45 @@ def compound(
 ) -> Tensor:
     """`compound_loss` with the terms as an option."""
     inputs = read_dense_inputs(logits, target, mask, options)
-    checked = cast(tuple[Term, ...], terms)
-    of_terms = [_inputs_of_term(inputs, term) for term in checked]
-    total: Tensor | None = None
-    values = {}
-    for term, own in zip(checked, _share_results(inputs, checked, of_terms), strict=True):
-        options_of_term = {name: value for name, value in term.options.items() if name not in _OF_EACH_TERM}
-        loss = _TERMS[term.name].function(logits, target, **options_of_term, owner=own.settings.owner, shared=own)
+
+    def make_pass(wanted: Wanted, factor: Tensor | None) -> Results:
+        return one_pass(inputs.logits, inputs.target, inputs.valid, wanted, factor, inputs.voxel_weights)
+
+    return sum_of_terms(inputs, cast(tuple[Term, ...], terms), make_pass)
+
+
+def sum_of_terms(
+    inputs: DenseInputs, terms: tuple[Term, ...], make_pass: MakePass, needs_logits: bool = True
+) -> Tensor:
+    """The weighted sum of the terms.
+
+    Args:
+        inputs: what the terms are computed from.
+        terms: checked.
+        make_pass: computes sums over voxels and losses of voxels, given what is wanted and the factors of the classes.
+        needs_logits: False where the logits do not exist; a term that cannot share the pass is an error then.
+    """
+    of_terms = [_inputs_of_term(inputs, term) for term in terms]
+    shared = _share_results(inputs, terms, of_terms, make_pass)
+    losses, values = [], {}
+    for term, own in zip(terms, shared, strict=True):
+        if own.results is None and not needs_logits:
+            raise ValueError(
+                f"{inputs.settings.owner} cannot compute the term {term.name!r} in one pass with the others. Use"
+                " compound_loss for it."
+            )
+        options = {name: value for name, value in term.options.items() if name not in _OF_EACH_TERM}
+        loss = _TERMS[term.name].function(inputs.logits, inputs.target, **options, owner=own.settings.owner, shared=own)
         values[term.name] = loss.detach()
-        total = term.weight * loss if total is None else total + term.weight * loss
+        losses.append(term.weight * loss)
     inputs.record("terms", values)
     if inputs.settings.reduction == "mean":
         voxels = inputs.logits.shape[0] * inputs.logits.shape[2] if inputs.valid is None else inputs.valid.sum()
         inputs.record("counted", voxels)
-    return cast(Tensor, total)
+    total = losses[0]
+    for loss in losses[1:]:
+        total = total + loss
+    return total
 
 
 def _inputs_of_term(inputs: DenseInputs, term: Term) -> DenseInputs:
@@ -155,7 +181,9 @@ def _inputs_of_term(inputs: DenseInputs, term: Term) -> DenseInputs:
     return inputs._replace(settings=settings, class_weights=weights)
 
 
-def _share_results(inputs: DenseInputs, terms: tuple[Term, ...], of_terms: list[DenseInputs]) -> list[DenseInputs]:
+def _share_results(
+    inputs: DenseInputs, terms: tuple[Term, ...], of_terms: list[DenseInputs], make_pass: MakePass
+) -> list[DenseInputs]:
     """The inputs of the terms, with the results of one pass for those that can share it.
 
     A term that needs other sums or other losses of the voxels than the first of its kind computes its own.
@@ -171,14 +199,10 @@ def _share_results(inputs: DenseInputs, terms: tuple[Term, ...], of_terms: list[
             if gamma is not None and (gamma == 0 or holds_indices(inputs.target)):
                 voxels = place
                 break
-    if (sums is None) + (voxels is None) > 0 and len(terms) == 1:
-        return of_terms
     gamma = None if voxels is None else _gamma(terms[voxels])
     factor = None if voxels is None else class_factor(of_terms[voxels], terms[voxels].options.get("alpha"))
     wanted = Wanted(activation, sums is not None, sums is not None and squared[sums], gamma)
-    results: Results | None = None
-    if sums is not None or voxels is not None:
-        results = one_pass(inputs.logits, inputs.target, inputs.valid, wanted, factor, inputs.voxel_weights)
+    results = None if sums is None and voxels is None else make_pass(wanted, factor)
     shared = []
     for place, (term, own) in enumerate(zip(terms, of_terms, strict=True)):
         if term.name in _OF_SUMS:
