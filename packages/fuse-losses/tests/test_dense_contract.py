@@ -322,3 +322,10 @@ def test_a_smoothed_tversky_loss_of_a_perfect_prediction_is_not_below_zero(gamma
     logits = torch.nn.functional.one_hot(target, 2).movedim(-1, 1) * 60.0 - 30
     loss = functional.tversky_loss(logits, target, smooth_numerator=1.0, gamma=gamma)
     assert 0 <= loss <= 1
+
+
+@pytest.mark.parametrize("loss", [functional.segmentation_cross_entropy, functional.dice_loss])
+def test_forward_mode_derivatives_are_an_error_that_says_what_to_use(loss):
+    logits, target = batch(2, 3, 4)
+    with pytest.raises(NotImplementedError, match=r"no forward-mode derivatives \(jvp\). Use torch.func.grad or vjp"):
+        torch.func.jvp(partial(loss, target=target), (logits.detach(),), (torch.ones(2, 3, 4),))

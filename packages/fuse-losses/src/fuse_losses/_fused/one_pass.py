@@ -168,7 +168,7 @@ def _log_probability(block: Tensor, logits: Tensor, index: Tensor) -> Tensor:
     """The logarithm of the target's softmax, `[b, 1, s]`."""
     probability = block.gather(1, index)
     smallest = _smallest(block.dtype)
-    if block.device.type == "cpu" and not bool((probability < smallest).any()):
+    if block.device.type == "cpu" and bool(probability.amin() >= smallest):
         return probability.log()
     # A tiny probability is not exact, and may be 0. The largest one is at least 1 / C.
     log_sum = logits.amax(1, keepdim=True) - block.amax(1, keepdim=True).log()
@@ -405,6 +405,18 @@ class _OnePass(Function):
         *tensors, ctx.wanted, ctx.probabilities = inputs
         ctx.save_for_backward(*tensors)
         ctx.mark_non_differentiable(output[2])
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Any) -> Any:
+        """Raise: there are no forward-mode derivatives."""
+        raise NotImplementedError("Dense losses have no forward-mode derivatives (jvp). Use torch.func.grad or vjp.")
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *_: Any) -> Any:
+        """Raise: the losses take batches."""
+        raise NotImplementedError(
+            "Dense losses take batches as they are, not in torch.vmap. reduction='none' keeps samples apart."
+        )
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None, None, None]:
