@@ -9,7 +9,7 @@ from .._dense.inputs import read_dense_inputs
 from .._dense.options import DenseOptions, TensorOptions, dense_loss
 from .._dense.processes import sum_over_processes
 from .._fused.safe_division import divide_or_zero
-from .overlap import overlap_sums
+from .overlap import annotated_classes, overlap_sums
 
 VolumeWeights = Literal["square", "simple", "uniform"]
 EmptyClass = Literal["skip", "penalize"]
@@ -80,7 +80,7 @@ def generalized_dice_loss(
     sums = overlap_sums(inputs, per_sample)
     weights = _volume_weights(sums.present, inputs.class_weights, volume_weights, empty)
     if inputs.annotated is not None:
-        weights = weights * (inputs.annotated if per_sample else inputs.annotated.any(0, keepdim=True))
+        weights = weights * annotated_classes(inputs, per_sample)
     counted = (weights > 0).any(1)
     index = divide_or_zero(
         2 * (weights * sums.overlap).sum(1) + smooth_numerator,

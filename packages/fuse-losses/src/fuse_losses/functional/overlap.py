@@ -65,12 +65,21 @@ def fill_absent(index: Tensor, sums: OverlapSums, empty: Empty) -> tuple[Tensor,
     return torch.where(absent, 1.0, index), ~absent if empty == "skip" else None
 
 
+def annotated_classes(inputs: DenseInputs, per_sample: bool) -> Tensor:
+    """Which classes were annotated in each sample, or anywhere in the batch, bool `[B, C]` or `[1, C]`."""
+    annotated = cast(Tensor, inputs.annotated)
+    if per_sample:
+        return annotated
+    anywhere = annotated.any(0, keepdim=True)
+    return sum_over_processes(anywhere.float()) > 0 if inputs.settings.across_processes else anywhere
+
+
 def reduce_classes(losses: Tensor, counted: Tensor | None, inputs: DenseInputs, per_sample: bool) -> Tensor:
     """Weight and reduce the losses `[B, C]` of the classes; those that do not count are left out."""
-    settings, annotated = inputs.settings, inputs.annotated
+    settings = inputs.settings
     weights = torch.ones_like(losses) if inputs.class_weights is None else inputs.class_weights.expand_as(losses)
-    if annotated is not None:
-        annotated = annotated if per_sample else annotated.any(0, keepdim=True)  # the sums hold the others' zeros
+    if inputs.annotated is not None:
+        annotated = annotated_classes(inputs, per_sample)
         counted = annotated if counted is None else counted & annotated
     if counted is not None:
         weights = torch.where(counted, weights, 0.0)
