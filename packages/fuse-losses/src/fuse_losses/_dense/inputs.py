@@ -284,5 +284,5 @@ def class_weights_of(logits: Tensor, target: Tensor, valid: Tensor | None, setti
             raise ValueError(f"{loss} got {len(weights)} class_weights for a prediction of {classes} classes.")
         weights = weights.clone()
     for one in ignored:
-        weights[one] = 0.0
+        weights[one].zero_()  # assigning a number would copy it from the host, which waits for the device
     return weights
