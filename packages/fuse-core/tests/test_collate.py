@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from fuse_core import Collate, NDict, collate, pad_to_largest
+from fuse_core import Collate, NDict, collate, pad_to_largest, uncollate
 
 
 def sample(i, **more):
@@ -172,3 +172,66 @@ def test_samples_are_not_changed():
     samples = [{"data": {"x": 1}}]
     collate(samples)["data.new"] = 1
     assert samples == [{"data": {"x": 1}}]
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_tensors_are_listed(layout):
+    nested = torch.nested.nested_tensor([torch.ones(1, 2), torch.ones(2, 2)], layout=layout)
+    batch = collate([{"x": nested}, {"x": nested}])
+    assert all(one is nested for one in batch["x"])
+    assert uncollate(batch)[1]["x"] is nested
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_and_dense_tensors_disagree_by_name():
+    nested = torch.nested.nested_tensor([torch.ones(1, 2), torch.ones(2, 2)])
+    with pytest.raises(
+        ValueError, match=r"agree in 'x': sample 's0' holds Tensor .*, sample 's1' holds a nested Tensor"
+    ):
+        collate([sample(0, x=torch.zeros(1)), sample(1, x=nested)])
+
+
+def test_times_are_listed_and_complex_numbers_stacked():
+    values = {"span": np.timedelta64(3, "D"), "day": np.datetime64("2020-01-01"), "c": 1 + 2j, "c64": np.complex64(2j)}
+    batch = collate([values, values])
+    assert batch["span"] == [values["span"]] * 2
+    assert batch["day"] == [values["day"]] * 2
+    assert torch.equal(batch["c"], torch.tensor([1 + 2j] * 2, dtype=torch.complex128))
+    assert torch.equal(batch["c64"], torch.tensor([2j] * 2))
+
+
+def test_an_error_in_every_sample_names_the_key_and_a_sample():
+    with pytest.raises(
+        ValueError, match=r"could not batch 'x' \(Tensor of shape .* in every sample, such as sample 's0'\)"
+    ):
+        collate([sample(i, x=torch.ones(1).to_sparse()) for i in range(2)])
+    with pytest.raises(ValueError, match=r"could not batch 'x' \(int in every sample, such as sample 's0'\)"):
+        collate([sample(i, x=2**70) for i in range(2)])
+
+
+def test_a_per_key_function_of_a_branch_applies_to_its_leaves():
+    one = Collate(per_key={"data": tuple, "data.x": list})
+    batch = one([{"data": {"sample_id": i, "x": i, "y": i, "z": {"w": i}}, "n": i} for i in range(2)])
+    assert batch["n"].tolist() == [0, 1]
+    assert (batch["data.x"], batch["data.y"], batch["data.z.w"]) == ([0, 1], (0, 1), (0, 1))
+    assert batch["data.sample_id"] == [0, 1]
+
+
+def test_any_error_of_a_per_key_function_names_the_key():
+    def fails(values):
+        return values[0].absent
+
+    with pytest.raises(ValueError, match=r"per_key function for 'data\.x' failed on .* no attribute 'absent'"):
+        Collate(per_key={"data": fails})([{"data.x": 1}])
+
+
+def test_a_per_key_function_may_return_a_mapping():
+    batch = Collate(per_key={"x": lambda values: {"values": values, "n": len(values)}})([{"x": 1}, {"x": 2}])
+    assert dict(batch) == {"x.values": [1, 2], "x.n": 2}
+
+
+def test_samples_nested_in_different_ways_hold_the_same_keys():
+    samples = [{"data": {"x": 1, "y": 2}}, {"data.x": 3, "data": {"y": 4}}, NDict({"data.x": 5, "data.y": 6})]
+    batch = collate(samples)
+    assert (batch["data.x"].tolist(), batch["data.y"].tolist()) == ([1, 3, 5], [2, 4, 6])

@@ -55,6 +55,13 @@ def test_nested_reads_and_writes_compile_in_one_graph_and_once():
     assert counter.frame_count == 1
 
 
+@pytest.mark.skipif(TORCH_2_6, reason="torch 2.6 cannot trace the error at all")
+def test_a_missing_key_is_named_under_compile():
+    compiled = torch.compile(lambda batch: batch["data.imgae"] * 2, backend="eager", fullgraph=True)
+    with pytest.raises(Exception, match=r"NestedKeyError\('data\.imgae'"):
+        compiled(NDict({"data.image": torch.ones(1)}))
+
+
 @pytest.mark.skipif(not TORCH_2_6, reason="documents torch 2.6 alone")
 def test_torch_2_6_compiles_with_a_plain_dict_only():
     counter = torch._dynamo.testing.CompileCounter()

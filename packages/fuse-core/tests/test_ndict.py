@@ -365,3 +365,68 @@ def test_a_list_of_plain_values_is_copied_when_tensors_are_mapped():
     mapped = NDict({"ids": ids}).map_tensors(torch.neg)
     assert mapped == {"ids": ids}
     assert mapped["ids"] is not ids
+
+
+class Batch(NDict):
+    """Attributes in `__dict__` and in a slot, and a constructor of its own."""
+
+    __slots__ = ("__dict__", "slot")
+
+    def __init__(self, tag, **leaves):
+        super().__init__(**leaves)
+        self.tag = tag
+        self.slot = "slot"
+
+
+@pytest.mark.parametrize(
+    "derive",
+    [
+        NDict.copy,
+        NDict.cpu,
+        NDict.detach,
+        NDict.clone,
+        copy.copy,
+        copy.deepcopy,
+        lambda nd: nd.to(torch.float16),
+        lambda nd: nd.map_tensors(torch.neg),
+        lambda nd: nd.select("x"),
+        lambda nd: nd.exclude("x"),
+        lambda nd: nd.get_multi(["x"]),
+        lambda nd: nd.indices([0]),
+        lambda nd: nd | {"z": 1},
+        lambda nd: {"z": 1} | nd,
+        lambda nd: pickle.loads(pickle.dumps(nd)),
+    ],
+)
+def test_a_subclass_keeps_its_type_and_attributes(derive):
+    derived = derive(Batch("T", x=torch.ones(2), n=1))
+    assert type(derived) is Batch
+    assert (derived.tag, derived.slot) == ("T", "slot")
+
+
+def test_a_branch_of_a_subclass_keeps_its_attributes():
+    batch = Batch("T", a={"x": 1})
+    batch["a"].update(y=2)
+    for branch in (batch["a"].copy(), batch.get_sub_dict("a"), pickle.loads(pickle.dumps(batch["a"])), batch.pop("a")):
+        assert (type(branch), branch.tag, dict(branch)) == (Batch, "T", {"x": 1, "y": 2})
+
+
+def test_it_loads_with_weights_only(tmp_path):
+    nd = NDict({"a.b": torch.ones(2), "ids": ["p"]})
+    torch.save({"batch": nd}, tmp_path / "batch.pt")
+    with torch.serialization.safe_globals([NDict]):
+        loaded = torch.load(tmp_path / "batch.pt", weights_only=True)["batch"]
+    assert type(loaded) is NDict
+    assert loaded["a"]["b"].tolist() == [1, 1]
+    assert loaded["ids"] == ["p"]
+
+
+def test_deleting_a_leaf_takes_what_lies_below_it():
+    nd = NDict({"a": 1, "a.b": 2, "ab": 3})
+    del nd["a"]
+    assert nd == {"ab": 3}
+
+
+def test_unflatten_keeps_the_order_of_the_keys():
+    nested = NDict({"b.x": 1, "a": 2, "b.c.d": 3, "c": 4}).unflatten()
+    assert repr(nested) == "{'b': {'x': 1, 'c': {'d': 3}}, 'a': 2, 'c': 4}"

@@ -51,6 +51,15 @@ def flat_mapping(mapping, prefix=()):
     return found
 
 
+def holds_a_key_twice(mapping):
+    """Whether a key is spelt both dotted and nested in one mapping."""
+
+    def count(mapping):
+        return sum(count(value) if isinstance(value, dict) else 1 for value in mapping.values())
+
+    return count(mapping) > len(flat_mapping(mapping))
+
+
 class Model:
     """A tree of plain dicts."""
 
@@ -111,10 +120,17 @@ class NDictMachine(RuleBasedStateMachine):
     @rule(path=paths, value=leaves | mappings, through_view=st.booleans())
     def assign(self, path, value, through_view):
         target, key = self.target(path, through_view)
-        target[key] = value
-        self.model.assign(path, value)
+        if isinstance(value, dict) and holds_a_key_twice(value):
+            with pytest.raises(ValueError, match="occurs twice"):
+                target[key] = value
+        else:
+            target[key] = value
+            self.model.assign(path, value)
 
-    @rule(mapping=mappings, how=st.sampled_from(["update", "merge", "|=", "|", "pairs", "right |"]))
+    @rule(
+        mapping=mappings.filter(lambda mapping: not holds_a_key_twice(mapping)),
+        how=st.sampled_from(["update", "merge", "|=", "|", "pairs", "right |"]),
+    )
     def add(self, mapping, how):
         new = flat_mapping(mapping)
         if how == "update":
@@ -133,7 +149,7 @@ class NDictMachine(RuleBasedStateMachine):
         for path, value in new.items():
             self.model.set_leaf(path, value)
 
-    @rule(first=st.sampled_from(SEGMENTS), mapping=mappings)
+    @rule(first=st.sampled_from(SEGMENTS), mapping=mappings.filter(lambda mapping: not holds_a_key_twice(mapping)))
     def add_through_view(self, first, mapping):
         NDictView(self.nd, first).update(mapping)
         for path, value in flat_mapping(mapping).items():
@@ -186,6 +202,10 @@ class NDictMachine(RuleBasedStateMachine):
     def setdefault(self, path, value, through_view):
         target, key = self.target(path, through_view)
         node = self.model.find(path)
+        if node is None and isinstance(value, dict) and holds_a_key_twice(value):
+            with pytest.raises(ValueError, match="occurs twice"):
+                target.setdefault(key, value)
+            return
         result = target.setdefault(key, value)
         if node is None:
             self.model.assign(path, value)

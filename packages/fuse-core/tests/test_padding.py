@@ -1,10 +1,12 @@
 import pickle
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from fuse_core import Collate, pad_to_largest
+from fuse_core import Collate, collate, pad_to_largest
 
 
 def test_pad_to_largest_pads_at_the_end():
@@ -24,5 +26,53 @@ def test_pad_to_largest_takes_arrays_and_pickles():
 def test_pad_to_largest_rejects_ranks_and_sizes_that_do_not_fit():
     with pytest.raises(ValueError, match=r"one rank and dtype, got rank 1 .*float32, rank 2 .*float32"):
         pad_to_largest()([torch.zeros(1), torch.zeros(1, 1)])
-    with pytest.raises(ValueError, match=r"one entry an axis: 1, got \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"one entry per axis: 1, got \(2, 2\)"):
         pad_to_largest(min_size=(2, 2))([torch.zeros(1)])
+
+
+def test_padding_keeps_the_graph():
+    samples = [{"x": torch.ones(1, n, requires_grad=True)} for n in (2, 3)]
+    Collate(per_key={"x": pad_to_largest(value=5)})(samples)["x"].sum().backward()
+    assert [sample["x"].grad.tolist() for sample in samples] == [[[1, 1]], [[1, 1, 1]]]
+
+
+def test_values_that_are_missing_in_some_samples_are_listed():
+    samples = [{"x": torch.zeros(1), "y": 1}, {"y": 2}]
+    assert Collate(missing="none", per_key={"x": pad_to_largest()})(samples)["x"] == [torch.zeros(1), None]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("text", "pads tensors and arrays, got a str"),
+        (torch.ones(2).to_sparse(), "pads dense tensors, got a sparse one"),
+        (
+            torch.nested.nested_tensor([torch.ones(1), torch.ones(2)], layout=torch.jagged),
+            "dense tensors, got a nested one",
+        ),
+    ],
+)
+def test_what_cannot_be_padded_is_named(value, message):
+    with pytest.raises(ValueError, match=f"per_key function for 'x' failed on .*{message}"):
+        Collate(per_key={"x": pad_to_largest()})([{"x": value}])
+
+
+def test_numbers_and_truth_values_are_padded_too():
+    assert pad_to_largest()([torch.tensor(1), torch.tensor(2)]).tolist() == [1, 2]
+    assert pad_to_largest(value=True)([torch.tensor([False]), torch.tensor([False, False])]).tolist() == [
+        [False, True],
+        [False, False],
+    ]
+
+
+class MetaTensor(torch.Tensor):
+    """Stands for MONAI's class, which is not among the requirements of the tests."""
+
+
+def test_monai_stacks_its_own_tensors(monkeypatch):
+    module = SimpleNamespace(MetaObj=MetaTensor, collate_meta_tensor=lambda tensors: ("stacked by MONAI", len(tensors)))
+    monkeypatch.setitem(sys.modules, "monai.data.utils", module)
+    samples = [{"x": torch.ones(2).as_subclass(MetaTensor), "plain": torch.ones(2)}] * 2
+    batch = collate(samples)
+    assert batch["x"] == Collate(per_key={"x": pad_to_largest()})(samples)["x"] == ("stacked by MONAI", 2)
+    assert batch["plain"].shape == (2, 2)

@@ -172,3 +172,58 @@ def test_the_drawing_joins_components_by_keys():
 
 def test_branches_are_drawn_without_a_writer():
     assert 'k0(["data"])\n    k0 --> c0' in check_wiring([Loss("data")], BATCH).to_mermaid()
+
+
+class Declares:
+    def __init__(self, **keys):
+        vars(self).update(keys)
+
+
+def test_a_branch_that_replaces_keys_of_another_component_is_a_problem():
+    components = {"a": Model(), "b": Model(writes=["model.logits"]), "loss": Loss("model.logits.cls")}
+    message = (
+        r"1 problem .*\n- Model 'b' writes the branch 'model\.logits', which replaces '.*cls', written by Model 'a'\."
+    )
+    with pytest.raises(WiringError, match=message):
+        check_wiring(components, BATCH)
+
+
+def test_a_component_may_declare_a_branch_and_its_keys():
+    check_wiring([Model(writes=("model.logits.cls", "model.logits")), Loss("model.logits.cls")], BATCH)
+
+
+def test_a_component_that_reads_only_what_it_writes_is_named():
+    with pytest.raises(
+        WiringError, match=r"Model reads 'model\.x', .* Only Model writes it, after reading it: correct one"
+    ):
+        check_wiring([Model(reads=["model.x"], writes=["model.x"])], BATCH)
+
+
+def test_optional_keys_are_read_if_they_are_there():
+    head = Declares(optional_reads=["data.label", "data.mask"])
+    assert check_wiring({"head": head}, BATCH).readers == {"data.label": ["Declares 'head'"]}
+
+
+def test_removed_keys_cannot_be_read_but_can_be_written_again():
+    remover = Declares(removes=["model"])
+    with pytest.raises(WiringError, match=r"Loss reads 'model\.logits\.cls', .* provides\. Declares removes it\."):
+        check_wiring([Model(), remover, Loss("model.logits.cls")], BATCH)
+    wiring = check_wiring({"a": Model(), "remover": remover, "b": Model(), "loss": Loss("model.logits.cls")}, BATCH)
+    assert wiring.writers["model.logits.cls"] == "Model 'b'"
+
+
+@pytest.mark.parametrize(
+    ("reads", "message"),
+    [
+        ((key for key in ["data.image"]), r"Loss\.reads is an iterator, which can be read only once\. Use a tuple"),
+        (lambda: ["data.image"], r"Loss\.reads is a method\. Use a tuple of keys, or a property that returns one"),
+        ([1], r"Loss\.reads holds 1 of type int\. Keys are strings"),
+        (["data.image", None], r"Loss\.reads holds None of type NoneType\. Keys are strings"),
+        (7, r"Loss\.reads takes a sequence of keys, got 7"),
+    ],
+)
+def test_keys_that_are_no_sequence_of_strings_name_the_component(reads, message):
+    loss = Loss()
+    loss.reads = reads
+    with pytest.raises(TypeError, match=message):
+        check_wiring([loss], BATCH)

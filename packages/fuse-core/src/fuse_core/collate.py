@@ -7,11 +7,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
-from .flat_keys import has_branch, keys_at_or_below
+from .flat_keys import branches_above, check_key, has_branch, keys_at_or_below, plain
 from .key_names import SAMPLE_ID
 from .ndict import NDict
+from .padding import stack
 
 
 class Collate:
@@ -25,8 +25,8 @@ class Collate:
         keep_keys: keep only these keys and branches, and `data.sample_id`; None keeps all.
         skip_keys: drop these keys and branches, even if `keep_keys` names them.
         missing: if samples hold different keys, `"raise"` an error or fill in None with `"none"`.
-        per_key: for a key, the function that turns its list of values into the batch's value, such as
-            `pad_to_largest()`.
+        per_key: for a key, or for all keys below a branch, the function that turns a key's list of values into the
+            batch's value, such as `pad_to_largest()`.
         post: a function that receives the finished batch and returns the batch to use.
 
     Raises:
@@ -53,44 +53,48 @@ class Collate:
         for name, keys in (("keep_keys", keep_keys), ("skip_keys", skip_keys)):
             if isinstance(keys, str):
                 raise TypeError(f"Collate({name}=) takes a sequence of keys, got the string {keys!r}. Use [{keys!r}].")
-        self.keep_keys = None if keep_keys is None else (*keep_keys, SAMPLE_ID)
-        self.skip_keys = tuple(skip_keys)
+        self.keep_keys = None if keep_keys is None else (*map(plain, keep_keys), SAMPLE_ID)
+        self.skip_keys = tuple(map(plain, skip_keys))
         self.missing = missing
-        self.per_key = dict(per_key or {})
+        self.per_key = {plain(key): function for key, function in (per_key or {}).items()}
         self.post = post
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> NDict:
         """The batch of the samples. They may be any mappings, with nested or dotted keys."""
         if not samples:
             raise ValueError("collate needs at least one sample, got none.")
-        flat = [_as_ndict(sample) for sample in samples]
-        keys: Collection[str] = flat[0].keys()
-        are_equal = all(sample.keys() == keys for sample in flat)
-        keys = self._chosen(keys if are_equal else dict.fromkeys(key for sample in flat for key in sample))
+        columns = _columns(samples)
+        if columns is None:
+            columns = self._columns_of_different_samples([_as_ndict(sample) for sample in samples])
+        keys = self._chosen(columns)
         if self.missing == "raise":
-            if not are_equal:
-                _check_keys(flat, keys)
             self._check_options(keys)
-        # Not `sample.get`: a leaf of one sample may be a branch of another.
-        values_by_key = {key: [dict.get(sample, key) for sample in flat] for key in keys}
 
         batched: dict[str, Any] = {}
         listed: dict[str, Any] = {}
-        for key, values in values_by_key.items():
-            value = self._collated(flat, key, values)
+        for key in keys:
+            value = self._collated(samples, key, columns[key])
             (listed if isinstance(value, list) else batched)[key] = value
         # Lists go last: torch 2.13's compiler guards on the first value of a dict. If that were the list of sample ids,
         # each batch would be compiled again.
-        batch = NDict(batched | listed)
+        batch = NDict()._with_results((batched | listed).items())
         return batch if self.post is None else self.post(batch)
 
-    def _collated(self, samples: list[NDict], key: str, values: list[Any]) -> Any:
-        default: Callable[[list[Any]], Any] = list if key == SAMPLE_ID else _batched
-        collate_values = self.per_key.get(key, default)
+    def _columns_of_different_samples(self, samples: list[NDict]) -> dict[str, list[Any]]:
+        keys = dict.fromkeys(key for sample in samples for key in sample)
+        if self.missing == "raise":
+            _check_keys(samples, self._chosen(keys))
+        # Not `sample.get`: a leaf of one sample may be a branch of another.
+        return {key: [dict.get(sample, key) for sample in samples] for key in keys}
+
+    def _collated(self, samples: Sequence[Mapping[str, Any]], key: str, values: list[Any]) -> Any:
+        if key == SAMPLE_ID and key not in self.per_key:
+            return values
+        chosen = next((name for name in (key, *reversed(branches_above(key))) if name in self.per_key), None)
         try:
-            return collate_values(values)
-        except (ValueError, RuntimeError, TypeError) as error:
-            if key not in self.per_key:
+            return _batched(values) if chosen is None else self.per_key[chosen](values)
+        except Exception as error:
+            if chosen is None:
                 raise _disagreement(samples, key, values, error) from error
             names = ", ".join(_name(samples, position) for position in range(len(samples)))
             raise ValueError(f"Collate's per_key function for {key!r} failed on {names}: {error}") from error
@@ -112,6 +116,26 @@ class Collate:
                     f"Collate({option}=) names {key!r}, which the samples do not hold or `skip_keys` drops. They hold "
                     f"{', '.join(map(repr, chosen))}. Correct the key, or pass Collate(missing='none')."
                 )
+
+
+def _columns(samples: Sequence[Mapping[str, Any]], prefix: str = "") -> dict[str, list[Any]] | None:
+    """The values of each dotted key, one per sample; None unless all samples are dicts nested in the same way.
+
+    Working key by key instead of making an NDict of each sample takes a third of the time.
+    """
+    if not all(isinstance(sample, dict) and sample.keys() == samples[0].keys() for sample in samples):
+        return None
+    columns: dict[str, list[Any]] = {}
+    for key in samples[0]:
+        values = [sample[key] for sample in samples]
+        key = prefix + check_key(key)
+        below: dict[str, list[Any]] | None = {key: values}
+        if any(issubclass(value_type, Mapping) for value_type in set(map(type, values))):
+            below = _columns(values, f"{key}.")
+        if below is None or not columns.keys().isdisjoint(below):
+            return None
+        columns.update(below)
+    return columns
 
 
 def _as_ndict(sample: Any) -> NDict:
@@ -142,29 +166,35 @@ _NUMBER = (bool, int, float, complex, np.number, np.bool_)
 
 def _batched(values: list[Any]) -> Any:
     types = set(map(type, values))
-    kinds = {next((kind for kind in (Tensor, np.ndarray, _NUMBER) if issubclass(one, kind)), None) for one in types}
+    kinds = {_kind(value_type) for value_type in types}
     if len(kinds) > 1 and type(None) not in types:
         raise TypeError("they differ in type")
     if None in kinds:
         return values
     if kinds == {_NUMBER}:
-        if len(types) > 1 and any(issubclass(one, float | np.floating) for one in types):
-            values = [float(value) for value in values]  # otherwise the first value's type would decide the dtype
-    elif len({value.dtype for value in values}) > 1:
+        return torch.from_numpy(np.array(values))
+    if len({value.dtype for value in values}) > 1:
         raise TypeError("they differ in dtype")
-    elif kinds == {np.ndarray}:
-        if values[0].dtype.kind not in "biufc":  # tensors cannot hold text, objects or dates
-            return values
-        return torch.from_numpy(np.stack(values))  # converts once; `default_collate` converts each array
-    return default_collate(values)
+    if kinds == {np.ndarray}:
+        # Tensors cannot hold text, objects or dates. One conversion is faster than one per array.
+        return values if values[0].dtype.kind not in "biufc" else torch.from_numpy(np.stack(values))
+    return values if values[0].is_nested else stack(values)
 
 
-def _disagreement(samples: list[NDict], key: str, values: list[Any], error: Exception) -> ValueError:
+def _kind(value_type: type) -> Any:
+    """The kind of value, if values of this type can be stacked; None if they become a list."""
+    if issubclass(value_type, np.timedelta64):  # a number for NumPy
+        return None
+    return next((kind for kind in (Tensor, np.ndarray, _NUMBER) if issubclass(value_type, kind)), None)
+
+
+def _disagreement(samples: Sequence[Mapping[str, Any]], key: str, values: list[Any], error: Exception) -> ValueError:
     """An error that names two samples that disagree in `key`."""
     descriptions = [_describe(value) for value in values]
     other = next((i for i, description in enumerate(descriptions) if description != descriptions[0]), None)
     if other is None:
-        return ValueError(f"collate could not batch {key!r} ({descriptions[0]} in every sample): {error}")
+        found = f"{descriptions[0]} in every sample, such as {_name(samples, 0)}"
+        return ValueError(f"collate could not batch {key!r} ({found}): {error}")
     return ValueError(
         f"All samples of a batch must agree in {key!r}: {_name(samples, 0)} holds {descriptions[0]}, "
         f"{_name(samples, other)} holds {descriptions[other]}. Make them equal in the dataset, or give "
@@ -173,13 +203,15 @@ def _disagreement(samples: list[NDict], key: str, values: list[Any], error: Exce
 
 
 def _describe(value: Any) -> str:
+    if isinstance(value, Tensor) and value.is_nested:  # which may have no shape
+        return f"a nested Tensor of dtype {value.dtype}"
     if isinstance(value, Tensor | np.ndarray):
         return f"{type(value).__name__} of shape {tuple(value.shape)} and dtype {value.dtype}"
     return type(value).__name__
 
 
-def _name(samples: list[NDict], position: int) -> str:
-    sample_id = samples[position].get(SAMPLE_ID)
+def _name(samples: Sequence[Mapping[str, Any]], position: int) -> str:
+    sample_id = NDict(samples[position]).get(SAMPLE_ID)
     return f"the sample at position {position}" if sample_id is None else f"sample {sample_id!r}"
 
 

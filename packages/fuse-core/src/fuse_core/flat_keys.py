@@ -1,11 +1,11 @@
 """The rules of dotted keys: which keys are valid, how nested keys become flat, and which keys lie below others."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
-def check_key(key: object) -> None:
-    """Raise unless `key` is a non-empty string of non-empty segments separated by dots."""
+def check_key(key: object) -> str:
+    """The key as a plain string. It must be a string of non-empty segments separated by dots."""
     if not isinstance(key, str):
         raise TypeError(
             f"NDict keys are strings, got {key!r} of type {type(key).__name__}. Use a name such as '{key}' in quotes."
@@ -14,16 +14,35 @@ def check_key(key: object) -> None:
         raise ValueError(
             f"NDict keys are non-empty segments separated by single dots, such as 'data.image'; got {key!r}."
         )
+    return plain(key)
 
 
-def flat_items(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield `(dotted key, leaf)` of a mapping with nested keys, dotted keys or both, in the mapping's order."""
+def plain(key: str) -> str:
+    """The plain string of a key that is a `str` by inheritance, such as a member of a str Enum."""
+    return key + ""  # unlike `str` and f-strings, `+` never asks the subclass how to print itself
+
+
+def flatten(mapping: Mapping[str, Any], prefix: str = "", flat: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The leaves of a mapping with nested keys, dotted keys or both, by their dotted keys.
+
+    Raises:
+        ValueError: a key is not valid, or the mapping holds one key twice: with dots and nested.
+    """
+    flat = {} if flat is None else flat
     for key, value in mapping.items():
-        check_key(key)
-        if isinstance(value, Mapping):
-            yield from flat_items(value, f"{prefix}{key}.")
+        dotted = prefix + check_key(key)
+        if is_mapping(value):
+            flatten(value, f"{dotted}.", flat)
+        elif dotted in flat:
+            raise ValueError(f"{dotted!r} occurs twice in one mapping, with dots and nested. Rename one of them.")
         else:
-            yield prefix + key, value
+            flat[dotted] = value
+    return flat
+
+
+def is_mapping(value: object) -> bool:
+    """Whether a value is a mapping. Most values are tensors, and `hasattr` is faster than an abstract class there."""
+    return hasattr(value, "keys") and isinstance(value, Mapping)
 
 
 def has_branch(flat_keys: Iterable[str], key: object) -> bool:
@@ -36,8 +55,8 @@ def has_branch(flat_keys: Iterable[str], key: object) -> bool:
     if not isinstance(key, str) or ".." in key:
         return False
     if "\n" in key:
-        return any(flat_key.startswith(f"{key}.") for flat_key in flat_keys)
-    return f"..{key}." in "\n..".join(("", *flat_keys))
+        return any(flat_key.startswith(key + ".") for flat_key in flat_keys)
+    return ".." + key + "." in "\n..".join(("", *flat_keys))
 
 
 def keys_below(flat_keys: Iterable[str], prefix: str) -> list[str]:
@@ -53,7 +72,7 @@ def branches_above(key: str) -> list[str]:
 def keys_at_or_below(flat_keys: Iterable[str], chosen: Iterable[str]) -> dict[str, None]:
     """The keys that equal one of the `chosen` keys or lie below one, as an ordered set."""
     exact = frozenset(chosen)
-    prefixes = tuple(f"{key}." for key in exact)
+    prefixes = tuple(key + "." for key in exact)
     return dict.fromkeys(key for key in flat_keys if key in exact or key.startswith(prefixes))
 
 
@@ -66,4 +85,4 @@ def provides(written: Iterable[str], key: str) -> bool:
         >>> provides(["model.features"], "model.features.layer4"), provides(["model.logits.cls"], "model.logits")
         (True, True)
     """
-    return any(key == other or other.startswith(f"{key}.") or key.startswith(f"{other}.") for other in written)
+    return any(key == other or other.startswith(key + ".") or key.startswith(other + ".") for other in written)

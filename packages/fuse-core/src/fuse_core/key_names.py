@@ -19,17 +19,17 @@ def logits_key(head: str) -> str:
         >>> logits_key("cls")
         'model.logits.cls'
     """
-    return f"model.logits.{head}"
+    return "model.logits." + head
 
 
 def output_key(head: str) -> str:
     """Key of the prediction that a head writes after its activation."""
-    return f"model.output.{head}"
+    return "model.output." + head
 
 
 def loss_key(name: str) -> str:
     """Key of the detached value of the loss `name`."""
-    return f"{LOSSES}.{name}"
+    return LOSSES + "." + name
 
 
 def log_name(mode: str, *parts: str, sep: str = ".") -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .did_you_mean import nearest_keys
-from .flat_keys import check_key, flat_items, has_branch, keys_at_or_below, keys_below
+from .flat_keys import branches_above, check_key, flatten, has_branch, is_mapping, keys_at_or_below, keys_below
 from .indexing import Index, check_equal_lengths, positions, take
 from .ndict_pytree import map_tensors, register
 from .ndict_view import MISSING, NDictView
@@ -35,7 +35,8 @@ class NDict(dict[str, Any]):
 
     Raises:
         TypeError: a key is not a string.
-        ValueError: a key is empty or has an empty segment, such as `"a..b"`.
+        ValueError: a key is empty or has an empty segment, such as `"a..b"`, or `mapping` holds one key twice: with
+            dots and nested.
 
     Example:
         >>> batch = NDict({"data": {"image": 1}, "data.label": 2})
@@ -57,7 +58,8 @@ class NDict(dict[str, Any]):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        register(cls, cls._with_results)  # torch's pytrees do not look at base classes
+        # torch's pytrees do not look at base classes.
+        register(cls, lambda items: cls.__new__(cls)._with_results(items))
 
     def __missing__(self, key: str) -> NDictView:
         if has_branch(self, key):
@@ -65,34 +67,31 @@ class NDict(dict[str, Any]):
         raise NestedKeyError(key, self)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        # `hasattr` first: isinstance with an abstract class is slow, and most values are tensors.
-        if hasattr(value, "keys") and isinstance(value, Mapping):
-            check_key(key)
-            branch = dict(flat_items(value, f"{key}."))  # before the delete: it may raise, or be a view of self
+        if is_mapping(value):
+            key = check_key(key)
+            branch = flatten(value, f"{key}.")  # before the delete: it may raise, or be a view of self
             if key in self:
                 del self[key]
             dict.update(self, branch)
         else:
             if not dict.__contains__(self, key):
-                check_key(key)
+                key = check_key(key)
             dict.__setitem__(self, key, value)
 
     def __contains__(self, key: object) -> bool:
         return dict.__contains__(self, key) or has_branch(self, key)
 
     def __delitem__(self, key: str) -> None:
-        keys = keys_below(self, f"{key}.")
-        if dict.__contains__(self, key):
-            keys.append(key)
-        elif not keys:
+        if key not in self:
             raise NestedKeyError(key, self)
-        for flat_key in keys:
+        below = keys_below(self, key + ".") if has_branch(self, key) else []
+        for flat_key in (*below, key) if dict.__contains__(self, key) else below:
             dict.__delitem__(self, flat_key)
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Mapping) and not isinstance(other, NDict):
             try:
-                other = dict(flat_items(other))
+                other = flatten(other)
             except (TypeError, ValueError):  # keys that no NDict can hold
                 return False
         return dict.__eq__(self, other)
@@ -110,7 +109,7 @@ class NDict(dict[str, Any]):
     def __ror__(self, other: Any) -> Self:  # type: ignore[override]
         if not isinstance(other, Mapping):
             return NotImplemented
-        return type(self)(other).__ior__(self)
+        return self._with_items(flatten(other)).__ior__(self)
 
     def __ior__(self, other: Any) -> Self:  # type: ignore[override]
         self.update(other)
@@ -148,10 +147,10 @@ class NDict(dict[str, Any]):
         if isinstance(other, NDict):
             dict.update(self, other)
         elif isinstance(other, Mapping):
-            dict.update(self, dict(flat_items(other)))
+            dict.update(self, flatten(other))
         else:
             pairs = ((key, other[key]) for key in other.keys()) if hasattr(other, "keys") else other  # noqa: SIM118
-            dict.update(self, {k: v for key, value in pairs for k, v in flat_items({key: value})})
+            dict.update(self, {k: v for key, value in pairs for k, v in flatten({key: value}).items()})
         if leaves:
             self.update(leaves)
 
@@ -161,21 +160,31 @@ class NDict(dict[str, Any]):
         """A new NDict with the same values."""
         return self._with_items(self)
 
-    @classmethod
-    def _with_items(cls, items: Any) -> Self:
-        """An NDict of dotted keys that are known to be valid, and of values that are not mappings."""
-        new = cls.__new__(cls)
+    __copy__ = copy
+
+    def _with_items(self, items: Any) -> Self:
+        """An NDict with the type and attributes of `self`, for valid dotted keys and values that are not mappings."""
+        new = self.__new__(type(self))
         dict.update(new, items)
+        if type(self) is not NDict:
+            state = object.__getstate__(self)
+            for attributes in state if isinstance(state, tuple) else (state,):
+                for name, value in (attributes or {}).items():
+                    object.__setattr__(new, name, value)
         return new
 
-    @classmethod
-    def _with_results(cls, items: Iterable[tuple[str, Any]]) -> Self:
+    def _with_results(self, items: Iterable[tuple[str, Any]]) -> Self:
         """As `_with_items`, for values returned by a function, which may be mappings."""
-        new = cls._with_items(items)
+        new = self._with_items(items)
         for key, value in list(new.items()):
-            if hasattr(value, "keys") and isinstance(value, Mapping):
+            if is_mapping(value):
                 new[key] = value
         return new
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if type(self) is not NDict:
+            return super().__reduce_ex__(protocol)
+        return NDict, (dict(self),)  # torch.load(weights_only=True) refuses to set items of a subclass of dict
 
     def clone(self, deepcopy: bool = True) -> Self:
         """A copy; with `deepcopy` the values are copied too."""
@@ -198,14 +207,17 @@ class NDict(dict[str, Any]):
             {'a': {'b': 1, 'c': {'d': 2}}}
         """
         nested: dict[str, Any] = {}
+        levels = {"": nested}
         for key, value in self.items():
-            if has_branch(self, key):
+            for branch in branches_above(key):
+                if branch not in levels:
+                    above, _, segment = branch.rpartition(".")
+                    levels[branch] = levels[above][segment] = {}
+            above, _, segment = key.rpartition(".")
+            levels[above][segment] = value
+        for key in self:
+            if key in levels:
                 raise ValueError(f"unflatten: {key!r} holds both a leaf and a branch. Rename or delete one of them.")
-            *branches, leaf = key.split(".")
-            level = nested
-            for branch in branches:
-                level = level.setdefault(branch, {})
-            level[leaf] = value
         return nested
 
     def keypaths(self) -> list[str]:
@@ -218,13 +230,14 @@ class NDict(dict[str, Any]):
 
     def get_sub_dict(self, key: str) -> Self | None:
         """An NDict of the branch below `key`, or None if there is no such branch."""
-        prefix = f"{key}."
-        branch = {flat_key[len(prefix) :]: self[flat_key] for flat_key in keys_below(self, prefix)}
-        return self._with_items(branch) if branch else None
+        if not has_branch(self, key):
+            return None
+        prefix = key + "."
+        return self._with_items((flat_key[len(prefix) :], self[flat_key]) for flat_key in keys_below(self, prefix))
 
     def get_multi(self, keys: Iterable[str] | None = None) -> Self:
         """An NDict of the given keys, leaves or branches; of all keys if `keys` is None."""
-        return self.copy() if keys is None else type(self)((key, self[key]) for key in keys)
+        return self.copy() if keys is None else self._with_results((check_key(key), self[key]) for key in keys)
 
     def get_closest_keys(self, key: str, n: int = 1) -> list[str]:
         """The `n` keys of leaves or branches that are most similar to `key`; `[key]` if `key` is there."""
@@ -270,8 +283,11 @@ class NDict(dict[str, Any]):
             self[key] = apply_func(value, *args)
 
     def map_tensors(self, fn: Callable[[Tensor], Any]) -> Self:
-        """A new NDict with `fn` applied to every tensor, also to tensors inside lists, tuples and other pytrees."""
-        return self._with_results((key, map_tensors(fn, value)) for key, value in self.items())
+        """A new NDict with `fn` applied to every tensor, also to tensors in lists, tuples, dataclasses and pytrees."""
+        return self._mapped(fn)
+
+    def _mapped(self, fn: Callable[[Tensor], Any], method: str | None = None, *arguments: Any) -> Self:
+        return self._with_results((key, map_tensors(fn, value, method, *arguments)) for key, value in self.items())
 
     def to(
         self,
@@ -281,7 +297,9 @@ class NDict(dict[str, Any]):
     ) -> Self:
         """A new NDict with its tensors on `device` and its floating-point tensors in `dtype`. Other values are kept.
 
-        Tensors in pinned memory are copied to a CUDA device without blocking, unless `non_blocking` is False.
+        This includes tensors in lists, tuples, dataclasses and pytrees, and objects with a method `to`, such as
+        `PackedSequence`: they are moved by `value.to(device)`. Tensors in pinned memory are copied to a CUDA device
+        without blocking, unless `non_blocking` is False.
         """
         if isinstance(device, torch.dtype):
             device, dtype = None, device
@@ -292,7 +310,7 @@ class NDict(dict[str, Any]):
             new_dtype = dtype if tensor.is_floating_point() else None
             return tensor.to(device=device, dtype=new_dtype, non_blocking=non_blocking)
 
-        return self.map_tensors(move)
+        return self._mapped(move, *(() if device is None else ("to", device)))
 
     def cpu(self) -> Self:
         """A new NDict with its tensors on the CPU."""
@@ -304,11 +322,11 @@ class NDict(dict[str, Any]):
 
     def detach(self) -> Self:
         """A new NDict with its tensors detached from the graph."""
-        return self.map_tensors(Tensor.detach)
+        return self._mapped(Tensor.detach, "detach")
 
     def pin_memory(self) -> Self:
         """A new NDict with its tensors in pinned memory, for asynchronous copies to a GPU."""
-        return self.map_tensors(Tensor.pin_memory)
+        return self._mapped(Tensor.pin_memory, "pin_memory")
 
     def get_tree(self, print_values: bool = False) -> str:
         """The tree of keys as indented text, one line per segment; see `print_tree`."""
@@ -338,5 +356,5 @@ class NDict(dict[str, Any]):
 
 
 NDictView._make_ndict = NDict
-register(NDict, NDict._with_results)
-register(NDictView, NDict._with_results)
+register(NDict, NDict()._with_results)
+register(NDictView, NDict()._with_results)

@@ -31,7 +31,7 @@ class NDictView(MutableMapping[str, Any]):
 
     _root: Any  # an NDict, which this module does not import: ndict.py imports this one
     _prefix: str
-    _make_ndict: ClassVar[Callable[[Any], Any]]  # set by ndict.py
+    _make_ndict: ClassVar[Callable[..., Any]]  # set by ndict.py
 
     def __new__(cls, root: Any, key: str | None = None) -> Any:
         """A view of the branch `key` of the NDict `root`; without a key, an NDict of the items `root`."""
@@ -39,7 +39,7 @@ class NDictView(MutableMapping[str, Any]):
 
     def __init__(self, root: Any, key: str) -> None:
         self._root = root
-        self._prefix = f"{key}."
+        self._prefix = key + "."
 
     def __getitem__(self, key: str) -> Any:
         if not isinstance(key, str):
@@ -80,8 +80,10 @@ class NDictView(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._prefix[:-1]!r}, {self.to_dict()!r})"
 
-    def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
-        return type(self._root), (self.to_dict(),)
+    def __reduce__(self) -> Any:
+        if type(self._root) is self._make_ndict:
+            return self._make_ndict, (self.to_dict(),)
+        return copy.copy, (self.copy(),)  # a subclass, with its attributes
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """As `NDict.setdefault`."""
@@ -109,14 +111,14 @@ class NDictView(MutableMapping[str, Any]):
 
     def update(self, other: Any = (), /, **leaves: Any) -> None:
         """As `NDict.update`: adds leaf by leaf."""
-        new = type(self._root)(other, **leaves)
+        new = type(self)._make_ndict(other, **leaves)
         self._root.update({self._prefix + key: value for key, value in new.items()})
 
     merge = update
 
     def copy(self) -> Any:
         """An NDict of the branch, with the same values."""
-        return self._root.get_sub_dict(self._prefix[:-1]) or type(self._root)()
+        return self._root.get_sub_dict(self._prefix[:-1]) or self._root._with_items(())
 
     def clone(self, deepcopy: bool = True) -> Any:
         """An NDict of the branch; with `deepcopy` the values are copied too."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from .did_you_mean import nearest_keys
-from .flat_keys import has_branch
+from .flat_keys import has_branch, plain
 
 
 class NestedKeyError(KeyError):
@@ -20,8 +20,9 @@ class NestedKeyError(KeyError):
     """
 
     def __init__(self, key: object, available: Iterable[str] = (), reader: str | None = None) -> None:
-        super().__init__(key)
-        self.key = key
+        # Not `super().__init__`, which torch.compile cannot trace: it could not name the missing key.
+        self.args = (key,)
+        self.key = plain(key) if isinstance(key, str) else key
         self.available = tuple(available)
         self.reader = reader
 

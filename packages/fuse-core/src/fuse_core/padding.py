@@ -1,13 +1,28 @@
-"""Batching of tensors of different sizes, by padding them."""
+"""Stacking of the samples' tensors, with padding if their sizes differ."""
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import default_collate
 
 
-def pad_to_largest(value: float = 0.0, min_size: Sequence[int] | None = None) -> Callable[[list[Tensor]], Tensor]:
+def stack(tensors: list[Tensor]) -> Any:
+    """Stack tensors along a new first axis, in shared memory in a worker process.
+
+    A batch of MONAI's MetaTensors keeps the affine and the metadata of each sample.
+    """
+    monai = sys.modules.get("monai.data.utils")  # imported already if a tensor is a MetaTensor
+    if type(tensors[0]) is not Tensor and monai is not None and isinstance(tensors[0], monai.MetaObj):
+        return monai.collate_meta_tensor(tensors)
+    return default_collate(tensors)
+
+
+def pad_to_largest(value: float = 0.0, min_size: Sequence[int] | None = None) -> Callable[[list[Any]], Any]:
     """Make a function for `Collate(per_key=)` that pads tensors at their ends to the largest size and stacks them.
 
     Args:
@@ -15,7 +30,8 @@ def pad_to_largest(value: float = 0.0, min_size: Sequence[int] | None = None) ->
         min_size: the smallest size of each axis after padding, one entry per axis.
 
     Returns:
-        A function of tensors or arrays of one rank and dtype. It returns a tensor `[B, *largest size]`.
+        A function of tensors or arrays of one rank and dtype. It returns a tensor `[B, *largest size]`. If some values
+        are None, for `Collate(missing="none")`, it returns the list of values.
 
     Example:
         >>> pad_to_largest(value=-1)([torch.tensor([1, 2, 3]), torch.tensor([4])])
@@ -25,17 +41,31 @@ def pad_to_largest(value: float = 0.0, min_size: Sequence[int] | None = None) ->
     return partial(_pad_and_stack, value=value, min_size=None if min_size is None else tuple(min_size))
 
 
-def _pad_and_stack(values: list[Tensor], value: float, min_size: tuple[int, ...] | None) -> Tensor:
-    tensors = [torch.as_tensor(one) for one in values]
+def _pad_and_stack(values: list[Any], value: float, min_size: tuple[int, ...] | None) -> Any:
+    if any(one is None for one in values):
+        return values
+    tensors = [_as_tensor(one) for one in values]
     if len({(tensor.ndim, tensor.dtype) for tensor in tensors}) > 1:
         found = sorted({f"rank {tensor.ndim} {tensor.dtype}" for tensor in tensors})
         raise ValueError(f"pad_to_largest needs tensors of one rank and dtype, got {', '.join(found)}.")
     rank = tensors[0].ndim
     if min_size is not None and len(min_size) != rank:
-        raise ValueError(f"pad_to_largest(min_size=) needs one entry an axis: {rank}, got {min_size}.")
+        raise ValueError(f"pad_to_largest(min_size=) needs one entry per axis: {rank}, got {min_size}.")
     smallest = min_size or (0,) * rank
     size = [max(smallest[axis], *(tensor.shape[axis] for tensor in tensors)) for axis in range(rank)]
-    batch = tensors[0].new_full((len(tensors), *size), value)
-    for row, tensor in zip(batch, tensors, strict=True):
-        row[tuple(slice(length) for length in tensor.shape)] = tensor
-    return batch
+    return stack([_padded(tensor, size, value) for tensor in tensors])
+
+
+def _as_tensor(value: Any) -> Tensor:
+    try:
+        tensor = torch.as_tensor(value)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(f"pad_to_largest pads tensors and arrays, got a {type(value).__name__}: {error}") from error
+    if tensor.is_nested or tensor.layout != torch.strided:
+        raise TypeError(f"pad_to_largest pads dense tensors, got a {'nested' if tensor.is_nested else 'sparse'} one.")
+    return tensor
+
+
+def _padded(tensor: Tensor, size: list[int], value: float) -> Tensor:
+    missing = [new - old for new, old in zip(size, tensor.shape, strict=True)]
+    return F.pad(tensor, [amount for axis in reversed(missing) for amount in (0, axis)], value=value)

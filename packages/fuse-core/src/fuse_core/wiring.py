@@ -1,13 +1,13 @@
 """Checks before the first step that every key that a component reads is there."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from .did_you_mean import nearest_keys
-from .flat_keys import has_branch, provides
+from .flat_keys import has_branch, keys_at_or_below, keys_below, plain, provides
 from .ndict import NDict
 from .tree_and_table import table
 
@@ -22,6 +22,8 @@ class WiringError(ValueError):
         notes: one sentence per check that was not possible.
     """
 
+    subject = "in how components are wired"
+
     def __init__(self, problems: Iterable[str], notes: Iterable[str] = ()) -> None:
         self.problems = tuple(problems)
         self.notes = tuple(notes)
@@ -29,7 +31,7 @@ class WiringError(ValueError):
 
     def __str__(self) -> str:
         count = f"{len(self.problems)} problem{'s' * (len(self.problems) > 1)}"
-        lines = [f"{count} in how components are wired:", *(f"- {problem}" for problem in self.problems)]
+        lines = [f"{count} {self.subject}:", *(f"- {problem}" for problem in self.problems)]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
@@ -52,10 +54,10 @@ class Wiring:
         rows = [(key, self.writers.get(key, "-"), ", ".join(self.readers.get(key, ["-"]))) for key in keys]
         return "\n".join([table(("key", "written by", "read by"), rows), *(f"note: {note}" for note in self.notes)])
 
-    def to_mermaid(self) -> str:
+    def to_mermaid(self, labels: Mapping[str, str] | None = None) -> str:
         """A flowchart in the Mermaid language, which GitHub draws. Components are boxes, keys are rounded.
 
-        Put it into a Markdown file as a code block of the language `mermaid`.
+        Put it into a Markdown file as a code block of the language `mermaid`. `labels` are texts for the edges by key.
         """
         keys = [key for key in dict.fromkeys((*self.writers, *self.readers)) if self._is_drawn(key)]
         actors = dict.fromkeys(self.writers.get(key, "") for key in keys)
@@ -65,10 +67,12 @@ class Wiring:
         lines = ["flowchart LR"]
         lines += [f'    {name}["{_escaped(actor)}"]' for actor, name in names.items()]
         for i, key in enumerate(keys):
+            label = (labels or {}).get(key)
+            arrow = f'-- "{_escaped(label)}" -->' if label else "-->"
             lines.append(f'    k{i}(["{_escaped(key)}"])')
             if key in self.writers:
-                lines.append(f"    {names[self.writers[key]]} --> k{i}")
-            lines += [f"    k{i} --> {names[reader]}" for reader in self.readers.get(key, ())]
+                lines.append(f"    {names[self.writers[key]]} {arrow} k{i}")
+            lines += [f"    k{i} {arrow} {names[reader]}" for reader in self.readers.get(key, ())]
         return "\n".join(lines)
 
     def _is_drawn(self, key: str) -> bool:
@@ -89,7 +93,10 @@ def check_wiring(
     read if the batch holds it or a key below it, or if an earlier component writes it, a key below it or a branch
     above it.
 
-    A component that declares neither is skipped, with a note. It may write any key outside of `data`. So a key that is
+    A component may also declare `optional_reads`, the keys that it reads if they are there, and `removes`, the keys and
+    branches that it removes. Writing a branch replaces the keys below it.
+
+    A component that declares no keys is skipped, with a note. It may write any key outside of `data`. So a key that is
     missing after it becomes a note instead of a problem, except below `data`.
 
     Args:
@@ -97,8 +104,9 @@ def check_wiring(
         available_keys: the dotted keys of the batch, or the batch itself.
 
     Raises:
-        WiringError: a component reads a key that is not there, or two components write the same key. The message lists
-            all problems, with the nearest keys and their writers.
+        WiringError: a component reads a key that is not there, or writes a key or branch that another component has
+            written. The message lists all problems, with the nearest keys and their writers.
+        TypeError: the keys of a component are not a sequence of strings.
 
     Example:
         >>> class Model:
@@ -111,36 +119,69 @@ def check_wiring(
         data.label        the batch      Loss 'cross_entropy'
         model.logits.cls  Model 'lenet'  Loss 'cross_entropy'
     """
-    named = _named(components)
-    available = _keys("available_keys", available_keys)
-    wiring = Wiring(writers=dict.fromkeys(available, BATCH))
-    later_writers = {key: name for name, component in reversed(named) for key in _declared(name, component, "writes")}
+    declared = [(name, _DeclaredKeys(name, component)) for name, component in unique_names(components)]
+    wiring = Wiring(writers=dict.fromkeys(_keys("available_keys", available_keys), BATCH))
+    there = dict(wiring.writers)
+    gone: dict[str, str] = {}
     undeclared: list[str] = []
     problems: list[str] = []
-    for name, component in named:
-        if getattr(component, "reads", None) is None and getattr(component, "writes", None) is None:
+    for position, (name, keys) in enumerate(declared):
+        if not keys.are_declared:
             undeclared.append(name)
             wiring.notes.append(f"{name} declares neither reads nor writes and was skipped.")
             continue
-        for key in _declared(name, component, "reads"):
+        for key in keys.reads:
             wiring.readers.setdefault(key, []).append(name)
-            if not _is_there(key, wiring.writers):
-                problem = f"{name} reads {key!r}, which nothing before it provides.{_hint(key, wiring, later_writers)}"
+            if not _is_there(key, there):
+                problem = f"{name} reads {key!r}, which nothing before it provides."
+                problem += _hint(key, there, gone, declared[position:])
                 if undeclared and not key.startswith("data."):
                     wiring.notes.append(f"{problem} {undeclared[-1]}, which declares no keys, may write it.")
                 else:
                     problems.append(problem)
-        for key in _declared(name, component, "writes"):
-            other = wiring.writers.get(key, BATCH)
-            if other != BATCH:
-                problems.append(f"{key!r} is written by {other} and again by {name}. Give one of them another key.")
-            wiring.writers[key] = name
+        for key in keys.optional_reads:
+            if _is_there(key, there):
+                wiring.readers.setdefault(key, []).append(name)
+        for key in keys_at_or_below(there, keys.removes):
+            del there[key]
+            gone[key] = f"{name} removes it."
+        for key in keys.writes:
+            if there.get(key, BATCH) != BATCH:
+                problems.append(
+                    f"{key!r} is written by {there[key]} and again by {name}. Give one of them another key."
+                )
+            for below in keys_below(there, key + "."):
+                if there[below] == name:
+                    continue
+                writer = there.pop(below)
+                gone[below] = f"{name} replaces it by writing {key!r}."
+                if writer != BATCH:
+                    problems.append(
+                        f"{name} writes the branch {key!r}, which replaces {below!r}, written by {writer}. "
+                        f"Give one of them another key."
+                    )
+            there[key] = wiring.writers[key] = name
     if problems:
         raise WiringError(problems, wiring.notes)
     return wiring
 
 
-def _named(components: Mapping[str, Any] | Iterable[Any]) -> list[tuple[str, Any]]:
+class _DeclaredKeys:
+    """The keys that a component declares, checked and read once."""
+
+    def __init__(self, name: str, component: Any) -> None:
+        attributes = {one: getattr(component, one, None) for one in ("reads", "optional_reads", "removes", "writes")}
+        self.are_declared = any(keys is not None for keys in attributes.values())
+        for attribute, keys in attributes.items():
+            if isinstance(keys, Iterator) or callable(keys):
+                kind = "an iterator, which can be read only once" if isinstance(keys, Iterator) else "a method"
+                raise TypeError(f"{name}.{attribute} is {kind}. Use a tuple of keys, or a property that returns one.")
+        self.reads, self.optional_reads, self.removes, self.writes = (
+            _keys(f"{name}.{attribute}", keys) for attribute, keys in attributes.items()
+        )
+
+
+def unique_names(components: Mapping[str, Any] | Iterable[Any]) -> list[tuple[str, Any]]:
     """The components with unique names."""
     if isinstance(components, Mapping | nn.ModuleDict):
         return [(f"{_kind(component)} {name!r}", component) for name, component in components.items()]
@@ -150,14 +191,16 @@ def _named(components: Mapping[str, Any] | Iterable[Any]) -> list[tuple[str, Any
     return list(zip(unique, listed, strict=True))
 
 
-def _declared(name: str, component: Any, attribute: str) -> Iterable[str]:
-    return _keys(f"{name}.{attribute}", getattr(component, attribute, None) or ())
-
-
-def _keys(what: str, keys: Any) -> Iterable[str]:
+def _keys(what: str, keys: Any) -> tuple[str, ...]:
     if isinstance(keys, str):
         raise TypeError(f"{what} takes a sequence of keys, got the string {keys!r}. Use [{keys!r}].")
-    return NDict(keys) if isinstance(keys, Mapping) else keys
+    if keys is not None and not isinstance(keys, Iterable):
+        raise TypeError(f"{what} takes a sequence of keys, got {keys!r}.")
+    found = tuple(NDict(keys) if isinstance(keys, Mapping) else () if keys is None else keys)
+    for key in found:
+        if not isinstance(key, str):
+            raise TypeError(f"{what} holds {key!r} of type {type(key).__name__}. Keys are strings.")
+    return tuple(map(plain, found))
 
 
 def _kind(component: Any) -> str:
@@ -169,13 +212,21 @@ def _is_there(key: str, writers: Mapping[str, str]) -> bool:
     return key in writers or has_branch(writers, key) or provides(written, key)
 
 
-def _hint(key: str, wiring: Wiring, later_writers: Mapping[str, str]) -> str:
-    if key in later_writers:
-        return f" {later_writers[key]} writes it, but runs later: move it forward."
-    nearest = nearest_keys(key, wiring.writers)
+def _hint(
+    key: str, writers: Mapping[str, str], gone: Mapping[str, str], now_and_later: list[tuple[str, _DeclaredKeys]]
+) -> str:
+    if key in gone:
+        return f" {gone[key]}"
+    later = next((name for name, keys in now_and_later[1:] if provides(keys.writes, key)), None)
+    if later is not None:
+        return f" {later} writes it, but runs later: move it forward."
+    name, keys = now_and_later[0]
+    if provides(keys.writes, key):
+        return f" Only {name} writes it, after reading it: correct one of the two keys."
+    nearest = nearest_keys(key, writers)
     if not nearest:
-        return f" There are: {', '.join(map(repr, wiring.writers)) or 'no keys at all'}."
-    writers = {near: wiring.writers.get(near) for near in nearest}
+        return f" There are: {', '.join(map(repr, writers)) or 'no keys at all'}."
     origins = {None: "a branch", BATCH: "in the batch"}
-    described = [f"{near!r} ({origins.get(writer, f'written by {writer}')})" for near, writer in writers.items()]
+    written_by = {near: writers.get(near) for near in nearest}
+    described = [f"{near!r} ({origins.get(writer, f'written by {writer}')})" for near, writer in written_by.items()]
     return f" Nearest keys: {', '.join(described)}."
