@@ -2,31 +2,9 @@
 
 import pytest
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from peak_memory import PeakMemory
 
-from fuse_losses.functional import dice_loss, focal_loss, segmentation_cross_entropy, tversky_loss
-
-
-class PeakMemory(TorchDispatchMode):
-    """Counts the bytes of all tensors that operations return and that are still alive."""
-
-    def __init__(self, *known):
-        super().__init__()
-        self.known = {one.untyped_storage().data_ptr() for one in known}
-        self.alive = {}
-        self.peak = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for one in tree_leaves(result):
-            if isinstance(one, torch.Tensor) and one.untyped_storage().data_ptr() not in self.known:
-                storage = one.untyped_storage()
-                self.alive[StorageWeakRef(storage).cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self.alive = {key: value for key, value in self.alive.items() if not value[0].expired()}
-        self.peak = max(self.peak, sum(nbytes for _, nbytes in self.alive.values()))
-        return result
+from fuse_losses.functional import compound_loss, dice_loss, focal_loss, segmentation_cross_entropy, tversky_loss
 
 
 @pytest.mark.parametrize("options", [{}, {"class_weights": "ipw", "ignore_index": 255}], ids=["plain", "weighted"])
@@ -41,6 +19,22 @@ def test_peak_memory_is_that_of_the_gradient_and_little_more(loss, classes, opti
     with PeakMemory(logits, target) as memory:
         loss(logits, target, **options).backward()
     limit = 1 + 3 / classes + 0.1
+    assert 1 <= memory.peak / logits.nbytes <= limit
+
+
+COMPOUND = {"dice": 1.0, "cross_entropy": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("shape", "soft", "limit"),
+    [((1, 14, 48, 48, 48), False, 1.31), ((1, 14, 48, 48, 48), True, 1.31), ((8, 4, 128, 128), False, 1.6)],
+)
+def test_peak_memory_of_a_compound_loss_is_that_of_one_gradient_and_little_more(shape, soft, limit):
+    torch.manual_seed(0)
+    logits, target = torch.randn(shape, requires_grad=True), torch.randint(shape[1], (shape[0], *shape[2:]))
+    target = torch.rand(shape).softmax(1) if soft else target
+    with PeakMemory(logits, target) as memory:
+        compound_loss(logits, target, COMPOUND).backward()
     assert 1 <= memory.peak / logits.nbytes <= limit
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_peak_memory import PeakMemory
+from peak_memory import PeakMemory
 from torch.testing import assert_close
 
 from fuse_losses import LossLinearCompound

@@ -6,6 +6,7 @@ gradient holds the probabilities until the backward pass, which turns them into 
 hold them, as in half precision, the backward pass computes them again.
 """
 
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -127,7 +128,7 @@ def pass_forward(
     losses = logits.new_empty((0,) if wanted.gamma is None else logits.shape[::2], dtype=dtype)
     if probabilities is not None:
         _write_probabilities(logits, wanted.activation, probabilities)
-    for chunk in [_all_of(logits)] if whole else voxel_chunks(logits.shape, logits.device):
+    for chunk in _chunks(logits, target, whole):
         samples, voxels = chunk
         if probabilities is None:
             block = probabilities_of(logits[samples, :, voxels], wanted.activation)
@@ -160,8 +161,12 @@ def pass_forward(
     return Results(overlap, predicted, present, losses)
 
 
-def _all_of(logits: Tensor) -> Chunk:
-    return slice(0, logits.shape[0]), slice(0, logits.shape[2])
+def _chunks(logits: Tensor, target: Tensor, whole: bool) -> Iterable[Chunk]:
+    """The blocks of voxels; smaller ones for a target of probabilities, which takes more temporaries."""
+    samples, classes, voxels = logits.shape
+    if whole:
+        return [(slice(0, samples), slice(0, voxels))]
+    return voxel_chunks(torch.Size((samples, classes * (2 if target.ndim == 3 else 1), voxels)), logits.device)
 
 
 def _log_probability(block: Tensor, logits: Tensor, index: Tensor) -> Tensor:
@@ -267,7 +272,7 @@ def pass_backward(
 ) -> Tensor:
     """The gradient by the logits; overwrites the probabilities if given them. With `whole` in a single block."""
     grad = torch.empty_like(logits) if probabilities is None else probabilities
-    for chunk in [_all_of(logits)] if whole else voxel_chunks(logits.shape, logits.device):
+    for chunk in _chunks(logits, target, whole):
         samples, voxels = chunk
         if probabilities is None:
             block = working_block(grad, chunk, accumulation_dtype(logits.dtype))
