@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from fuse_core import BACKBONE_FEATURES
 
 from .conv_inputs import BatchDict, ConvInput, concatenate_channels, parse_conv_inputs, read_conv_inputs
+from .layers.optional_inputs import OptionalInputs, Substitute
 from .model_with_heads import ModelWithHeads
-from .optional_inputs import OptionalInputs, Substitute
 
 SplitLogic = Callable[[Mapping[str, Any], Sequence[nn.Module]], Sequence[Any]]
 JoinLogic = Callable[[Mapping[str, Any], Sequence[Any]], Any]
