@@ -35,7 +35,8 @@ class ModelMultistream(ModelWithHeads):
             the features of its stream are then a vector that is trained, or zeros, at every location. A batch lacks it
             if the key is missing or holds None; a sample does where `<key>_present`, `(batch,)`, is False. It takes one
             key for each stream, and streams with `feature_depth`. A stream runs on zeros in place of missing samples,
-            which its batch normalisation sees.
+            which its batch normalisation sees. For batches that lack a key, DistributedDataParallel needs
+            `find_unused_parameters=True`.
 
     Attributes:
         backbone_streams: each module once, in the order of first use.
