@@ -1,6 +1,9 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["fuse-core", "fuse-models", "tensordict", "timm", "torchvision==0.21.0"]
+# dependencies = [
+#     "dynamic-network-architectures", "fuse-core", "fuse-models", "segmentation-models-pytorch", "tensordict", "timm",
+#     "torchvision==0.21.0",
+# ]
 #
 # [tool.bench]
 # # torchvision comes for one torch each; this is the one that it is installed beside in the tests.
@@ -8,20 +11,23 @@
 # # Its model wrapper alone is measured, which needs none of the 160 distributions that come with it.
 # install-without-dependencies = ["fuse-med-ml==0.4.1"]
 # ///
-"""Time of models, beside torchvision, timm, FuseMedML and tensordict.
+"""Time of models, beside torchvision, timm, nnU-Net's networks, segmentation-models-pytorch, FuseMedML and tensordict.
 
 nox -s "bench(models)" -- [--rounds 15] [--threads 2] [--tables backbones] [--quick]
 """
 
 import argparse
+import math
 import statistics
 import sys
 from functools import partial
 from pathlib import Path
 
+import segmentation_models_pytorch as smp
 import timm
 import torch
 import torchvision
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
@@ -31,7 +37,12 @@ from fuse_models import (
     BackboneInceptionResnetV2,
     BackboneResnet,
     BackboneResnet3D,
+    BackboneUNet,
+    BackboneViT,
+    DecoderUNet,
+    HeadDenseSegmentation,
     ModelEnsemble,
+    ModelMultiHead,
     ModelWrapDictToSeq,
     ModelWrapSeqToDict,
 )
@@ -77,6 +88,78 @@ def backbones(rounds: int, quick: bool) -> None:
         seconds = measure.take_turns(both, rounds)
         times = [f"{1000 * statistics.median(values):.0f}" for values in seconds.values()]
         library = "timm" if classifier == "classif" else "torchvision"
+        print_row(name, f"`{shape}`", library, *times, f"{measure.ratio(seconds, 'ours', 'peer'):.3f}", "1.03")
+
+
+def segmentation(backbone: nn.Module, channels: int) -> nn.Module:
+    """A backbone and a linear head for two classes, from tensors to logits, as the peers' networks."""
+    head = HeadDenseSegmentation("a", [("model.backbone_features", channels)], layers_description=())
+    return ModelWrapDictToSeq(ModelMultiHead(backbone, [head], conv_inputs=["data.x"]), "model.logits.a", "data.x")
+
+
+def nnunet(residual: bool, features: tuple[int, ...]) -> nn.Module:
+    """nnU-Net's 3D network for one channel and two classes."""
+    levels = len(features)
+    plan = {
+        "input_channels": 1,
+        "n_stages": levels,
+        "features_per_stage": list(features),
+        "conv_op": nn.Conv3d,
+        "kernel_sizes": 3,
+        "strides": [1, *[2] * (levels - 1)],
+        "num_classes": 2,
+        "conv_bias": True,
+        "norm_op": nn.InstanceNorm3d,
+        "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+        "nonlin": nn.LeakyReLU,
+        "nonlin_kwargs": {"inplace": True},
+        "deep_supervision": False,
+    }
+    if residual:
+        return ResidualEncoderUNet(
+            n_blocks_per_stage=[1, 3, 4, 6][:levels], n_conv_per_stage_decoder=[1] * (levels - 1), **plan
+        )
+    return PlainConvUNet(n_conv_per_stage=[2] * levels, n_conv_per_stage_decoder=[2] * (levels - 1), **plan)
+
+
+def networks(rounds: int, quick: bool) -> None:
+    """Print the time of U-Nets, a decoder and a transformer with as many weights as the peer's, in training mode."""
+    features = (16, 32, 64, 128)
+    vit = {"embed_dim": 384, "depth": 6, "num_heads": 6}
+    cases = {
+        "`BackboneUNet`": (
+            lambda: segmentation(BackboneUNet(1, 3, features), features[0]),
+            lambda: nnunet(False, features),
+            "nnU-Net",
+            (2, 1, 32, 32, 32),
+        ),
+        "`BackboneUNet`, residual": (
+            lambda: segmentation(BackboneUNet(1, 3, features, block="residual"), features[0]),
+            lambda: nnunet(True, features),
+            "nnU-Net",
+            (2, 1, 32, 32, 32),
+        ),
+        "`DecoderUNet` on resnet50": (
+            lambda: segmentation(DecoderUNet(BackboneResnet(name="resnet50")), 16),
+            lambda: smp.Unet("resnet50", encoder_weights=None, classes=2),
+            "segmentation-models-pytorch",
+            (2, 3, 128, 128),
+        ),
+        "`BackboneViT`, small, 6 blocks": (
+            lambda: BackboneViT(pool="class", **vit),
+            lambda: timm.create_model("vit_small_patch16_224", num_classes=0, depth=vit["depth"]),
+            "timm",
+            (4, 3, 224, 224),
+        ),
+    }
+    print("\n### U-Nets and transformers\n\nA forward and a backward pass in training mode.")
+    print_header("network", "input", "peer", "ours, ms", "peer, ms", "ours / peer", "aim")
+    for name in list(cases)[: 1 if quick else None]:
+        make_ours, make_peer, library, shape = cases[name]
+        ours, peer, x = make_ours(), make_peer(), torch.randn(shape)
+        both = {"ours": partial(forward_and_backward, ours, x), "peer": partial(forward_and_backward, peer, x)}
+        seconds = measure.take_turns(both, rounds)
+        times = [f"{1000 * statistics.median(values):.0f}" for values in seconds.values()]
         print_row(name, f"`{shape}`", library, *times, f"{measure.ratio(seconds, 'ours', 'peer'):.3f}", "1.03")
 
 
@@ -142,10 +225,19 @@ def small_network(channels: int, in_channels: int, rank: int) -> nn.Module:
     return nn.Sequential(*first, *second, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(2 * channels, 10))
 
 
+def loop_over(members: list[nn.Module], batch: NDict) -> tuple[Tensor, ...]:
+    """The average of the probabilities as logits, the deviation and the majority vote, written by hand."""
+    logits = torch.stack([member(batch.copy())["model.logits.a"] for member in members])
+    average = logits.log_softmax(2).logsumexp(0) - math.log(len(members))
+    votes = nn.functional.one_hot(logits.argmax(2), logits.shape[2]).sum(0)
+    winners = votes == votes.amax(1, keepdim=True)
+    return average, logits.std(0, correction=0), average.masked_fill(~winners, -torch.inf).argmax(1)
+
+
 def ensembles(rounds: int, quick: bool) -> None:
-    """Print the time of ensembles of 8 small networks in eval mode, one after another and vectorised."""
+    """Print the time of ensembles of 8 small networks in eval mode, beside a loop that computes the same."""
     print("\n### Ensembles\n\nEight small networks in eval mode, without gradients.")
-    print_header("network", "input", "one after another, ms", "vmap / one after another")
+    print_header("network", "input", "loop, ms", "one after another / loop", "aim", "vmap / loop")
     shapes = {
         0: [(1, 32), (64, 32), (512, 32)],
         2: [(1, 3, 16, 16), (8, 3, 16, 16), (8, 3, 32, 32), (32, 3, 32, 32)],
@@ -160,19 +252,28 @@ def ensembles(rounds: int, quick: bool) -> None:
                 execution: partial(ModelEnsemble(members, ["model.logits.a"], execution=execution).eval(), batch)
                 for execution in ("sequential", "vmap")
             }
+            runs["loop"] = partial(loop_over, members, batch)
             with torch.inference_mode():
                 seconds = measure.take_turns(runs, 3 * rounds)
             kind = f"{channels} units" if rank == 0 else f"{rank}D, {channels} channels"
-            milliseconds = f"{1000 * statistics.median(seconds['sequential']):.2f}"
-            print_row(kind, f"`{shape}`", milliseconds, f"{measure.ratio(seconds, 'vmap', 'sequential'):.2f}")
+            milliseconds = f"{1000 * statistics.median(seconds['loop']):.2f}"
+            ratios = [f"{measure.ratio(seconds, execution, 'loop'):.2f}" for execution in ("sequential", "vmap")]
+            print_row(kind, f"`{shape}`", milliseconds, ratios[0], "1.03", ratios[1])
 
 
-TABLES = {"backbones": backbones, "wrappers": wrappers, "ensembles": ensembles}
+TABLES = {"backbones": backbones, "networks": networks, "wrappers": wrappers, "ensembles": ensembles}
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Print the tables asked for."""
-    measure.print_versions("torchvision", "timm", "fuse-med-ml", "tensordict")
+    measure.print_versions(
+        "torchvision",
+        "timm",
+        "dynamic-network-architectures",
+        "segmentation-models-pytorch",
+        "fuse-med-ml",
+        "tensordict",
+    )
     for name in arguments.tables:
         TABLES[name](arguments.rounds, arguments.quick)
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from fuse_core import BACKBONE_FEATURES
 
 from .conv_inputs import BatchDict, ConvInput, concatenate_channels, parse_conv_inputs, read_conv_inputs
+from .layers.optional_inputs import OptionalInputs, Substitute
 from .model_with_heads import ModelWithHeads
-from .optional_inputs import OptionalInputs, Substitute
 
 SplitLogic = Callable[[Mapping[str, Any], Sequence[nn.Module]], Sequence[Any]]
 JoinLogic = Callable[[Mapping[str, Any], Sequence[Any]], Any]
@@ -35,7 +35,8 @@ class ModelMultistream(ModelWithHeads):
             the features of its stream are then a vector that is trained, or zeros, at every location. A batch lacks it
             if the key is missing or holds None; a sample does where `<key>_present`, `(batch,)`, is False. It takes one
             key for each stream, and streams with `feature_depth`. A stream runs on zeros in place of missing samples,
-            which its batch normalisation sees.
+            which its batch normalisation sees. For batches that lack a key, DistributedDataParallel needs
+            `find_unused_parameters=True`.
 
     Attributes:
         backbone_streams: each module once, in the order of first use.

@@ -47,7 +47,9 @@ def test_it_trains_with_a_head():
     head = HeadGlobalPoolingClassifier("cls", [("model.backbone_features", backbone.feature_depth)])
     model = ModelMultiHead(backbone, [head], conv_inputs=["data.x"])
     model({"data.x": torch.randn(2, 1, 64, 64)})["model.logits.cls"].sum().backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+    frozen = [name for name, parameter in backbone.model.named_parameters() if not parameter.requires_grad]
+    assert frozen == ["conv_head.weight", "conv_head.bias"]  # behind the map
     assert not any(parameter.is_meta for parameter in model.parameters())
 
 

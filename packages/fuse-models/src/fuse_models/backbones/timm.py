@@ -26,7 +26,8 @@ class BackboneTimm(nn.Module):
 
     Attributes:
         feature_depth: the number of channels of the output, whatever timm calls it for this model.
-        model: timm's model.
+        model: timm's model. Weights that the output does not depend on are frozen, so that every trained weight has a
+            gradient, as DistributedDataParallel needs.
 
     Raises:
         ImportError: timm is not installed.
@@ -63,19 +64,17 @@ class BackboneTimm(nn.Module):
             raise ValueError(f"BackboneTimm(name=) takes the name of a model of timm, got {name!r}.{nearest}")
         self.output = output
         self.model: Any = timm.create_model(name, pretrained=pretrained, in_chans=in_channels, num_classes=0, **options)
-        self.feature_depth = self._depth(timm, name, in_channels, options)
-
-    def _depth(self, timm: Any, name: str, in_channels: int, options: dict[str, Any]) -> int:
-        """The number of channels that come out. Attributes such as `num_features` mean other layers in some models."""
-        with torch.device("meta"):
+        with torch.device("meta"):  # a twin without values, which tells what the model gives without computing it
             twin = timm.create_model(name, in_chans=in_channels, num_classes=0, **options).eval()
         size = options.get("img_size", twin.pretrained_cfg["input_size"][1:])
-        height, width = (size, size) if isinstance(size, int) else size
         trained, self.model = self.model, twin
-        try:
-            return int(self(torch.zeros(2, in_channels, height, width, device="meta")).shape[1])
-        finally:
-            self.model = trained
+        features = self(torch.zeros(2, in_channels, *((size, size) if isinstance(size, int) else size), device="meta"))
+        features.sum().backward()
+        self.model = trained
+        self.feature_depth = features.shape[1]  # `num_features` and others mean other layers in some models
+        for weight, of_twin in zip(trained.parameters(), twin.parameters(), strict=True):
+            if of_twin.grad is None:  # behind the map, as MobileNetV3's last convolution
+                weight.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, in_channels, height, width)` to a map or a vector of `feature_depth` channels."""

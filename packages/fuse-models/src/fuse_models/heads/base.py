@@ -10,7 +10,7 @@ from fuse_core import logits_key, output_key, read_key
 
 from ..argument_checks import check_name, check_option
 from ..conv_inputs import BatchDict, concatenate_channels, found, is_symbolic, parse_conv_inputs
-from ..optional_inputs import OptionalInputs, Substitute
+from ..layers.optional_inputs import OptionalInputs, Substitute
 
 Mode = Literal["classification", "multilabel", "regression"]
 DeclaredInputs = Sequence[tuple[str, int]]

@@ -11,8 +11,8 @@ from fuse_core import read_key
 
 from ..argument_checks import check_all_positive, check_module_or_none, check_name, check_positive, check_rate
 from ..conv_inputs import BatchDict, concatenate_channels, is_symbolic, read_conv_inputs
+from ..layers.optional_inputs import Substitute
 from ..layers.perceptron_layers import perceptron_layers
-from ..optional_inputs import Substitute
 from .base import DeclaredInputs, HeadBase, Mode, total_size
 
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}

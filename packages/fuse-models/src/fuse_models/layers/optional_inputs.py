@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fuse_core import did_you_mean
 
-from .argument_checks import check_option
+from ..argument_checks import check_option
 
 Substitute = Literal["learned", "zero"]
 
