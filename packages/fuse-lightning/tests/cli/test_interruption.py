@@ -66,6 +66,13 @@ def test_sigterm_before_the_first_step_leaves_no_run_behind(with_signal, run_com
     assert list(Path("run").iterdir()) == []
 
 
+def test_sigterm_during_a_validation_keeps_the_checkpoint_before_it(with_signal, run_command):
+    with_signal(batch=1)  # the last one of the epoch: the signal ends the validation that follows
+    assert run_command("fit") == 143
+    checkpoint = torch.load("run/last.ckpt", weights_only=True)
+    assert (checkpoint["epoch"], checkpoint["global_step"]) == (0, 2)
+
+
 def test_sigterm_ends_the_program_with_143(with_signal):
     with_signal()
     command = [sys.executable, "-m", "fuse_lightning.cli", "fit", "--config", "run.yaml"]

@@ -22,3 +22,11 @@ def test_prediction_keys_that_are_not_set_are_asked_for(edited, capsys, run_comm
         capsys.readouterr().err
     )
     assert not list(Path().rglob("predictions*"))
+
+
+@pytest.mark.usefixtures("small_files")
+def test_a_full_disk_is_told_with_the_file_of_the_predictions(trained, capsys, run_command):
+    assert run_command("predict", "--data.init_args.test.init_args.count", "3000") == 1
+    printed = capsys.readouterr().err
+    assert "error: the predictions cannot be written to run/predictions.csv: File too large. Make room." in printed
+    assert not list(Path("run").glob(".predictions*"))

@@ -81,6 +81,7 @@ def test_the_worst_cases_are_those_of_the_lowest_probability(tmp_path, make_trai
     assert [case["id"] for case in worst] == [row[0] for row in by_probability[:24]]
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_a_resumed_run_shows_the_epochs_before(tmp_path, make_trainer, module, loader):
     make_trainer(max_epochs=2, callbacks=[RunReport(tmp_path)]).fit(module, loader, loader)
     before = json.loads((tmp_path / "report.json").read_text())["epochs"]

@@ -22,7 +22,8 @@ class Interruption(Callback):
     """Saves `last.ckpt` when a training is terminated, and prints how to continue it.
 
     SIGTERM ends the training after the batch at hand. In a Slurm job, SIGUSR1 does the same, and then requeues the job.
-    It is the signal that `#SBATCH --signal=SIGUSR1@90` sends 90 seconds before the time limit.
+    It is the signal that `#SBATCH --signal=SIGUSR1@90` sends 90 seconds before the time limit. During a validation, the
+    checkpoint before it is kept, because Lightning would not validate that epoch again.
 
     Args:
         run_dir: the run folder.
@@ -46,8 +47,10 @@ class Interruption(Callback):
         if not isinstance(exception, KeyboardInterrupt | SIGTERMException):
             return
         is_terminated = isinstance(exception, SIGTERMException)
-        if is_terminated and not (self.run_dir / EARLIER_RUN).exists():  # a step was taken
-            trainer.save_checkpoint(self.run_dir / f"{LAST_CHECKPOINT}.ckpt")
+        has_step = not (self.run_dir / EARLIER_RUN).exists()
+        keeps = trainer.validating and checkpoints_in(self.run_dir, LAST_CHECKPOINT)
+        if is_terminated and has_step and not keeps:
+            trainer.save_checkpoint(self.run_dir / f"{LAST_CHECKPOINT}.ckpt", weights_only=False)
         if not trainer.is_global_zero:
             return
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by one of its connectors

@@ -146,9 +146,10 @@ class RunCLI(LightningCLI):
             bring_back(run_dir)  # after the first step there is nothing to bring back
 
     def after_fit(self) -> None:
-        """Write the best epoch's value."""
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            write_result(self.trainer, Path(self.config[self.subcommand].run_dir) / RESULT_FILE)
+        """Write the best epoch's value, if there was a step."""
+        trainer: Any = self.trainer
+        if trainer.is_global_zero and trainer.global_step and not trainer.fast_dev_run:
+            write_result(trainer, Path(self.config[self.subcommand].run_dir) / RESULT_FILE)
 
     def predict(self, model: pl.LightningModule, **arguments: Any) -> None:
         """Predict. An error of the disk names the file."""

@@ -47,9 +47,9 @@ class WiringCLI(RunCLI):
 
     def prepare_run(self, config: Namespace) -> None:
         """There is no run: of the trainer's arguments, none is made or used."""
-        config.trainer.update(
-            {"callbacks": None, "logger": False, "plugins": None, "profiler": None, "strategy": "auto"}
-        )
+        unused = {"callbacks": None, "logger": False, "plugins": None, "profiler": None, "strategy": "auto"}
+        for name, value in unused.items():
+            config.trainer[name] = value
 
     def instantiate_trainer(self, **arguments: Any) -> pl.Trainer:
         """Make a trainer that works on any machine and is not used."""
