@@ -138,13 +138,13 @@ def bucket_gradients(
     open_buckets: dict[Any, tuple[GradientBucket, int]] = {}
     for index, param, grad in gradients:
         group = param_groups[index]
-        plain = type(grad) is Tensor and type(param) in (Tensor, Parameter) and not grad.is_complex()
-        foreach = plain and group.get("foreach") is not False
-        key = (index, param.device, param.dtype, grad.dtype, foreach)
+        key = (index, param.device, param.dtype, grad.dtype, type(param), type(grad))
         bucket, elements = open_buckets.get(key, (None, 0))
         elements += param.numel()
         if bucket is None or elements > MAX_ELEMENTS:
-            bucket, elements = GradientBucket(group, foreach), param.numel()
+            plain = type(grad) is Tensor and type(param) in (Tensor, Parameter) and not grad.is_complex()
+            bucket = GradientBucket(group, foreach=plain and group.get("foreach") is not False)
+            elements = param.numel()
             buckets.append(bucket)
         bucket.params.append(param)
         bucket.grads.append(grad)

@@ -33,7 +33,12 @@ class Perturbation:
         copies = []
         for param, weight in zip(bucket.params, weights, strict=True):
             buffer = self._buffers.get(param)
-            if buffer is None or not _alike(buffer, weight):
+            if (
+                buffer is None
+                or buffer.dtype != weight.dtype
+                or buffer.device != weight.device
+                or not buffer.is_same_size(weight)
+            ):
                 buffer = self._buffers[param] = torch.empty_like(weight, requires_grad=False)
             copies.append(buffer)
         copy_tensors_(copies, weights, bucket.foreach)
@@ -48,7 +53,3 @@ class Perturbation:
     def forget(self) -> None:
         """Keep the weights as they are: they were replaced from outside."""
         self._saved = []
-
-
-def _alike(buffer: Tensor, weight: Tensor) -> bool:
-    return buffer.shape == weight.shape and buffer.dtype == weight.dtype and buffer.device == weight.device
