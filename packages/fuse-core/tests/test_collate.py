@@ -235,3 +235,8 @@ def test_samples_nested_in_different_ways_hold_the_same_keys():
     samples = [{"data": {"x": 1, "y": 2}}, {"data.x": 3, "data": {"y": 4}}, NDict({"data.x": 5, "data.y": 6})]
     batch = collate(samples)
     assert (batch["data.x"].tolist(), batch["data.y"].tolist()) == ([1, 3, 5], [2, 4, 6])
+
+
+def test_no_key_to_keep_is_refused():
+    with pytest.raises(ValueError, match=r"Collate\(keep_keys=\) got no key. Leave it out to keep all keys."):
+        Collate(keep_keys=[])

@@ -53,3 +53,7 @@ def test_samples_must_have_as_many_elements_as_keys(samples, got):
 
 def test_it_can_be_iterated_over():
     assert [sample["x"] for sample in DatasetWrapSeqToDict([(1,), (2,)], ["x"])] == [1, 2]
+
+
+def test_one_key_in_a_list_takes_single_values():
+    assert DatasetWrapSeqToDict([5, 6], ["x"])[1]["x"] == 6

@@ -430,3 +430,13 @@ def test_deleting_a_leaf_takes_what_lies_below_it():
 def test_unflatten_keeps_the_order_of_the_keys():
     nested = NDict({"b.x": 1, "a": 2, "b.c.d": 3, "c": 4}).unflatten()
     assert repr(nested) == "{'b': {'x': 1, 'c': {'d': 3}}, 'a': 2, 'c': 4}"
+
+
+@pytest.mark.parametrize("option", ["already_flat", "dict_like"])
+def test_options_of_fusemedmls_ndict_do_not_become_entries(option):
+    with pytest.raises(TypeError, match=rf"got {option}, which FuseMedML's NDict had as options. Write NDict"):
+        NDict({"a": 1}, **{option: True})
+
+
+def test_get_takes_fusemedmls_name_of_the_default():
+    assert NDict({"a": 1}).get("b", default_value=2) == 2

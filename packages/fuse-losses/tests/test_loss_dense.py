@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from fuse_losses import LossFocal, LossSegmentationCrossEntropy, functional
+from fuse_losses import LossDice, LossFocal, LossSegmentationCrossEntropy, functional
 
 CROSS_ENTROPY = torch.nn.functional.cross_entropy
 KEYS = {"pred": "model.logits", "target": "data.label"}
@@ -46,3 +47,16 @@ def test_the_module_follows_its_class_weights():
     batch = make_batch()
     expected = CROSS_ENTROPY(batch["model.logits"], batch["data.label"], torch.tensor([0.0, 0.0, 2.0]))
     torch.testing.assert_close(loss(batch), expected)
+
+
+@pytest.mark.parametrize(("activation", "warned"), [("softmax", True), ("none", False), ("sigmoid", False)])
+def test_a_prediction_that_had_its_softmax_is_warned_of_once(activation, warned, recwarn):
+    probabilities = torch.rand(2, 3, 4).softmax(1)
+    loss = LossDice(pred="model.output.seg", target="data.seg", activation=activation)
+    batch = {"model.output.seg": probabilities, "data.seg": torch.randint(3, (2, 4))}
+    loss(batch)
+    loss(batch)
+    messages = [str(one.message) for one in recwarn]
+    assert len(messages) == warned
+    if warned:
+        assert "LossDice(pred='model.output.seg', target='data.seg') applies a softmax" in messages[0]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fuse_core import NDict
-from fuse_losses import LossBase, LossDefault, LossDice, LossWarmUp
+from fuse_losses import LossBase, LossDefault, LossDice, LossExtractFromBatchDict, LossWarmUp
 
 
 class Calls(LossBase):
@@ -219,3 +219,10 @@ def test_the_zero_is_connected_to_predictions_in_a_list():
     warm_up = LossWarmUp(loss=DeepSupervision(reads=["model.maps"]), nof_iterations=1)
     warm_up({"model.maps": maps}).backward()
     assert all(one.grad.eq(0).all() for one in maps)
+
+
+def test_loss_and_number_of_iterations_can_be_given_by_position():
+    loss = LossExtractFromBatchDict("model.kl", 2.0)
+    warm_up = LossWarmUp(loss, 5)
+    values = [warm_up({"model.kl": torch.tensor(3.0), "global_step": step}).item() for step in (4, 5)]
+    assert values == [0.0, 6.0]

@@ -53,6 +53,8 @@ class Collate:
         for name, keys in (("keep_keys", keep_keys), ("skip_keys", skip_keys)):
             if isinstance(keys, str):
                 raise TypeError(f"Collate({name}=) takes a sequence of keys, got the string {keys!r}. Use [{keys!r}].")
+        if keep_keys is not None and not keep_keys:
+            raise ValueError("Collate(keep_keys=) got no key. Leave it out to keep all keys.")
         self.keep_keys = None if keep_keys is None else (*map(plain, keep_keys), SAMPLE_ID)
         self.skip_keys = tuple(map(plain, skip_keys))
         self.missing = missing

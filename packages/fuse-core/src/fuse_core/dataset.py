@@ -22,7 +22,7 @@ class DatasetWrapSeqToDict(Dataset[NDict]):
 
     Args:
         dataset: its samples are tuples, lists or single values.
-        sample_keys: the keys of the elements, or one string if a sample is a single value.
+        sample_keys: the keys of the elements. For samples that are single values, one key, as a string or in a list.
         name: the name of the dataset or split. The sample ids are `(name, index)`.
         sample_ids: other sample ids, one per sample.
 
@@ -64,6 +64,8 @@ class DatasetWrapSeqToDict(Dataset[NDict]):
         sample_id = (self.name, index) if self.sample_ids is None else self.sample_ids[index]
         if isinstance(self.sample_keys, str):
             return NDict({SAMPLE_ID: sample_id, self.sample_keys: sample})
+        if len(self.sample_keys) == 1 and not isinstance(sample, tuple | list):
+            return NDict({SAMPLE_ID: sample_id, self.sample_keys[0]: sample})
         if not isinstance(sample, tuple | list) or len(sample) != len(self.sample_keys):
             got = f"{len(sample)} elements" if isinstance(sample, tuple | list) else f"a {type(sample).__name__}"
             raise ValueError(

@@ -15,6 +15,8 @@ from .ndict_view import MISSING, NDictView
 from .nested_key_error import NestedKeyError
 from .tree_and_table import describe, tree
 
+_FUSEMEDML_ARGUMENTS = {"already_flat", "dict_like"}
+
 
 class NDict(dict[str, Any]):
     """A dictionary of nested keys: `nd["a.b.c"]`, `nd["a"]["b"]["c"]` and `nd["a.b"]["c"]` are the same entry.
@@ -34,7 +36,7 @@ class NDict(dict[str, Any]):
         leaves: more entries, as keyword arguments.
 
     Raises:
-        TypeError: a key is not a string.
+        TypeError: a key is not a string, or an entry has the name of an option of FuseMedML's NDict.
         ValueError: a key is empty or has an empty segment, such as `"a..b"`, or `mapping` holds one key twice: with
             dots and nested.
 
@@ -54,6 +56,11 @@ class NDict(dict[str, Any]):
         if mapping is not None:
             self.update(mapping)
         if leaves:
+            if _FUSEMEDML_ARGUMENTS & leaves.keys():
+                raise TypeError(
+                    f"NDict takes entries as keyword arguments, got {', '.join(leaves)}, which FuseMedML's NDict had "
+                    "as options. Write NDict(mapping): the mapping may be nested or flat."
+                )
             self.update(leaves)
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -118,8 +125,9 @@ class NDict(dict[str, Any]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({super().__repr__()})"
 
-    def get(self, key: str, default: Any = None) -> Any:
-        """The leaf, or else a view of the branch, or else `default`."""
+    def get(self, key: str, default: Any = None, *, default_value: Any = None) -> Any:
+        """The leaf, or else a view of the branch, or else `default`; FuseMedML calls it `default_value`."""
+        default = default_value if default is None else default
         if dict.__contains__(self, key):
             return self[key]
         return NDictView(self, key) if has_branch(self, key) else default

@@ -1,7 +1,6 @@
 """What every loss over a batch_dict shares."""
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from ._dense.checks import check_number
 PreprocessFunc = Callable[[Any], Mapping[str, Any]]
 
 
-class LossBase(nn.Module, ABC):
+class LossBase(nn.Module):
     """A loss that takes a batch_dict and returns a scalar tensor. Write your own by defining `compute`.
 
     Calling the loss runs `preprocess_func`, then `compute`, then multiplies by `weight`. Neither the batch_dict nor
@@ -45,6 +44,8 @@ class LossBase(nn.Module, ABC):
         preprocess_func: PreprocessFunc | None = None,
     ) -> None:
         super().__init__()
+        if (type(self).compute, type(self).forward) == (LossBase.compute, LossBase.forward):
+            raise TypeError(f"{type(self).__name__} defines no compute(batch_dict), which returns the loss.")
         if isinstance(reads, str):
             raise TypeError(f"{type(self).__name__}(reads=) takes a sequence of keys, got {reads!r}. Use [{reads!r}].")
         if not all(isinstance(key, str) for key in reads):
@@ -64,9 +65,9 @@ class LossBase(nn.Module, ABC):
         0 is: nothing counted. None is: unknown. A loss of your own sets it in `compute`, for instance to `mask.sum()`.
         """
 
-    @abstractmethod
     def compute(self, batch_dict: Mapping[str, Any]) -> Tensor:
-        """The loss before `weight`, a scalar tensor."""
+        """The loss before `weight`, a scalar tensor. A subclass defines it, or `forward` in its place."""
+        raise NotImplementedError(f"{type(self).__name__} defines no compute(batch_dict).")
 
     def forward(self, batch_dict: Mapping[str, Any]) -> Tensor:
         """The weighted loss, a scalar tensor that is part of the graph."""

@@ -1,6 +1,7 @@
 """What the losses of dense predictions share."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, TypedDict, cast
 
@@ -115,6 +116,7 @@ class LossDense(LossBase):
             numbers = self.options.get(option)
             buffer = None if numbers is None or isinstance(numbers, (str, float, int)) else exact_numbers(numbers)
             self.register_buffer(option, buffer)
+        self._may_be_probabilities = self.options.get("activation", "softmax") == "softmax"
         self._owner = name if pred is None else f"{name}(pred={pred!r}, target={target!r})"
 
     def values(self, probabilities: Tensor, truth: Tensor) -> Tensor:
@@ -160,6 +162,9 @@ class LossDense(LossBase):
 
     def _evaluate(self, logits: Any, target: Tensor, tensors: dict[str, Tensor]) -> Tensor:
         """The loss of tensors; keeps how much it counted."""
+        if self._may_be_probabilities and type(logits) is Tensor and not torch.compiler.is_compiling():
+            self._may_be_probabilities = False  # look at the first batch only
+            self._warn_of_probabilities(logits)
         record: dict[str, Any] = {}
         options = {"mask": self.mask, **self.options, **tensors, "owner": self._owner, "record": record}
         for option in self._loss.numbers:
@@ -171,6 +176,18 @@ class LossDense(LossBase):
         self.counted = record.get("counted")
         self._keep(record)
         return loss
+
+    def _warn_of_probabilities(self, logits: Tensor) -> None:
+        """Warn if a prediction that gets a softmax had one already. Values are read on the CPU only, for free there."""
+        if logits.device.type != "cpu" or logits.ndim < 2 or logits.shape[1] < 2 or not logits.numel():
+            return
+        values = logits.detach()
+        if values.min() >= 0 and (values.float().sum(1) - 1).abs().max() < 1e-3:
+            warnings.warn(
+                f"{self._owner} applies a softmax, but the prediction is one already: it is not negative and sums to 1"
+                " over the classes. Pass the logits, or activation='none'.",
+                stacklevel=3,
+            )
 
     def _call(self, logits: Any, target: Tensor, options: dict[str, Any]) -> Tensor:
         several = isinstance(logits, (list, tuple))

@@ -29,7 +29,7 @@ class LossExtractFromBatchDict(LossBase):
         tensor(0.2000)
     """
 
-    def __init__(self, *, key: str, weight: float | None = None, preprocess_func: PreprocessFunc | None = None) -> None:
+    def __init__(self, key: str, weight: float | None = None, *, preprocess_func: PreprocessFunc | None = None) -> None:
         super().__init__(reads=(key,), weight=weight, preprocess_func=preprocess_func)
         self.key = key
 

@@ -61,9 +61,9 @@ class LossWarmUp(LossBase):
 
     def __init__(
         self,
-        *,
         loss: nn.Module,
         nof_iterations: int,
+        *,
         ramp: Ramp | None = None,
         ramp_iterations: int | None = None,
         compute_while_zero: bool = False,
