@@ -45,7 +45,8 @@ def test_backbones_tell_the_channels_and_strides_of_their_maps(make, size):
     assert maps[-1].shape == last.shape
     for feature_map, info in zip(maps, backbone.feature_info, strict=True):
         for length, stride, found in zip(size, info.stride, feature_map.shape[2:], strict=True):
-            assert -(-length // stride) - found in (range(4) if "Inception" in type(backbone).__name__ else [0])
+            unpadded = 4 if isinstance(backbone, BackboneInceptionResnetV2) else 0  # locations that its stem loses
+            assert 0 <= -(-length // stride) - found <= unpadded
 
 
 def test_a_model_with_a_decoder_learns_to_segment():
