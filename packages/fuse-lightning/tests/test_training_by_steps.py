@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
+from torch.utils.data import Subset
 from torchmetrics import MeanSquaredError
 
 from fuse_core import collate
@@ -54,7 +55,8 @@ def test_training_losses_are_logged_by_steps_as_means_since_the_last_log(
     ]
     expected = [(per_step[0] + per_step[1]) / 2, (per_step[2] + per_step[3]) / 2, per_step[0]]
     assert [float(row["train.losses.mse_step"]) for row in rows[:3]] == pytest.approx(expected, rel=1e-5)
-    assert bar.shown[-1]["mse"] == pytest.approx(sum(per_step[3:]) / 2, rel=1e-3)
+    # The last step's value is shown after the bar has drawn that step.
+    assert bar.shown[-1]["mse"] == pytest.approx(sum(per_step[1:3]) / 2, rel=1e-5)
     assert "validation.metrics.mse" in bar.shown[-1]
 
 
@@ -86,7 +88,7 @@ def test_the_last_checkpoint_is_also_written_by_steps_or_time(make_module, make_
             if trainer.global_step == 3:
                 raise RuntimeError("killed")
 
-    data = DataModuleDefault(make_loader(20).dataset, make_loader(4).dataset, batch_size=4)
+    data = DataModuleDefault(make_loader(20).dataset, Subset(make_loader(4).dataset, range(4)), batch_size=4)
     with pytest.raises(RuntimeError, match="killed"):
         make_trainer(callbacks=[Stop()]).fit(make_module(**when), data)
     steps = torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"]
