@@ -13,7 +13,8 @@ import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import nn
 from torch.distributed.fsdp import fully_shard
-from torchmetrics import MeanSquaredError
+from torchmetrics import MeanSquaredError, Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from fuse_core import NDict, collate
 from fuse_lightning import LightningModuleDefault, MetricDefault, PredictionsToFile
@@ -43,6 +44,22 @@ class Loss(nn.Module):
         return nn.functional.mse_loss(batch_dict["model.y"], batch_dict["data.y"])
 
 
+class Kept(Metric):
+    """Keeps rows and labels in lists, as AUROC does; gathering them needs tensors of equal rank and dtype."""
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("rows", [], dist_reduce_fx="cat")
+        self.add_state("labels", [], dist_reduce_fx="cat")
+
+    def update(self, rows, labels):
+        self.rows.append(rows)
+        self.labels.append(labels)
+
+    def compute(self):
+        return (dim_zero_cat(self.rows).sum(1) * (1 + dim_zero_cat(self.labels))).sum()
+
+
 class BadOnOneProcess(Loss):
     """Not finite for the samples of the second process in its first step; sample 3 is one of them."""
 
@@ -56,7 +73,17 @@ def loader(count, batch_size=4, collate_fn=collate):
     inputs = torch.randn(count, 3, generator=generator)
     samples = [
         # Of the two processes, the first sees whole numbers in the lists, the second fractions.
-        NDict({"data": {"sample_id": i, "x": x, "y": x.sum(0, keepdim=True), "list": [i / 2] if i % 2 else [i // 2]}})
+        NDict(
+            {
+                "data": {
+                    "sample_id": i,
+                    "x": x,
+                    "y": x.sum(0, keepdim=True),
+                    "label": i % 3,
+                    "list": [i / 2] if i % 2 else [i // 2],
+                }
+            }
+        )
         for i, x in enumerate(inputs)
     ]
     return torch.utils.data.DataLoader(samples, batch_size=batch_size, collate_fn=collate_fn)
@@ -99,6 +126,11 @@ def measure(folder, processes):
         logged = trainer.validate(make_module(folder), loaders, verbose=False)
         results[f"validate_{name}"] = {key: value for part in logged for key, value in part.items()}
         (results[f"test_{name}"],) = trainer.test(make_module(folder), loader(count), verbose=False)
+    for count in (1, 3):  # with batches of 4, the second process has repetitions alone, or fewer samples
+        kept = MetricDefault(pred="data.x", target="data.label", metric=Kept())
+        module = make_module(folder, norm=False, validation_metrics={"kept": kept})
+        (logged,) = make_trainer(folder, processes).validate(module, loader(count), verbose=False)
+        results[f"few_{count}"] = logged
     trainer = make_trainer(folder, processes)
     trainer.fit(make_module(folder, norm=False, log_unit="epoch"), loader(10))
     results["train"] = {key: value.item() for key, value in trainer.callback_metrics.items()}

@@ -49,6 +49,11 @@ def test_what_is_logged_equals_that_of_one_process(one, two, mode, samples):
     assert two["two"][f"{mode}_{samples}"] == pytest.approx(one[f"{mode}_{samples}"], rel=1e-6)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_fewer_samples_than_processes_give_what_one_process_gives(one, two, count):
+    assert two["two"][f"few_{count}"] == pytest.approx(one[f"few_{count}"], rel=1e-6)
+
+
 def test_losses_are_equal_to_the_rounding_of_float64_of_means_of_float32(one, two):
     # Summing in another order is all that differs; a mean of means would be off in the first digits.
     name = "validation.second.losses.mse"

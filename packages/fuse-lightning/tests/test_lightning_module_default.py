@@ -299,3 +299,45 @@ def test_a_gpu_that_is_not_there():
 def test_unknown_options(make_module, options, message):
     with pytest.raises(ValueError, match=message):
         make_module(**options)
+
+
+@pytest.mark.parametrize("run", ["fit", "validate", "predict"])
+def test_a_batch_that_is_a_tuple_is_told_what_to_wrap(make_module, make_trainer, run):
+    data = torch.utils.data.TensorDataset(torch.zeros(4, 3), torch.zeros(4, 1))
+    loader = torch.utils.data.DataLoader(data, batch_size=2)
+    message = r"a list of 2 values\. Wrap its dataset, DatasetWrapSeqToDict\(.*collate_fn=collate"
+    with pytest.raises(TypeError, match=message):
+        getattr(make_trainer(), run)(make_module(prediction_keys=["model.y"]), loader)
+
+
+def test_a_module_without_losses_tests_and_predicts(make_module, make_trainer, make_loader, mse_metric):
+    module = make_module(losses=None, test_metrics={"mse": mse_metric()}, prediction_keys=["model.y"])
+    (logged,) = make_trainer().test(module, make_loader(4), verbose=False)
+    assert list(logged) == ["test.metrics.mse"]
+    assert len(make_trainer().predict(module, make_loader(8))) == 2
+    with pytest.raises(ValueError, match=r"Training needs a loss\. Give LightningModuleDefault\(losses="):
+        make_trainer().fit(module, make_loader(4))
+
+
+def test_a_compiled_module_is_compiled_once(make_module, make_trainer, make_loader):
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    make_trainer().fit(torch.compile(make_module(), backend=backend), make_loader(32))
+    assert len(graphs) == 1
+
+
+def test_batches_of_several_training_loaders_have_the_loaders_name_before_their_keys(
+    make_module, make_trainer, make_loader
+):
+    module = make_module(
+        model=ModelWrapSeqToDict(model=nn.Linear(3, 1), model_inputs=["near.data.x"], model_outputs=["model.y"]),
+        losses={"far": LossDefault(pred="model.y", target="far.data.y", callable=nn.functional.mse_loss)},
+    )
+    trainer = make_trainer()
+    trainer.fit(module, {"near": make_loader(8), "far": make_loader(8, offset=100.0)})
+    assert trainer.callback_metrics["train.losses.far"] > 1000

@@ -58,6 +58,8 @@ class FakeTrainer:
         self.is_global_zero = True
         self.sanity_checking = False
         self.fast_dev_run = False
+        self.num_training_batches = 10
+        self.limit_val_batches = 1.0
 
 
 def run_epochs(summary, *epochs):

@@ -1,8 +1,18 @@
+import csv
+import math
+import re
+
 import pytest
 import torch
 from torch import nn
 from torchmetrics import MeanSquaredError, Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassAUROC,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+)
+from torchmetrics.wrappers import Running
 
 from fuse_core import NDict, NestedKeyError
 from fuse_lightning import (
@@ -36,6 +46,55 @@ def test_losses_are_written_detached_and_their_sum_is_returned(batch):
     assert not any(value.requires_grad for value in batch["losses"].values())
     total.backward()
     assert batch["model.logits.cls"].grad.tolist() == [[1.25, 1.25], [1.25, 1.25]]
+
+
+class Counting(nn.Module):
+    """A mean over the samples with a label, which is NaN where there is none."""
+
+    reads = ("model.logits.cls", "data.label")
+
+    def forward(self, batch_dict):
+        labelled = batch_dict["data.label"] >= 0
+        self.counted = labelled.sum()
+        self.terms = {"half": batch_dict["model.logits.cls"].detach().mean() / 2}
+        return nn.functional.cross_entropy(batch_dict["model.logits.cls"], batch_dict["data.label"], ignore_index=-1)
+
+
+def test_what_a_loss_counted_and_its_terms_are_written(batch):
+    batch["data.label"] = torch.tensor([0, -1])
+    step_losses({"cls": Counting(), "mean": Mean(1)}, batch)
+    assert batch["counted"] == {"cls": 1, "mean": 2}
+    assert batch["loss_terms.cls.half"] == 0.75 / 2
+
+
+def test_a_loss_that_counted_nothing_is_not_in_the_sum(batch):
+    batch["data.label"] = torch.tensor([-1, -1])
+    total = step_losses({"cls": Counting(), "mean": Mean(1)}, batch)
+    assert batch["losses.cls"].isnan()
+    assert total.item() == batch["losses.total_loss"] == 0.75
+    total.backward()
+    assert batch["model.logits.cls"].grad.tolist() == [[0.25, 0.25], [0.25, 0.25]]
+
+
+class NoSamples(nn.Module):
+    counted = 0
+
+    def forward(self, batch_dict):
+        return batch_dict["model.logits.cls"][:0].mean()
+
+
+def test_a_sum_in_which_nothing_counted_has_a_gradient_of_zero(batch):
+    step_losses({"empty": NoSamples()}, batch).backward()
+    assert batch["model.logits.cls"].grad.tolist() == [[0.0, 0.0], [0.0, 0.0]]
+
+
+def test_without_sample_ids_samples_are_the_size_that_the_reads_share():
+    values = {"data.image_sizes": torch.zeros(3, 2), "data.weights": torch.ones(5), "data.label": torch.zeros(4)}
+    batch = NDict(values | {"model.logits.cls": torch.zeros(4, 5)})
+    loss = Mean(1)
+    loss.reads = ("model.logits.cls", "data.label", "data.weights")
+    step_losses({"cls": loss}, batch)
+    assert batch["counted.cls"] == 4
 
 
 def test_a_loss_must_be_a_scalar(batch):
@@ -113,7 +172,7 @@ class Failing(Metric):
     def compute(self):
         if self.when == "compute":
             raise ZeroDivisionError("no samples of class 3")
-        return torch.zeros(2) if self.when == "vector" else self.count
+        return torch.zeros(self.when) if isinstance(self.when, tuple) else self.count
 
 
 @pytest.mark.parametrize("when", ["update", "compute"])
@@ -126,7 +185,116 @@ def test_a_failing_metric_fails_the_run_with_its_name(make_module, make_trainer,
         make_trainer().validate(make_module(validation_metrics={"auc": failing}), make_loader(4), verbose=False)
 
 
-def test_what_is_no_number_cannot_be_logged(make_module, make_trainer, make_loader):
-    metric = MetricDefault(pred="model.y", target="data.y", metric=Failing("vector"))
-    with pytest.raises(ValueError, match=r"logged as one number, but 'f1' gave a tensor of shape \(2,\)"):
+@pytest.mark.parametrize("shape", [(2, 3), (2, 2, 2)])
+def test_what_is_not_a_number_for_each_class_cannot_be_logged(make_module, make_trainer, make_loader, shape):
+    metric = MetricDefault(pred="model.y", target="data.y", metric=Failing(shape))
+    message = rf"one for each class, but 'f1' returned a tensor of shape {re.escape(str(shape))}\. Choose an average"
+    with pytest.raises(ValueError, match=message):
         make_trainer().validate(make_module(validation_metrics={"f1": metric}), make_loader(4), verbose=False)
+
+
+class Classes(nn.Module):
+    """Logits of three classes, whose largest is at the whole number nearest to the first input."""
+
+    reads, writes = ("data.x", "data.y"), ("model.logits", "data.label")
+
+    def forward(self, batch_dict):
+        distance = batch_dict["data.x"][:, :1] - torch.arange(3)
+        batch_dict["model.logits"] = -distance.square()
+        batch_dict["data.label"] = (batch_dict["data.y"][:, 0] > 0).long()
+        return batch_dict
+
+
+class Zero(nn.Module):
+    reads, writes = (), ()
+
+    def forward(self, batch_dict):
+        return torch.zeros(())
+
+
+def of_classes(metric, **options):
+    return MetricDefault(pred="model.logits", target="data.label", metric=metric, **options)
+
+
+def validate(make_module, make_trainer, make_loader, metric, batch_size=4):
+    module = make_module(model=Classes(), losses={"zero": Zero()}, validation_metrics={"m": metric})
+    trainer = make_trainer()
+    trainer.validate(module, make_loader(24, batch_size), verbose=False)
+    return {name: value.item() for name, value in trainer.callback_metrics.items() if "losses" not in name}
+
+
+def test_a_metric_of_each_class_is_logged_by_class_and_written_whole(make_module, make_trainer, make_loader, tmp_path):
+    names = ["none", "one", "two"]
+    metric = of_classes(MulticlassAccuracy(3, average=None), class_names=names)
+    logged = validate(make_module, make_trainer, make_loader, metric)
+    assert list(logged) == [f"validation.metrics.m.{name}" for name in names]
+    with (tmp_path / "metric_validation.m.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["class", "value"]
+    assert [(name, float(value)) for name, value in rows[1:]] == list(zip(names, logged.values(), strict=True))
+    assert (tmp_path / "metric_validation.m.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_confusion_matrix_is_logged_by_its_diagonal_and_written_whole(
+    make_module, make_trainer, make_loader, tmp_path
+):
+    logged = validate(make_module, make_trainer, make_loader, of_classes(MulticlassConfusionMatrix(3)))
+    with (tmp_path / "metric_validation.m.csv").open() as file:
+        header, *rows = csv.reader(file)
+    assert header == ["target", "0", "1", "2"]
+    matrix = torch.tensor([[float(value) for value in row[1:]] for row in rows])
+    assert matrix.sum() == 24
+    assert logged == {f"validation.metrics.m.{i}": matrix[i, i].item() for i in range(3)}
+
+
+def test_class_names_must_be_as_many_as_values(make_module, make_trainer, make_loader):
+    metric = of_classes(MulticlassAccuracy(3, average=None), class_names=["a", "b"])
+    with pytest.raises(
+        ValueError, match=r"metric=MulticlassAccuracy\) has 2 class_names, but its value has shape \(3,\)"
+    ):
+        validate(make_module, make_trainer, make_loader, metric)
+
+
+def keep(condition):
+    def filtered(batch_dict):
+        chosen = condition(batch_dict["data.label"])
+        for key in ("data.label", "model.logits"):
+            batch_dict[key] = batch_dict[key][chosen]
+        return batch_dict
+
+    return filtered
+
+
+@pytest.mark.parametrize("metric", [MulticlassAccuracy(3), MulticlassF1Score(3), MulticlassAUROC(3)])
+@pytest.mark.filterwarnings("ignore:No (positive|negative) samples in targets")
+def test_a_batch_without_samples_does_not_update_a_metric(make_module, make_trainer, make_loader, metric):
+    few = keep(lambda label: label > 0)
+    one, eight = (
+        validate(make_module, make_trainer, make_loader, of_classes(metric.clone(), preprocess_func=few), size)
+        for size in (1, 8)
+    )
+    assert one == pytest.approx(eight)
+    assert 0 <= one["validation.metrics.m"] <= 1
+
+
+COLLECTION = MetricCollection({"acc": MulticlassAccuracy(3), "auroc": MulticlassAUROC(3)})
+
+
+@pytest.mark.parametrize(
+    ("metric", "names"),
+    [(MulticlassAUROC(3), ["m"]), (MulticlassF1Score(3), ["m"]), (COLLECTION, ["m.acc", "m.auroc"])],
+)
+def test_a_metric_without_samples_in_an_epoch_is_nan_with_a_warning(
+    make_module, make_trainer, make_loader, metric, names
+):
+    nothing = of_classes(metric, preprocess_func=keep(lambda label: label > 1))
+    with pytest.warns(UserWarning, match="The metric 'm' of validation got no samples in this epoch") as caught:
+        logged = validate(make_module, make_trainer, make_loader, nothing)
+    assert len([one for one in caught if "got no samples" in str(one.message)]) == 1
+    assert list(logged) == [f"validation.metrics.{name}" for name in names]
+    assert all(math.isnan(value) for value in logged.values())
+
+
+def test_a_running_metric_is_logged(make_module, make_trainer, make_loader):
+    logged = validate(make_module, make_trainer, make_loader, of_classes(Running(MulticlassAccuracy(3), window=2)))
+    assert 0 <= logged["validation.metrics.m"] <= 1

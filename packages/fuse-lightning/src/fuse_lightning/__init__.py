@@ -9,6 +9,7 @@ from .configure_optimizers import ConfigureOptimizers
 from .data_module_default import DataModuleDefault
 from .default_callbacks import model_default_callbacks
 from .lightning_module_default import LightningModuleDefault
+from .loaders.resumable_loader import resumable_loader
 from .losses.epoch_losses import EpochLosses
 from .metrics.metric_collected import MetricCollected
 from .metrics.metric_default import MetricDefault
@@ -49,6 +50,7 @@ __all__ = [
     "epoch_end_compute_and_log_metrics",
     "model_default_callbacks",
     "reset_metrics",
+    "resumable_loader",
     "step_extract_predictions",
     "step_losses",
     "step_metrics",

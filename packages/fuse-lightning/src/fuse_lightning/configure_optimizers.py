@@ -12,7 +12,8 @@ class ConfigureOptimizers:
     """A value for `optimizers_and_lr_schs` that a configuration file can describe.
 
     It makes the optimizer and its schedule when it is called with the module. The optimizer gets all parameters that
-    require gradients, those of losses included.
+    require gradients, those of losses included. If the module has an attribute `lr` that is not None, such as the
+    suggestion of `Tuner.lr_find`, it replaces the learning rate.
 
     Args:
         optimizer: makes the optimizer from parameters; in a file, its class and all arguments but `params`.
@@ -74,6 +75,9 @@ class ConfigureOptimizers:
         if not parameters:
             raise ValueError(f"{type(module).__name__} has no parameter that requires a gradient: nothing to train.")
         configured: dict[str, Any] = {"optimizer": self.optimizer(parameters)}
+        if getattr(module, "lr", None) is not None:  # suggested by Tuner.lr_find
+            for group in configured["optimizer"].param_groups:
+                group["lr"] = module.lr
         if self.lr_scheduler is not None:
             scheduler = self.lr_scheduler(configured["optimizer"])
             if isinstance(scheduler, ReduceLROnPlateau) and self.monitor is None:

@@ -4,9 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from fuse_core import collate
+
+from .loaders.resumable_loader import ResumableLoader, SeededCollate, SeededDataset, resumable_loader
 
 if TYPE_CHECKING:
     AnyDataset: TypeAlias = Dataset[Any]
@@ -22,8 +25,9 @@ Loaders: TypeAlias = list[DataLoader[Any]] | dict[str, DataLoader[Any]]
 class DataModuleDefault(pl.LightningDataModule):
     """Loaders of batch_dicts from datasets, for Python and for configuration files.
 
-    Training batches come in random order, all others in the dataset's order. For samplers, write a
-    `LightningDataModule` of your own.
+    Training batches come in random order, all others in the dataset's order. A run that is resumed inside an epoch gets
+    the training batches of an uninterrupted run, see `resumable_loader`; an IterableDataset begins again. Evaluation
+    data draw the same random numbers in every epoch. For samplers, write a `LightningDataModule` of your own.
 
     Args:
         train: the training dataset.
@@ -99,18 +103,25 @@ class DataModuleDefault(pl.LightningDataModule):
             "pin_memory": pin_memory,
         }
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """The training batches, in a new random order each epoch."""
+    @property
+    def batch_size(self) -> int:
+        """Samples per batch; `Tuner.scale_batch_size` sets it."""
+        size: int = self.loader_arguments["batch_size"]
+        return size
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        self.loader_arguments["batch_size"] = size
+
+    def train_dataloader(self) -> DataLoader[Any] | ResumableLoader:
+        """The training batches, in a new random order each epoch; with `Trainer(overfit_batches=)` in order."""
         if self.train is None:
             raise ValueError("Training needs a dataset: give DataModuleDefault(train=).")
-        shuffle = not isinstance(self.train, IterableDataset)  # it has an order of its own
-        return DataLoader(
-            self.train,
-            shuffle=shuffle,
-            drop_last=self.drop_last,
-            collate_fn=self.train_collate_fn,
-            **self.loader_arguments,
-        )
+        options = {"drop_last": self.drop_last, "collate_fn": self.train_collate_fn, **self.loader_arguments}
+        if isinstance(self.train, IterableDataset):
+            return DataLoader(self.train, **options)
+        overfits = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        return resumable_loader(self.train, shuffle=not overfits, **options)
 
     def val_dataloader(self) -> Loaders:
         """The validation batches; no loader without a dataset."""
@@ -134,7 +145,11 @@ class DataModuleDefault(pl.LightningDataModule):
         return [self._loader(dataset) for dataset in _each(datasets) if dataset is not None]
 
     def _loader(self, dataset: AnyDataset) -> DataLoader[Any]:
-        return DataLoader(dataset, collate_fn=self.collate_fn, **self.loader_arguments)
+        # A generator of its own leaves the global one, which training draws from, where it is.
+        options = {"generator": torch.Generator(), **self.loader_arguments}
+        if isinstance(dataset, IterableDataset):
+            return DataLoader(dataset, collate_fn=self.collate_fn, **options)
+        return DataLoader(SeededDataset(dataset), collate_fn=SeededCollate(self.collate_fn), **options)  # type: ignore[arg-type]
 
 
 def _each(datasets: AnyDatasets | None) -> list[AnyDataset | None]:

@@ -1,13 +1,15 @@
 """The default callbacks of a training run."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, Checkpoint, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from .checkpoints.atomic_checkpoint_io import AtomicCheckpointIO
+from .checkpoints.atomic_checkpoint_io import AtomicCheckpointIO, check_before_training
 from .checkpoints.best_epoch_source import BestEpochSource, checked_sources
 from .checkpoints.random_state import RandomState
 from .model_epoch_summary import ModelEpochSummary
@@ -29,17 +31,55 @@ class DefaultModelCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
 
+class LastCheckpoint(DefaultModelCheckpoint):
+    """Writes `last.ckpt`; never between two batches whose gradients are accumulated, which a checkpoint does not hold.
+
+    Args:
+        model_dir: the folder.
+        options: when to write; arguments of `ModelCheckpoint`.
+    """
+
+    def __init__(self, model_dir: str | Path, **options: Any) -> None:
+        super().__init__(dirpath=model_dir, filename=LAST_CHECKPOINT, enable_version_counter=False, **options)
+        self._key = f"{type(self).__name__}{options}"
+        self._steps = 0
+
+    @property
+    def state_key(self) -> str:
+        """Distinguishes several callbacks that write `last.ckpt` at different times."""
+        return self._key
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Check before the first step that the checkpoint can be read again."""
+        super().on_train_start(trainer, pl_module)
+        self._steps = trainer.global_step
+        if self._save_on_train_epoch_end and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            check_before_training(trainer)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        """Write after an optimizer step, if it is time; after an epoch's last step its end writes, with validation."""
+        stepped = trainer.global_step != self._steps
+        self._steps = trainer.global_step
+        if stepped and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            super().on_train_batch_end(trainer, *arguments)
+
+
 class DefaultModelEpochSummary(ModelEpochSummary):
     """A ModelEpochSummary of the module's. Its type distinguishes it from those that users give to the Trainer."""
 
     monitor_argument = "best_epoch_source"
 
 
-OF_THE_MODULE = (DefaultModelCheckpoint, DefaultModelEpochSummary, RandomState)
+OF_THE_MODULE = (DefaultModelCheckpoint, LastCheckpoint, DefaultModelEpochSummary, RandomState)
 
 
 def model_default_callbacks(
-    model_dir: str | Path, best_epoch_source: BestEpochSource | None = None, log_lr: bool = True
+    model_dir: str | Path,
+    best_epoch_source: BestEpochSource | None = None,
+    log_lr: bool = True,
+    save_every_n_steps: int | None = None,
+    save_every_minutes: float | None = None,
+    save_at_validation: bool = False,
 ) -> list[Callback]:
     """Checkpoints of the best epoch and the last one, a summary table per epoch, and the learning rate in the log.
 
@@ -50,6 +90,9 @@ def model_default_callbacks(
             `best_epoch_<monitor>.ckpt`. With `save_top_k` other than 1 the names end in epoch and step. None keeps
             no best epoch.
         log_lr: log the learning rate; needs a trainer with a logger.
+        save_every_n_steps: also write `last.ckpt` after so many optimizer steps.
+        save_every_minutes: also write `last.ckpt` after so many minutes.
+        save_at_validation: also write `last.ckpt` after each validation, for validations inside epochs.
 
     Raises:
         TypeError: an entry of `best_epoch_source` is not a dict, or has an argument that ModelCheckpoint lacks.
@@ -71,10 +114,13 @@ def model_default_callbacks(
     for source in sources:
         mode = source.get("mode", "min")
         callbacks.append(DefaultModelEpochSummary(model_dir, monitor=source["monitor"], mode=mode))
-    last = DefaultModelCheckpoint(  # without a monitor: after every epoch
-        dirpath=model_dir, filename=LAST_CHECKPOINT, enable_version_counter=False, save_on_train_epoch_end=True
-    )
-    callbacks.append(last)
+    callbacks.append(LastCheckpoint(model_dir, save_on_train_epoch_end=True))
+    if save_at_validation:
+        callbacks.append(LastCheckpoint(model_dir, save_on_train_epoch_end=False))
+    if save_every_n_steps is not None:
+        callbacks.append(LastCheckpoint(model_dir, every_n_train_steps=save_every_n_steps))
+    if save_every_minutes is not None:
+        callbacks.append(LastCheckpoint(model_dir, train_time_interval=timedelta(minutes=save_every_minutes)))
     callbacks.append(RandomState())
     if log_lr:
         callbacks.append(LearningRateMonitor(logging_interval="epoch"))
@@ -86,6 +132,8 @@ def callbacks_for_trainer(
     model_dir: str | Path,
     best_epoch_source: BestEpochSource | None,
     callbacks: Sequence[Callback] = (),
+    save_every_n_steps: int | None = None,
+    save_every_minutes: float | None = None,
 ) -> list[Callback]:
     """The result of `LightningModule.configure_callbacks`; no callback that the user gave to the Trainer is lost.
 
@@ -100,6 +148,8 @@ def callbacks_for_trainer(
         model_dir: see `model_default_callbacks`.
         best_epoch_source: see `model_default_callbacks`.
         callbacks: further callbacks of the module.
+        save_every_n_steps: see `model_default_callbacks`.
+        save_every_minutes: see `model_default_callbacks`.
     """
     present: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by one of its connectors
     # Trainer(enable_checkpointing=False) has at most the summaries of a module that was trained before.
@@ -107,7 +157,14 @@ def callbacks_for_trainer(
     automatic = next((one for one in trainer.checkpoint_callbacks if _is_automatic(one, trainer)), None)
     present[:] = [one for one in present if type(one) not in OF_THE_MODULE]
     logs_lr = any(isinstance(one, LearningRateMonitor) for one in (*present, *callbacks))
-    defaults = model_default_callbacks(model_dir, best_epoch_source, log_lr=bool(trainer.loggers) and not logs_lr)
+    defaults = model_default_callbacks(
+        model_dir,
+        best_epoch_source,
+        log_lr=bool(trainer.loggers) and not logs_lr,
+        save_every_n_steps=save_every_n_steps,
+        save_every_minutes=save_every_minutes,
+        save_at_validation=trainer.val_check_interval != 1.0,  # inside epochs, or without any
+    )
     if not writes_checkpoints:
         defaults = [one for one in defaults if not isinstance(one, ModelCheckpoint)]
     if trainer.barebones:

@@ -3,6 +3,7 @@
 import copy
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -46,15 +47,16 @@ class LoaderEvaluation:
         """Pass one batch through the module, the losses and the metrics."""
         batch_dict, samples = self._without_padding(batch_dict)
         result: NDict = pl_module(batch_dict)
-        step_losses(self.losses, result)
+        if self.losses:
+            step_losses(self.losses, result)
         self.epoch_losses.update(result, samples)
         if samples != 0:
             step_metrics(self.metrics, result)
 
-    def log(self, pl_module: pl.LightningModule, sep: str) -> None:
+    def log(self, pl_module: pl.LightningModule, sep: str, log_counted: bool, folder: Path | None) -> None:
         """Log the epoch's losses and metrics."""
-        epoch_end_compute_and_log_losses(pl_module, self.log_prefix, self.epoch_losses, sep=sep)
-        epoch_end_compute_and_log_metrics(pl_module, self.log_prefix, self.metrics, sep=sep)
+        epoch_end_compute_and_log_losses(pl_module, self.log_prefix, self.epoch_losses, sep, log_counted)
+        epoch_end_compute_and_log_metrics(pl_module, self.log_prefix, self.metrics, sep, folder)
 
     def _without_padding(self, batch_dict: NDict) -> tuple[NDict, int | None]:
         """The batch without the samples that a distributed sampler repeats, and the number of those that are left.
@@ -117,10 +119,10 @@ class Evaluation:
             for position, (name, loader) in enumerate(zip(names, in_order(loaders), strict=True))
         ]
 
-    def log(self, pl_module: pl.LightningModule, sep: str) -> None:
+    def log(self, pl_module: pl.LightningModule, sep: str, log_counted: bool, folder: Path | None) -> None:
         """Log the epoch's losses and metrics of every loader."""
         for loader in self._loaders:
-            loader.log(pl_module, sep)
+            loader.log(pl_module, sep, log_counted, folder)
 
     def _metrics(self, metrics: nn.ModuleDict, name: str | None, position: int) -> nn.ModuleDict:
         if isinstance(metrics, LoaderComponents) or position == 0:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 import pytorch_lightning as pl
 import torch
@@ -11,10 +11,11 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from fuse_core import GLOBAL_STEP, SAMPLE_ID, NDict, Wiring, WiringError
+from fuse_core import GLOBAL_STEP, LOSSES, SAMPLE_ID, NDict, Wiring, WiringError, log_name
 
 from .checkpoints.best_epoch_source import BestEpochSource
 from .checkpoints.hyperparameters import keep_plain_values
+from .checkpoints.inside_epoch import EPOCH_SUMS, load_metric_states, metric_states, of_all_processes
 from .checkpoints.model_export import check_only_tensors, save_best_or_last_model
 from .checks.module_wiring import mode_losses, module_wiring
 from .checks.monitors import check_monitors, losses_in_batch, names_to_log
@@ -24,7 +25,9 @@ from .default_callbacks import callbacks_for_trainer, model_default_callbacks
 from .evaluation import Evaluation
 from .loaders.components import LoaderComponents, PerLoader, register_components
 from .loaders.empty_loaders import check_loaders_have_batches
+from .loaders.resumable_loader import warn_of_loaders
 from .losses.epoch_losses import EpochLosses, batch_losses
+from .losses.running_losses import RunningLosses
 from .metrics.mode_metrics import register_metrics
 from .step_functions import (
     epoch_end_compute_and_log_losses,
@@ -45,12 +48,28 @@ OptimizersAndSchedules: TypeAlias = (
 """A result of `LightningModule.configure_optimizers`, or a function of the module that returns one."""
 
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _not_compiled(step: Function) -> Function:
+    """Leaves a step to Python with `torch.compile(module)`: it would be compiled again for each step's number.
+
+    `forward`, which the step calls, is compiled.
+    """
+    return cast(Function, torch.compiler.disable(step))  # type: ignore[no-untyped-call]
+
+
 class LightningModuleDefault(pl.LightningModule):
     """Trains, validates, tests and predicts with a model, losses and metrics that work on a batch_dict.
 
     Each step passes the batch_dict through the model, the losses and the metrics; the sum of the losses is minimised.
     At an epoch's end, `<mode>.losses.<name>`, `<mode>.losses.total_loss` and `<mode>.metrics.<name>` are logged. The
-    mode is `train`, `validation` or `test`. Losses are means over all processes, weighted by the batches' samples.
+    mode is `train`, `validation` or `test`. Losses are means, over all processes, of what they counted: see
+    `step_losses`. A loss that does not tell it is weighted by the batches' samples.
+
+    During training, the means of the losses since the last log appear every `Trainer(log_every_n_steps=)` steps, as
+    `train.losses.<name>_step` in loggers and as `<name>` in the progress bar, without blocking on a GPU.
+    In distributed training these are the first process's.
 
     Before the first step on a loader, its first batch is checked: are all keys there that model, losses and metrics
     read?
@@ -63,7 +82,7 @@ class LightningModuleDefault(pl.LightningModule):
     Args:
         model_dir: the folder for checkpoints and the epoch summary.
         model: takes a batch_dict and returns it with its outputs added.
-        losses: losses by name.
+        losses: losses by name. Needed for training only.
         validation_losses: losses for validation and test; None takes `losses`.
         train_metrics: metrics by name, such as `MetricDefault`, or objects with FuseMedML's `collect`, `eval` and
             `reset`. A metric that is also given for validation, or for several loaders, is copied.
@@ -86,6 +105,11 @@ class LightningModuleDefault(pl.LightningModule):
         tensorboard_sep: the separator in logged names; `"/"` groups them in TensorBoard.
         log_unit: the x-axis of loggers: None or `"optimizer_step"` for steps, or `"epoch"`.
         test_losses: losses for test; None takes `validation_losses`.
+        log_counted: also log how much each loss counted in the epoch, as `<mode>.counted.<name>`.
+        progress_bar_metrics: logged names, such as `"validation.metrics.auc"`, that the progress bar shows beside the
+            training losses.
+        save_every_n_steps: also write `last.ckpt` after so many optimizer steps.
+        save_every_minutes: also write `last.ckpt` after so many minutes.
 
     Raises:
         TypeError: a loss or metric is not a module, or `best_epoch_source` has an argument that ModelCheckpoint lacks.
@@ -97,7 +121,7 @@ class LightningModuleDefault(pl.LightningModule):
         *,
         model_dir: str | Path,
         model: nn.Module,
-        losses: Mapping[str, nn.Module],
+        losses: Mapping[str, nn.Module] | None = None,
         validation_losses: PerLoader | None = None,
         train_metrics: Mapping[str, Any] | None = None,
         validation_metrics: PerLoader | None = None,
@@ -112,13 +136,17 @@ class LightningModuleDefault(pl.LightningModule):
         tensorboard_sep: str = ".",
         log_unit: LogUnit | None = None,
         test_losses: PerLoader | None = None,
+        log_counted: bool = False,
+        progress_bar_metrics: Sequence[str] | None = None,
+        save_every_n_steps: int | None = None,
+        save_every_minutes: float | None = None,
     ) -> None:
         super().__init__()
         if save_hyperparameters_kwargs is not None:
             self.save_hyperparameters(**save_hyperparameters_kwargs)
             keep_plain_values(self.hparams)
             self._hparams_initial = copy.deepcopy(self.hparams)  # for loggers: CSVLogger pickles objects
-        if not losses:
+        if losses is not None and not losses:
             raise ValueError("LightningModuleDefault(losses=) needs at least one loss, got none.")
         _check_option("on_nonfinite", on_nonfinite, get_args(NonFinitePolicy))
         _check_option("log_unit", log_unit, (None, *get_args(LogUnit)))
@@ -142,7 +170,11 @@ class LightningModuleDefault(pl.LightningModule):
         self._callbacks = list(callbacks or ())
         self._best_epoch_source = best_epoch_source
         self._attached_callbacks: list[Callback] = []
-        model_default_callbacks(model_dir, best_epoch_source)  # a wrong argument fails here
+        self._save_every: dict[str, Any] = {
+            "save_every_n_steps": save_every_n_steps,
+            "save_every_minutes": save_every_minutes,
+        }
+        model_default_callbacks(model_dir, best_epoch_source, **self._save_every)  # a wrong argument fails here
         self.prediction_keys: tuple[str, ...] | None = None
         if prediction_keys is not None:
             self.set_predictions_keys(prediction_keys)
@@ -151,7 +183,20 @@ class LightningModuleDefault(pl.LightningModule):
         self._save_model = save_model
         self._sep = tensorboard_sep
         self._log_unit = log_unit
+        self._log_counted = log_counted
+        if isinstance(progress_bar_metrics, str):
+            raise TypeError(
+                f"LightningModuleDefault(progress_bar_metrics=) takes a sequence of names; got the string "
+                f"{progress_bar_metrics!r}."
+            )
+        self.lr: float | None = None  # set by Tuner.lr_find, and read by ConfigureOptimizers
+        self._progress_bar_metrics = tuple(progress_bar_metrics or ())
         self._train_losses = EpochLosses()
+        self._running_losses = RunningLosses()
+        self._logged_step = 0
+        self._resumed: list[Any] | None = None  # the sums of a resumed epoch, by process
+        self._stopped_inside: dict[str, Any] | None = None  # the sums of an epoch that max_steps or max_time ended
+        self._warned_of_loader = False
         self._evaluations = {mode: Evaluation(mode) for mode in ("validation", "test")}
         self._nonfinite_losses = NonFiniteLosses(on_nonfinite)
         self._recorded_batch: int | None = None
@@ -166,8 +211,8 @@ class LightningModuleDefault(pl.LightningModule):
         Raises:
             TypeError: the model did not return a batch_dict.
         """
-        batch_dict = _as_ndict(batch_dict)
-        batch_dict[GLOBAL_STEP] = self.global_step
+        if not isinstance(batch_dict, NDict) or GLOBAL_STEP not in batch_dict:
+            batch_dict = self._with_global_step(batch_dict)
         result = self.model(batch_dict)
         if not isinstance(result, Mapping):
             raise TypeError(
@@ -177,10 +222,16 @@ class LightningModuleDefault(pl.LightningModule):
             )
         return _as_ndict(result)
 
+    def _with_global_step(self, batch_dict: Mapping[str, Any]) -> NDict:
+        batch_dict = _as_ndict(batch_dict)
+        batch_dict[GLOBAL_STEP] = self.global_step
+        return batch_dict
+
+    @_not_compiled
     def training_step(self, batch_dict: Mapping[str, Any], batch_idx: int) -> Tensor:
         """The sum of the losses of one batch."""
         self._nonfinite_losses.before_forward(self.model.buffers())
-        result = self(batch_dict)
+        result = self(self._with_global_step(batch_dict))
         total = step_losses(self.losses, result)
         losses = batch_losses(result)
         counts = self._nonfinite_losses.watch(losses, self.global_step, result.get(SAMPLE_ID))
@@ -193,17 +244,20 @@ class LightningModuleDefault(pl.LightningModule):
         """Stop guarding gradients and buffers against this batch's losses."""
         self._nonfinite_losses.after_backward()
 
+    @_not_compiled
     def validation_step(self, batch_dict: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Update losses and metrics with one batch."""
-        self._evaluations["validation"][dataloader_idx].step(self, _as_ndict(batch_dict))
+        self._evaluations["validation"][dataloader_idx].step(self, self._with_global_step(batch_dict))
 
+    @_not_compiled
     def test_step(self, batch_dict: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Update losses and metrics with one batch."""
-        self._evaluations["test"][dataloader_idx].step(self, _as_ndict(batch_dict))
+        self._evaluations["test"][dataloader_idx].step(self, self._with_global_step(batch_dict))
 
+    @_not_compiled
     def predict_step(self, batch_dict: Mapping[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """The predictions of one batch: `data.sample_id` and the prediction keys."""
-        return step_extract_predictions(self.prediction_keys or (), self(batch_dict))
+        return step_extract_predictions(self.prediction_keys or (), self(self._with_global_step(batch_dict)))
 
     def set_predictions_keys(self, keys: Sequence[str]) -> None:
         """Set the keys that `predict` returns, beside `data.sample_id`."""
@@ -239,6 +293,7 @@ class LightningModuleDefault(pl.LightningModule):
         """Check the first batch of a loader."""
         if (mode, loader_idx) in self._checked_wiring:
             return
+        batch_dict = _as_ndict(batch_dict)
         self._checked_wiring.add((mode, loader_idx))
         evaluation = self._evaluations.get(mode)
         loader = None if evaluation is None else evaluation[loader_idx].log_prefix.partition(".")[2]
@@ -274,14 +329,17 @@ class LightningModuleDefault(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Check the wiring again: losses, metrics and loaders may have changed since the last run."""
         self._checked_wiring.clear()
+        self._resumed = self._stopped_inside = None
         self._evaluations = {mode: Evaluation(mode) for mode in ("validation", "test")}
 
     def on_fit_start(self) -> None:
         """Check before training what would fail later.
 
         Raises:
-            ValueError: see `check_accumulation`, or `on_nonfinite="skip"` does not work with the strategy.
+            ValueError: no losses, see `check_accumulation`, or `on_nonfinite="skip"` does not work with the strategy.
         """
+        if not self.losses:
+            raise ValueError("Training needs a loss. Give LightningModuleDefault(losses={name: loss}).")
         self._closure_callback = closure_callback(self.trainer)
         check_accumulation(self.trainer)
         self._nonfinite_losses.check_strategy(self.trainer.strategy)
@@ -291,6 +349,12 @@ class LightningModuleDefault(pl.LightningModule):
         check_loaders_have_batches(self.trainer, "validate")
         self._check_monitors()
         self._start_training_epoch()  # Lightning skips the hook below in an epoch that is resumed inside
+        self._logged_step = self.trainer.global_step
+        if self._resumed is not None and len(self._resumed) == self.trainer.world_size:
+            own = self._resumed[self.trainer.global_rank]
+            self._train_losses.load_state_dict(own["losses"], self.device)
+            self._running_losses.logged = own["logged"]
+            load_metric_states(self.train_metrics, own["metrics"])
 
     def on_train_epoch_start(self) -> None:
         """Reset losses and metrics."""
@@ -299,8 +363,11 @@ class LightningModuleDefault(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the epoch."""
         self._nonfinite_losses.check(wait=True)
-        epoch_end_compute_and_log_losses(self, "train", self._train_losses, sep=self._sep)
-        epoch_end_compute_and_log_metrics(self, "train", self.train_metrics, sep=self._sep)
+        self._log_running_losses(wait=True)
+        whole = self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        self._stopped_inside = None if whole else self._epoch_sums()
+        epoch_end_compute_and_log_losses(self, "train", self._train_losses, self._sep, self._log_counted)
+        epoch_end_compute_and_log_metrics(self, "train", self.train_metrics, self._sep, self._metric_folder())
         self._log_unit_of_epoch()
 
     def on_train_end(self) -> None:
@@ -309,9 +376,28 @@ class LightningModuleDefault(pl.LightningModule):
         if self._save_model and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             save_best_or_last_model(self.trainer, self.model_dir, self.model)
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log the losses' means since the last log, if it is time."""
+        step, every = self.trainer.global_step, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if step != self._logged_step and every and step % every == 0:
+            self._logged_step = step
+            self._running_losses.copy(step - 1, self._train_losses)
+        if self._running_losses.pending:
+            self._log_running_losses()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the losses first: no checkpoint is written after a loss that is not finite."""
+        """Add the sums of the epoch so far. No checkpoint is written after a loss that is not finite."""
         self._nonfinite_losses.check(wait=True)
+        checkpoint[EPOCH_SUMS] = of_all_processes(self._stopped_inside or self._epoch_sums())
+        if not self._warned_of_loader:
+            self._warned_of_loader = warn_of_loaders(self.trainer)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the sums of an epoch that is resumed inside, and fit the keys to a model that is compiled or not."""
+        self._resumed = checkpoint.get(EPOCH_SUMS)
+        own = {key.replace("_orig_mod.", ""): key for key in self.state_dict()}
+        state_dict = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {own.get(key.replace("_orig_mod.", ""), key): state_dict[key] for key in state_dict}
 
     def on_validation_epoch_start(self) -> None:
         """Reset losses and metrics."""
@@ -319,8 +405,12 @@ class LightningModuleDefault(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch."""
-        self._evaluations["validation"].log(self, self._sep)
+        self._evaluations["validation"].log(self, self._sep, self._log_counted, self._metric_folder())
         self._log_unit_of_epoch()
+
+    def on_validation_end(self) -> None:
+        """Show the chosen metrics in the progress bar."""
+        self._show_in_progress_bar()
 
     def on_test_epoch_start(self) -> None:
         """Reset losses and metrics."""
@@ -328,7 +418,7 @@ class LightningModuleDefault(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log the epoch."""
-        self._evaluations["test"].log(self, self._sep)
+        self._evaluations["test"].log(self, self._sep, self._log_counted, self._metric_folder())
         self._log_unit_of_epoch()
 
     def on_predict_start(self) -> None:
@@ -347,8 +437,38 @@ class LightningModuleDefault(pl.LightningModule):
         """Refuse loaders without batches, which Lightning skips silently."""
         check_loaders_have_batches(self.trainer, stage)
 
+    def _epoch_sums(self) -> dict[str, Any]:
+        return {
+            "losses": self._train_losses.state_dict(),
+            "logged": self._running_losses.logged,
+            "metrics": metric_states(self.train_metrics),
+        }
+
+    def _log_running_losses(self, wait: bool = False) -> None:
+        for step, means in self._running_losses.arrived(self._train_losses, wait):
+            names = {name: log_name("train", LOSSES, *name.split("."), sep=self._sep) for name in means}
+            logged = {f"{names[name]}_step": mean for name, mean in means.items()}
+            for logger in self.trainer.loggers:
+                logger.log_metrics({**logged, "epoch": float(self.current_epoch)}, step=step)
+                logger.save()
+            if not wait:  # at an epoch's end, Lightning takes no values of steps
+                for name, mean in logged.items():
+                    # On the CPU: a value on the device would have to be read back.
+                    self.log(name, torch.tensor(mean), logger=False, on_step=True, on_epoch=False)
+            self.trainer.progress_bar_metrics.update(means)
+            self._show_in_progress_bar()
+
+    def _show_in_progress_bar(self) -> None:
+        logged = self.trainer.callback_metrics if self._progress_bar_metrics else {}
+        shown = {name: float(logged[name]) for name in self._progress_bar_metrics if name in logged}
+        self.trainer.progress_bar_metrics.update(shown)
+
+    def _metric_folder(self) -> Path | None:
+        return None if self.trainer.fast_dev_run else self.model_dir  # type: ignore[attr-defined]
+
     def _start_training_epoch(self) -> None:
         self._train_losses.reset()
+        self._running_losses.start()
         reset_metrics(self.train_metrics)
         self._recorded_batch = None
         self._nonfinite_losses.start(self.parameters())
@@ -391,12 +511,21 @@ class LightningModuleDefault(pl.LightningModule):
         if any(one is other for one in self._attached_callbacks for other in present):
             return []
         self._attached_callbacks = callbacks_for_trainer(
-            self.trainer, self.model_dir, self._best_epoch_source, self._callbacks
+            self.trainer, self.model_dir, self._best_epoch_source, self._callbacks, **self._save_every
         )
         return self._attached_callbacks
 
 
 def _as_ndict(batch_dict: Mapping[str, Any]) -> NDict:
+    if not isinstance(batch_dict, Mapping):
+        what = f"a {type(batch_dict).__name__}"
+        if isinstance(batch_dict, list | tuple):
+            what += f" of {len(batch_dict)} values"
+        raise TypeError(
+            f"Steps take a batch_dict, a mapping of keys to values, but the loader gives {what}. Wrap its dataset, "
+            f"DatasetWrapSeqToDict(dataset, sample_keys=['data.image', 'data.label']), and use "
+            f"DataLoader(..., collate_fn=collate); both are in fuse_core."
+        )
     # Strategies that cast a batch's tensors, such as FSDP, return a plain dict.
     return batch_dict if isinstance(batch_dict, NDict) else NDict(batch_dict)
 

@@ -92,7 +92,8 @@ class ModelEpochSummary(Checkpoint):
         Raises:
             ValueError: the monitor was not logged, and no validation follows.
         """
-        if self.monitor not in trainer.callback_metrics and (self._validated or not trainer.enable_validation):
+        missing = self.monitor not in trainer.callback_metrics and (self._validated or not trainer.enable_validation)
+        if missing and not (trainer.limit_val_batches == 0 and _is_of_validation(self.monitor)):
             logged = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
             raise ValueError(
                 f"ModelEpochSummary monitors {self.monitor!r}, which epoch {trainer.current_epoch} did not log. Logged "
@@ -100,6 +101,9 @@ class ModelEpochSummary(Checkpoint):
             )
         values = self._consider(trainer, epoch_ended=True)
         self._validated = False
+        self._show(trainer, values)
+
+    def _show(self, trainer: pl.Trainer, values: dict[str, float]) -> None:
         improved = self._update_records(values)
         if trainer.is_global_zero:
             best = "" if self.best_epoch is None else f", best epoch {self.best_epoch}"
@@ -113,7 +117,9 @@ class ModelEpochSummary(Checkpoint):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare the validation with the best one; there may be several in an epoch."""
         self._validated = not trainer.sanity_checking
-        if self._validated:
+        if self._validated and math.isinf(trainer.num_training_batches):  # no epoch's end will come
+            self._show(trainer, self._consider(trainer, epoch_ended=True))
+        elif self._validated:
             self._consider(trainer)
 
     def _consider(self, trainer: pl.Trainer, epoch_ended: bool = False) -> dict[str, float]:

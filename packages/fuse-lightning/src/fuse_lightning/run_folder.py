@@ -12,6 +12,7 @@ EPOCH_SUMMARY = "epoch_summary"
 MODEL_FILE = "model.safetensors"
 DESCRIPTION_FILE = "model.md"
 PREDICTIONS_FILE = "predictions.csv"
+METRIC_FILE = "metric"
 
 MODEL_DIR_FILES = (
     f"{BEST_CHECKPOINT}*.ckpt",
@@ -19,6 +20,8 @@ MODEL_DIR_FILES = (
     f"{EPOCH_SUMMARY}_*.txt",
     MODEL_FILE,
     DESCRIPTION_FILE,
+    f"{METRIC_FILE}_*.csv",
+    f"{METRIC_FILE}_*.png",
 )
 """Patterns of the files that LightningModuleDefault and its default callbacks write to `model_dir`."""
 

@@ -3,17 +3,24 @@
 LightningModuleDefault uses them; use them in a module of your own.
 """
 
+import math
+import warnings
 from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from torch import Tensor, nn
+from torchmetrics import MetricCollection
 
-from fuse_core import LOSSES, SAMPLE_ID, TOTAL_LOSS, NDict, log_name, loss_key, read_key
+from fuse_core import LOSSES, SAMPLE_ID, TOTAL_LOSS, NDict, log_name, loss_key, number_of_samples, read_key
 
-from .losses.epoch_losses import EpochLosses
+from .losses.epoch_losses import COUNTED, TERMS, EpochLosses
 from .metrics.metric_collected import MetricCollected
+from .metrics.updated_metrics import updated_metrics
+from .metrics.value_files import write_metric_files
 
 
 class MetricError(RuntimeError):
@@ -31,7 +38,14 @@ Components: TypeAlias = Mapping[str, Any] | nn.ModuleDict
 def step_losses(losses: Components, batch_dict: MutableMapping[str, Any]) -> Tensor:
     """Compute the losses of one batch and their sum.
 
-    Writes `losses.<name>` for each loss and `losses.total_loss`, detached, to the batch_dict.
+    Writes `losses.<name>` for each loss and `losses.total_loss`, detached, to the batch_dict, and two things that a
+    loss may tell about its last call:
+
+    - The attribute `counted` says how much the value is a mean over (samples, voxels, a sum of weights): an int, or a
+      scalar tensor on the loss's device. It is written to `counted.<name>` and weights the batch in an epoch's mean. If
+      the loss has no such attribute, the number of samples is written. A loss that counted 0 adds nothing to the sum,
+      even if its value is NaN.
+    - The attribute `terms`, detached scalar tensors by name, is written to `loss_terms.<name>.<term>`.
 
     Args:
         losses: losses by name, each taking the batch_dict and returning a scalar tensor.
@@ -60,10 +74,29 @@ def step_losses(losses: Components, batch_dict: MutableMapping[str, Any]) -> Ten
                 f"with .mean() for instance."
             )
         batch_dict[loss_key(name)] = value.detach()
+        counted = getattr(loss, "counted", None)
+        if counted is None:
+            counted = _samples(loss, batch_dict)
+        elif isinstance(counted, Tensor):
+            value = torch.where(counted > 0, value, 0)
+        elif counted == 0:
+            value = torch.where(torch.zeros_like(value, dtype=torch.bool), value, 0)
+        batch_dict[f"{COUNTED}.{name}"] = counted
+        for term, part in (getattr(loss, "terms", None) or {}).items():
+            batch_dict[f"{TERMS}.{name}.{term}"] = part
         values.append(value)
     total = sum(values[1:], start=values[0])
     batch_dict[TOTAL_LOSS] = total.detach()
     return total
+
+
+def _samples(loss: Any, batch_dict: Mapping[str, Any]) -> int:
+    """The batch's number of samples: of `data.sample_id`, or the size that most of the loss's reads have in common."""
+    if SAMPLE_ID in batch_dict:
+        return len(batch_dict[SAMPLE_ID])
+    values = [batch_dict[key] for key in getattr(loss, "reads", None) or () if key in batch_dict]
+    sizes = [len(value) for value in values if isinstance(value, list) or getattr(value, "ndim", 0) > 0]
+    return max(sizes, key=sizes.count) if sizes else number_of_samples(batch_dict) or 1
 
 
 def step_metrics(metrics: Components, batch_dict: Mapping[str, Any]) -> None:
@@ -101,58 +134,106 @@ def step_extract_predictions(prediction_keys: Sequence[str], batch_dict: Mapping
 
 
 def epoch_end_compute_and_log_losses(
-    pl_module: pl.LightningModule, mode: str, batch_losses: EpochLosses, sep: str = "."
+    pl_module: pl.LightningModule, mode: str, batch_losses: EpochLosses, sep: str = ".", log_counted: bool = False
 ) -> None:
     """Log the epoch's mean of each loss over all processes as `<mode>.losses.<name>`, and reset the means.
+
+    The terms of a compound loss are logged as `<mode>.losses.<name>.<term>`.
 
     Args:
         pl_module: the module to log with.
         mode: `"train"`, `"validation"` or `"test"`; with several loaders also a dot and the loader's name.
         batch_losses: the losses of the epoch's batches.
         sep: the separator of the logged names.
+        log_counted: also log how much each loss counted as `<mode>.counted.<name>`.
     """
     strategy = pl_module.trainer.strategy
-    means = batch_losses.means(lambda tensor: strategy.reduce(tensor, reduce_op="sum"))
-    for name, mean in means.items():
-        log_reduced(pl_module, log_name(*mode.split("."), LOSSES, name, sep=sep), mean)
+    means, counted = batch_losses.means_and_counted(lambda tensor: strategy.reduce(tensor, reduce_op="sum"))
+    for branch, values in ((LOSSES, means), (COUNTED, counted if log_counted else {})):
+        for name, value in values.items():
+            log_reduced(pl_module, log_name(*mode.split("."), branch, *name.split("."), sep=sep), value)
     batch_losses.reset()
 
 
 def epoch_end_compute_and_log_metrics(
-    pl_module: pl.LightningModule, mode: str, metrics: Components, sep: str = "."
+    pl_module: pl.LightningModule, mode: str, metrics: Components, sep: str = ".", folder: Path | None = None
 ) -> None:
     """Log each metric as `<mode>.metrics.<name>` and reset it.
 
     A metric with several values, such as a MetricCollection, is logged as `<mode>.metrics.<name>.<value's name>`. A
-    metric with FuseMedML's interface may return values that are not numbers: they are passed to later metrics, but not
-    logged.
+    metric with a value for each class is logged as `<mode>.metrics.<name>.<class>`, see `MetricDefault(class_names=)`.
+    A metric that was not updated in the epoch, on any process, is logged as NaN, with a warning. A metric with
+    FuseMedML's interface may return values that are not numbers: they are passed to later metrics, but not logged.
+
+    Args:
+        pl_module: the module to log with.
+        mode: `"train"`, `"validation"` or `"test"`; with several loaders also a dot and the loader's name.
+        metrics: metrics by name.
+        sep: the separator of the logged names.
+        folder: the folder to which metrics with a value for each class are written, as `metric_<mode>.<name>.csv` and
+            `.png` (with matplotlib); None writes no files.
 
     Raises:
         MetricError: a metric failed; the message names it.
-        ValueError: a metric returned a value that is not one number.
+        ValueError: a metric returned a value that cannot be logged.
     """
     metric: Any
     results = NDict()
+    updated = updated_metrics(metrics)
+    trainer = pl_module.trainer
     for name, metric in metrics.items():
         collected = isinstance(metric, MetricCollected)
         try:
-            value = metric.compute(results) if collected else metric.compute()
+            value = _compute(metric, results) if name in updated else _nan(name, metric, mode)
         except Exception as error:
             raise MetricError(name, metric, error) from error
         if collected:  # its value may differ between processes
-            value = pl_module.trainer.strategy.broadcast(value)
+            value = trainer.strategy.broadcast(value)
         results[f"metrics.{name}"] = value
         for full_name, one in NDict({name: value}).items():
-            if not _is_number(one):
-                if collected:
-                    continue
-                found = f"a tensor of shape {tuple(one.shape)}" if isinstance(one, Tensor) else repr(one)
-                raise ValueError(
-                    f"Metrics are logged as one number, but {full_name!r} gave {found}. Choose an average over "
-                    f"classes, or compute it from the predictions."
-                )
-            log_reduced(pl_module, log_name(*mode.split("."), "metrics", *full_name.split("."), sep=sep), one)
+            if isinstance(one, Tensor) and one.numel() != 1 and not collected:
+                class_names = _class_names(full_name, metric, one)
+                if folder is not None and trainer.is_global_zero and not trainer.sanity_checking:
+                    write_metric_files(folder, f"{mode}.{full_name}", one, class_names)
+                one = (one.diagonal() if one.ndim == 2 else one).float()  # counts are integers
+                numbers = {f"{full_name}.{label}": number for label, number in zip(class_names, one, strict=True)}
+            elif _is_number(one):
+                numbers = {full_name: one}
+            elif collected:
+                continue
+            else:
+                raise ValueError(f"Metrics are logged as numbers, but {full_name!r} returned {one!r}.")
+            for number_name, number in numbers.items():
+                log_reduced(pl_module, log_name(*mode.split("."), "metrics", *number_name.split("."), sep=sep), number)
     reset_metrics(metrics)
+
+
+def _compute(metric: Any, results: NDict) -> Any:
+    if isinstance(metric, MetricCollected):
+        return metric.compute(results)
+    with warnings.catch_warnings():  # torchmetrics warns on a process without samples, also if others have some
+        warnings.filterwarnings("ignore", "The ``compute`` method of metric")
+        return metric.compute()
+
+
+def _nan(name: str, metric: Any, mode: str) -> Any:
+    """The value of a metric that was not updated."""
+    warnings.warn(f"The metric {name!r} of {mode} got no samples in this epoch: its value is NaN.", stacklevel=4)
+    collection = getattr(metric, "metric", metric)
+    return dict.fromkeys(collection.keys(), math.nan) if isinstance(collection, MetricCollection) else math.nan
+
+
+def _class_names(full_name: str, metric: Any, values: Tensor) -> Sequence[str]:
+    shape = tuple(values.shape)
+    if values.ndim not in (1, 2) or len(set(shape)) > 1:
+        raise ValueError(
+            f"Metrics are logged as one number, or one for each class, but {full_name!r} returned a tensor of shape "
+            f"{shape}. Choose an average over classes, or compute it from the predictions."
+        )
+    names: Sequence[str] = getattr(metric, "class_names", None) or [str(i) for i in range(len(values))]
+    if len(names) != len(values):
+        raise ValueError(f"{metric.name_and_keys} has {len(names)} class_names, but its value has shape {shape}.")
+    return names
 
 
 def _is_number(value: Any) -> bool:

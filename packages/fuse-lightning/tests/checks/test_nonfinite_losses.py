@@ -1,4 +1,5 @@
 import copy
+import warnings
 
 import pytest
 import pytorch_lightning as pl
@@ -159,7 +160,7 @@ def test_a_copy_of_a_trained_module_notices_too(make_module, make_trainer, make_
 
 
 def losses(value, dtype=torch.float32):
-    return BatchLosses(("a", "total_loss"), torch.full((2,), value, dtype=dtype))
+    return BatchLosses(("a", "total_loss"), torch.full((2,), value, dtype=dtype), (1, None))
 
 
 class Later:
@@ -229,7 +230,11 @@ def test_the_model_may_be_more_than_a_linear_layer(make_module, make_trainer, ma
     assert all(torch.equal(one, other) for one, other in zip(weights(module), start, strict=True))
 
 
-@pytest.mark.filterwarnings("ignore:Checkpoint directory", "ignore:Be aware that when using `ckpt_path`")
+@pytest.mark.filterwarnings(
+    "ignore:Checkpoint directory",
+    "ignore:Be aware that when using `ckpt_path`",
+    "ignore:A checkpoint is written inside",
+)
 def test_batches_are_skipped_in_an_epoch_resumed_in_its_middle(make_module, make_trainer, make_loader, tmp_path):
     middle = pl.callbacks.ModelCheckpoint(dirpath=tmp_path, filename="middle", every_n_train_steps=1, save_top_k=1)
     make_trainer(callbacks=[middle], max_steps=1).fit(make_module(), make_loader(12))
@@ -239,3 +244,34 @@ def test_batches_are_skipped_in_an_epoch_resumed_in_its_middle(make_module, make
         trainer.fit(module, make_loader(12), ckpt_path=tmp_path / "middle.ckpt")
     assert trainer.global_step > 1
     assert all(value.isfinite().all() for value in weights(module))
+
+
+class Labelled(nn.Module):
+    """A mean over samples 4 to 7, NaN in other batches."""
+
+    def forward(self, batch_dict):
+        labelled = torch.tensor([sample >= 4 for sample in batch_dict["data.sample_id"]])
+        self.counted = labelled.sum()
+        return nn.functional.mse_loss(batch_dict["model.y"][labelled], batch_dict["data.y"][labelled])
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip"])
+def test_a_loss_that_counted_nothing_is_told_once_and_left_out(make_module, make_trainer, make_loader, policy):
+    means = {}
+    for batch_size in (2, 8):
+        module = make_module(
+            losses={"few": Labelled()},
+            on_nonfinite=policy,
+            log_counted=True,
+            optimizers_and_lr_schs=lambda module: torch.optim.SGD(module.parameters(), lr=0.0),
+        )
+        trainer = make_trainer(enable_checkpointing=False)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trainer.fit(module, make_loader(8, batch_size), make_loader(8, batch_size))
+        told = [str(one.message) for one in caught if "is nan because nothing counted" in str(one.message)]
+        assert len(told) == (batch_size == 2)
+        means[batch_size] = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    assert means[2] == pytest.approx(means[8], rel=1e-5)
+    assert means[2]["train.losses.few"] == means[2]["train.losses.total_loss"] > 0
+    assert means[2]["train.counted.few"] == means[2]["validation.counted.few"] == 4

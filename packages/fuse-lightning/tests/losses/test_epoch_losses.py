@@ -60,3 +60,45 @@ def test_a_loss_that_some_batches_lack_is_a_mean_over_those_that_have_it():
 def test_what_is_no_scalar_tensor_is_refused_by_name(value, found):
     with pytest.raises(ValueError, match=rf"'losses\.kl' is {found}"):
         EpochLosses().update({"losses.kl": value})
+
+
+@pytest.mark.parametrize("as_tensor", [True, False])
+def test_means_are_weighted_by_what_the_losses_counted(as_tensor):
+    epoch_losses = EpochLosses()
+    for value, other, count in ((2.0, 1.0, 3), (float("nan"), 3.0, 0), (6.0, 5.0, 1)):
+        one = batch(4, a=value, b=other, total_loss=other)
+        one["counted"] = {"a": torch.tensor(count) if as_tensor else count, "b": 4}
+        epoch_losses.update(one)
+    means, counted = epoch_losses.means_and_counted()
+    assert {name: mean.item() for name, mean in means.items()} == {"a": 3.0, "b": 3.0, "total_loss": 6.0}
+    assert (counted["a"], counted["b"]) == (4, 12)
+
+
+def test_a_loss_that_counted_nothing_in_the_epoch_is_nan_and_not_in_the_total():
+    epoch_losses = EpochLosses()
+    one = batch(4, a=float("nan"), b=2.0, total_loss=2.0)
+    one["counted"] = {"a": torch.tensor(0), "b": 4}
+    epoch_losses.update(one)
+    means = epoch_losses.means()
+    assert means["a"].isnan()
+    assert means["total_loss"] == 2.0
+
+
+def test_an_epoch_in_which_nothing_counted_has_no_total():
+    epoch_losses = EpochLosses()
+    one = batch(4, a=float("nan"), total_loss=0.0)
+    one["counted"] = {"a": 0}
+    epoch_losses.update(one)
+    assert epoch_losses.means()["total_loss"].isnan()
+
+
+def test_terms_are_means_over_what_their_loss_counted():
+    epoch_losses = EpochLosses()
+    for count, dice in ((1, 0.5), (3, 0.1)):
+        one = batch(4, seg=1.0, total_loss=1.0)
+        one["counted.seg"] = torch.tensor(count)
+        one["loss_terms.seg.dice"] = torch.tensor(dice, dtype=torch.float64)
+        epoch_losses.update(one)
+    means = epoch_losses.means()
+    assert means["seg.dice"].item() == pytest.approx(0.2)
+    assert means["total_loss"] == 1.0

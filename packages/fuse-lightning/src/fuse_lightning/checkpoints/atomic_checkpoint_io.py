@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 
 from .atomic_file import replace_file
+from .plain_values import as_plain
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -23,15 +26,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Write a checkpoint.
+        """Write a checkpoint. NumPy's numbers and arrays, paths and the like become plain values.
 
         Raises:
+            NotPlainError: the checkpoint holds an object that could not be read again; the message says where.
             OSError: the disk is full, for instance. The previous file is unchanged.
             KeyboardInterrupt: Ctrl-C was pressed meanwhile. The previous file is unchanged.
         """
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
+        checkpoint = as_plain(checkpoint)
         handled = sys.exception()
         try:
             with replace_file(path) as file:
@@ -79,6 +84,29 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ) from error
         except (EOFError, LookupError, RuntimeError) as error:
             raise _unreadable(path, f"{type(error).__name__}: {error}") from error
+
+
+def check_before_training(trainer: pl.Trainer) -> None:
+    """Make a checkpoint and check that its values are plain, without writing it. Call it on every process.
+
+    Raises:
+        NotPlainError: see `AtomicCheckpointIO.save_checkpoint`.
+    """
+    strategy = trainer.strategy
+    chosen = strategy.checkpoint_io
+    if isinstance(chosen, AtomicCheckpointIO) and isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+        strategy.checkpoint_io = _Check()
+        try:
+            trainer.save_checkpoint("")
+        finally:
+            strategy.checkpoint_io = chosen
+
+
+class _Check(TorchCheckpointIO):
+    """Checks a checkpoint that is not written."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        as_plain(checkpoint)
 
 
 def _looks_like_a_checkpoint(path: str | Path) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,8 @@ def _own_copy(tensor: Tensor) -> Tensor:
 def save_best_or_last_model(trainer: pl.Trainer, model_dir: Path, model: nn.Module) -> None:
     """Write the weights of the best epoch, by the first checkpoint with a monitor; without one, the current weights.
 
-    Call it on every process at the end of training. The first process writes.
+    Call it on every process at the end of training. The first process writes. If that fails, it warns: the training has
+    ended well, and its checkpoints are there.
     """
     best = next((one for one in trainer.checkpoint_callbacks if getattr(one, "monitor", None)), None)
     # A path without a score is in the folder of the run that was resumed. If every epoch's value is NaN,
@@ -112,9 +114,13 @@ def save_best_or_last_model(trainer: pl.Trainer, model_dir: Path, model: nn.Modu
         source = f"They are of the last epoch, {trainer.current_epoch - 1}."
         state_dict = trainer.strategy.lightning_module_state_dict()  # every process takes part: it may hold a shard
     if trainer.is_global_zero:
-        if has_best:
-            state_dict = _read_state_dict(Path(best.best_model_path))  # type: ignore[union-attr]
-        save_model_files(model_dir, model, _bare(state_dict), source)
+        try:
+            if has_best:
+                state_dict = _read_state_dict(Path(best.best_model_path))  # type: ignore[union-attr]
+            save_model_files(model_dir, model, _bare(state_dict), source)
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+            warnings.warn(f"save_model=True: {MODEL_FILE} was not written. {problem}", stacklevel=2)
 
 
 def _read_state_dict(checkpoint: Path) -> dict[str, Any]:

@@ -20,6 +20,9 @@ class RandomState(Callback):
     restored if the number of processes has changed, or if the checkpoint is loaded to validate, test or predict.
     """
 
+    def __init__(self) -> None:
+        self._restored: State | None = None
+
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
@@ -38,7 +41,17 @@ class RandomState(Callback):
             return
         states = checkpoint.get("random_states", ())
         if len(states) == trainer.world_size:
-            _restore(states[trainer.global_rank])
+            self._restored = states[trainer.global_rank]
+            _restore(self._restored)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Restore the state again inside an epoch: making the loader's iterator has drawn a number.
+
+        At an epoch's end, that number belongs to the next epoch's iterator.
+        """
+        if self._restored is not None and trainer.fit_loop.restarting:
+            _restore(self._restored)
+        self._restored = None
 
 
 def _collect(device: torch.device) -> State:

@@ -30,7 +30,7 @@ def names_to_log(prefix: str, losses: Iterable[str], metrics: Iterable[str], sep
         ['train.losses.cls', 'train.losses.total_loss', 'train.metrics.auc']
     """
     parts = [*((LOSSES, name) for name in (*losses, TOTAL)), *(("metrics", name) for name in metrics)]
-    return [log_name(*prefix.split("."), *part, sep=sep) for part in parts]
+    return [log_name(*prefix.split("."), branch, *name.split("."), sep=sep) for branch, name in parts]
 
 
 def losses_in_batch(model: nn.Module, losses: Mapping[str, Any] | nn.ModuleDict) -> list[str]:
@@ -56,7 +56,8 @@ def check_monitors(module: pl.LightningModule, ready_made: type, logged: Sequenc
     Args:
         module: a module whose training is about to start.
         ready_made: the class that logs nothing but `logged`; the module's class or a base class of it.
-        logged: the names that are logged. A metric with several values adds their names to its own.
+        logged: the names that are logged. A metric with several values, or a loss with terms, adds
+            their names to its own.
         sep: the separator in names.
 
     Raises:
@@ -65,11 +66,19 @@ def check_monitors(module: pl.LightningModule, ready_made: type, logged: Sequenc
     callbacks: list[Callback] = module.trainer.callbacks  # type: ignore[attr-defined]  # set by one of its connectors
     rates = [name for callback in callbacks if isinstance(callback, LearningRateMonitor) for name in callback.lrs]
     known = [*logged, *rates]
+    has_terms = any(hasattr(one, "terms") for one in module.modules())
+    with_parts = [name for name in logged if has_terms or f"{sep}metrics{sep}" in name]
     any_may_log = _what_may_log(module, ready_made, callbacks)
     model = getattr(module, "model", None)
     loss_may_log = any_may_log or (type(model).__name__ if getattr(model, "writes", None) is None else None)
     for monitor, watcher in _monitors(module.trainer, callbacks).items():
-        if monitor in known or any(monitor.startswith(name + sep) for name in logged if f"{sep}metrics{sep}" in name):
+        if monitor in known or any(monitor.startswith(name + sep) for name in with_parts):
+            continue
+        if module.trainer.limit_val_batches == 0 and monitor.startswith(f"validation{sep}"):
+            rank_zero_warn(
+                f"{watcher} monitors {monitor!r}, which is not logged, because Trainer(limit_val_batches=0) leaves out "
+                f"validation."
+            )
             continue
         may_log = loss_may_log if f"{sep}{LOSSES}{sep}" in monitor else any_may_log
         cutoff = 0.6 if may_log is None else 0.85

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ class _Step(NamedTuple):
 
     values: Any  # a NumPy view of host memory: reading it does not call the device
     names: tuple[str, ...]
+    may_be_nan: tuple[bool, ...]  # losses that may have counted nothing, and then are not in the total
     number: int
     sample_ids: Any
     arrived: torch.cuda.Event | None
@@ -56,6 +58,7 @@ class NonFiniteLosses:
         self._host: Tensor | None = None
         self._values: Any = None
         self._next_slot = 0
+        self._told: set[str] = set()  # losses that were reported to count nothing
 
     def check_strategy(self, strategy: Strategy) -> None:
         """Raise ValueError if batches cannot be skipped because parameters are sharded over processes."""
@@ -130,7 +133,7 @@ class NonFiniteLosses:
         return self._is_finite
 
     def _copy_to_host(self, losses: BatchLosses, step: int, sample_ids: Any) -> _Step:
-        names, values = losses
+        names, values, counted = losses
         asynchronous = values.device.type == "cuda"
         host = self._buffer(len(names), asynchronous)
         if len(self._pending) == SLOTS:
@@ -142,7 +145,8 @@ class NonFiniteLosses:
         if asynchronous:
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record(torch.cuda.current_stream(values.device))
-        return _Step(self._values[slot], names, step, sample_ids, arrived)
+        may_be_nan = tuple(isinstance(one, Tensor) or one == 0 for one in counted)
+        return _Step(self._values[slot], names, may_be_nan, step, sample_ids, arrived)
 
     def check(self, wait: bool = False) -> None:
         """Look at the steps that have arrived, or at all.
@@ -166,6 +170,8 @@ class NonFiniteLosses:
         if step.arrived is not None:
             step.arrived.synchronize()
         if math.isfinite(step.values[step.names.index(TOTAL)]):
+            if not np.isfinite(step.values).all():
+                self._tell_of_nothing_counted(step)
             return
         values = dict(zip(step.names, map(float, step.values), strict=True))
         total = values.pop(TOTAL)
@@ -178,6 +184,17 @@ class NonFiniteLosses:
                 f"out such batches, 'ignore' continues."
             )
         warnings.warn(f"{message} The batch adds nothing to the gradient.", stacklevel=2)
+
+    def _tell_of_nothing_counted(self, step: _Step) -> None:
+        for name, value, may_be_nan in zip(step.names, step.values, step.may_be_nan, strict=True):
+            if may_be_nan and math.isnan(value) and name not in self._told:
+                self._told.add(name)
+                warnings.warn(
+                    f"The loss {name!r} of step {step.number} is nan because nothing counted in the batch, such as a "
+                    f"batch without labels. It adds nothing to the total loss and the logged mean. Later steps are not "
+                    f"reported. {_samples(step.sample_ids)}",
+                    stacklevel=2,
+                )
 
 
 def _samples(sample_ids: Any) -> str:

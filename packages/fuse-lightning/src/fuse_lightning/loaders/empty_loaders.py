@@ -6,6 +6,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
 
+from .components import in_order
+
 
 def check_loaders_have_batches(trainer: pl.Trainer, stage: str) -> None:
     """Raise if a loader has no batch, unless the Trainer's limit is 0 batches.
@@ -23,7 +25,7 @@ def check_loaders_have_batches(trainer: pl.Trainer, stage: str) -> None:
         "test": (trainer.num_test_batches, trainer.limit_test_batches, trainer.test_dataloaders),
         "predict": (trainer.num_predict_batches, trainer.limit_predict_batches, trainer.predict_dataloaders),
     }[stage]
-    if limit == 0 or loaders is None:
+    if limit == 0 or loaders is None or not in_order(loaders):
         return
     per_loader: Sequence[Any] = counts if isinstance(counts, list) else [counts]
     for position, count in enumerate(per_loader):

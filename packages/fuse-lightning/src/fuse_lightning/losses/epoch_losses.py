@@ -11,46 +11,69 @@ from fuse_core import LOSSES, TOTAL_LOSS, NDict, number_of_samples
 TOTAL = TOTAL_LOSS.removeprefix(f"{LOSSES}.")
 """The name of the losses' sum among them."""
 
+COUNTED = "counted"
+"""The branch in which `step_losses` writes how much each loss counted in the batch."""
+
+TERMS = "loss_terms"
+"""The branch in which `step_losses` writes the terms of compound losses: `loss_terms.<loss>.<term>`."""
+
 
 class BatchLosses(NamedTuple):
     """The names of a batch's losses, and their values as one vector on the device of the last.
 
     The vector is a copy: a compiled loss that replays CUDA graphs overwrites the memory of its previous value.
+    `counted` holds how much each value is a mean over, an int or a scalar tensor; None if `step_losses` wrote nothing.
     """
 
     names: tuple[str, ...]
     values: Tensor
+    counted: tuple[int | Tensor | None, ...]
 
 
 def batch_losses(batch_dict: Mapping[str, Any]) -> BatchLosses:
-    """The values under `losses.*`, written by `step_losses` or by the model.
+    """The values under `losses.*`, written by `step_losses` or by the model, and the terms of compound losses.
 
     Raises:
         ValueError: a value is not a scalar tensor.
 
     Example:
-        >>> batch_losses({"losses.cls": torch.tensor(1.0), "losses.total_loss": torch.tensor(1.5)})
-        BatchLosses(names=('cls', 'total_loss'), values=tensor([1.0000, 1.5000]))
+        >>> batch_losses({"losses.cls": torch.tensor(1.0), "losses.total_loss": torch.tensor(1.5), "counted.cls": 8})
+        BatchLosses(names=('cls', 'total_loss'), values=tensor([1.0000, 1.5000]), counted=(8, None))
     """
     if not isinstance(batch_dict, NDict):
         batch_dict = NDict(batch_dict)
-    prefix = f"{LOSSES}."
-    losses = {key.removeprefix(prefix): value for key, value in batch_dict.items() if key.startswith(prefix)}
-    for name, value in losses.items():
+    found: dict[str, tuple[Any, str]] = {}  # the value, and the loss that it belongs to
+    counted: dict[str, Any] = {}
+    for key, value in batch_dict.items():
+        branch, _, name = key.partition(".")
+        if branch == LOSSES:
+            found[name] = value, name
+        elif branch == COUNTED:
+            counted[name] = value
+        elif branch == TERMS:
+            found[name] = value, name.rpartition(".")[0]
+    for name, (value, _) in found.items():
         if not isinstance(value, Tensor) or value.ndim != 0:
-            found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+            what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
             raise ValueError(
-                f"Values under 'losses.' are scalar tensors, but 'losses.{name}' is {found}. Reduce it, or keep it "
+                f"Values under 'losses.' are scalar tensors, but 'losses.{name}' is {what}. Reduce it, or keep it "
                 f"under another key."
             )
-    if not losses:
-        return BatchLosses((), torch.empty(0))
-    device = next(reversed(losses.values())).device
-    return BatchLosses(tuple(losses), torch.stack([value.to(device) for value in losses.values()]).detach())
+    if not found:
+        return BatchLosses((), torch.empty(0), ())
+    values = [value for value, _ in found.values()]
+    device = values[-1].device
+    vector = torch.stack([value.to(device) for value in values]).detach()
+    return BatchLosses(tuple(found), vector, tuple(counted.get(loss) for _, loss in found.values()))
 
 
 class EpochLosses:
-    """Means of the losses over an epoch; each batch is weighted by its number of samples.
+    """Means of the losses over what they counted in an epoch.
+
+    Each batch's value is weighted by how much its loss counted (`counted.<name>`, see `step_losses`), or else by the
+    batch's number of samples. A batch in which a loss counted nothing adds nothing, even if the value is NaN. The mean
+    of `total_loss` is the sum of the means of the losses that `step_losses` added up. A loss that counted nothing in
+    the whole epoch has the mean NaN and adds nothing to that sum.
 
     The sums stay on the losses' device; nothing is read back before `means`. A batch whose number of samples is unknown
     counts as one sample.
@@ -65,6 +88,7 @@ class EpochLosses:
 
     def __init__(self) -> None:
         self._sums: dict[tuple[str, ...], _Sums] = {}  # by names: a batch may lack a loss that others have
+        self._added_up: dict[str, None] = {}  # the losses whose means give the mean of total_loss
 
     def update(
         self,
@@ -77,40 +101,86 @@ class EpochLosses:
 
         Args:
             batch_dict: the batch, with `losses.*`.
-            samples: the number of samples that the losses are means over. None takes the batch's, 0 adds nothing.
+            samples: the number of samples, for losses without `counted.<name>`. None takes the batch's; 0 adds nothing
+                of the batch.
             counts: a boolean scalar on the losses' device: whether the batch counts. None means yes.
             losses: the result of `batch_losses` for this batch, if it is there already.
         """
-        if samples is None:
-            samples = number_of_samples(batch_dict) or 1
-        names, values = batch_losses(batch_dict) if losses is None else losses
+        names, values, counted = batch_losses(batch_dict) if losses is None else losses
         sums = self._sums.get(names)
         if sums is None:  # also for a batch that adds nothing: all processes reduce the same names
             sums = self._sums[names] = _Sums(values)
-        if samples:
-            sums.add(values, samples, counts)
+            if TOTAL in names:
+                self._added_up.update({name: None for name in names if f"{COUNTED}.{name}" in batch_dict})
+        if samples == 0 or not names:
+            return
+        if None in counted:
+            default = samples or number_of_samples(batch_dict) or 1
+            counted = tuple(default if one is None else one for one in counted)
+        sums.add(values, counted, counts)  # type: ignore[arg-type]  # no element is None
 
     def means(self, reduce_sum: Callable[[Tensor], Tensor] | None = None) -> dict[str, Tensor]:
-        """The mean of each loss over all samples since the last `reset`.
+        """The mean of each loss since the last `reset`.
 
         Args:
             reduce_sum: sums a tensor over processes. All processes must have seen the same losses.
         """
-        totals: dict[str, Tensor] = {}  # the weighted sum and the number of samples of each loss
-        for names, sums in self._sums.items():
-            for name, total in zip(names, sums.sum_and_samples().unbind(1), strict=True):
-                totals[name] = totals[name] + total if name in totals else total
-        if not totals:
-            return {}
-        names = tuple(sorted(totals))  # the same order on all processes
-        stacked = torch.stack([totals[name] for name in names], dim=1)
+        return self.means_and_counted(reduce_sum)[0]
+
+    def means_and_counted(
+        self, reduce_sum: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The mean of each loss, and how much each counted; see `means`."""
+        names, sums = self.sums()
+        if not names:
+            return {}, {}
         if reduce_sum is not None:
-            stacked = reduce_sum(stacked)
-        return dict(zip(names, (stacked[0] / stacked[1]).unbind(), strict=True))
+            sums = reduce_sum(sums)
+        return self.means_of(names, sums), dict(zip(names, sums[1].unbind(), strict=True))
+
+    def means_of(self, names: tuple[str, ...], sums: Tensor) -> dict[str, Tensor]:
+        """The means that sums give; see `sums`."""
+        means = dict(zip(names, (sums[0] / sums[1]).unbind(), strict=True))
+        parts = [names.index(name) for name in self._added_up]
+        if parts:
+            added, counted = sums[:, parts]
+            total = torch.where(counted > 0, added / counted, 0).sum()
+            means[TOTAL] = torch.where((counted > 0).any(), total, torch.nan)
+        return means
+
+    def sums(self) -> tuple[tuple[str, ...], Tensor]:
+        """The sorted names of the losses; their weighted sums and how much they counted, of shape (2, losses)."""
+        by_name: dict[str, Tensor] = {}
+        for names, sums in self._sums.items():
+            for name, one in zip(names, sums.weighted_and_counted().unbind(1), strict=True):
+                by_name[name] = by_name[name] + one if name in by_name else one
+        names = tuple(sorted(by_name))  # the same order on all processes
+        return names, torch.stack([by_name[name] for name in names], dim=1) if names else torch.empty(2, 0)
 
     def reset(self) -> None:
         """Forget everything, for the next epoch."""
         self._sums.clear()
+        self._added_up.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums, to be continued with `load_state_dict`."""
+        return {
+            "added_up": list(self._added_up),
+            "sums": [
+                (names, sums.weighted.cpu(), None if sums.counted is None else sums.counted.cpu(), sums.samples)
+                for names, sums in self._sums.items()
+            ],
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], device: torch.device) -> None:
+        """Continue from the result of `state_dict`."""
+        self.reset()
+        self._added_up.update(dict.fromkeys(state_dict["added_up"]))
+        for names, weighted, counted, samples in state_dict["sums"]:
+            sums = self._sums[tuple(names)] = _Sums(weighted.to(device))
+            sums.weighted.copy_(weighted)
+            sums.counted = None if counted is None else counted.to(device)
+            sums.samples = samples
 
 
 class _Sums:
@@ -118,22 +188,31 @@ class _Sums:
 
     def __init__(self, like: Tensor) -> None:
         dtype = torch.float32 if like.device.type == "mps" else torch.float64  # mps has no float64
-        self._weighted = torch.zeros(like.shape, dtype=dtype, device=like.device)
-        self._samples = 0
-        self._left_out: Tensor | None = None
+        self.weighted = torch.zeros(like.shape, dtype=dtype, device=like.device)
+        self.counted: Tensor | None = None
+        self.samples = 0  # of the batches in which all losses counted the same number
 
-    def add(self, values: Tensor, samples: int, counts: Tensor | None) -> None:
+    def add(self, values: Tensor, counted: tuple[int | Tensor, ...], counts: Tensor | None) -> None:
         """Add the values of one batch."""
+        first = counted[0]
+        if counts is None and isinstance(first, int) and all(one is first or one == first for one in counted[1:]):
+            if first:
+                self.weighted.add_(values, alpha=first)
+                self.samples += first
+            return
+        weights = torch.stack([self._as_weight(one) for one in counted])
         if counts is not None:
-            values = torch.where(counts, values, 0)
-            left_out = torch.where(counts, 0, samples)
-            self._left_out = left_out if self._left_out is None else self._left_out + left_out
-        self._weighted.add_(values, alpha=samples)
-        self._samples += samples
+            weights = torch.where(counts, weights, 0)
+        self.weighted.addcmul_(torch.where(weights > 0, values, 0).to(weights.dtype), weights)
+        self.counted = weights if self.counted is None else self.counted.add_(weights)
 
-    def sum_and_samples(self) -> Tensor:
-        """The weighted sums and the numbers of samples, of shape (2, losses)."""
-        samples = torch.full_like(self._weighted, self._samples)
-        if self._left_out is not None:
-            samples = samples - self._left_out
-        return torch.stack((self._weighted, samples))
+    def _as_weight(self, counted: int | Tensor) -> Tensor:
+        like = self.weighted
+        if isinstance(counted, Tensor):
+            return counted.detach().to(like.device, like.dtype).reshape(())
+        return torch.full((), counted, dtype=like.dtype, device=like.device)
+
+    def weighted_and_counted(self) -> Tensor:
+        """The weighted sums and how much was counted, of shape (2, losses)."""
+        counted = torch.full_like(self.weighted, self.samples)
+        return torch.stack((self.weighted, counted if self.counted is None else counted + self.counted))

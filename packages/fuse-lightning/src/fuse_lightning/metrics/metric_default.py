@@ -1,6 +1,6 @@
 """A torchmetrics metric of a prediction and a target, over a batch_dict."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -17,11 +17,16 @@ class BatchMetric(nn.Module):
     Args:
         metric: the metric; torchmetrics reduces it across processes.
         keys: the argument names of the user's class with their keys, for error messages.
-        preprocess_func: is given a shallow copy of the batch_dict and returns the batch_dict that the metric sees.
+        preprocess_func: see `MetricDefault`.
+        class_names: see `MetricDefault`.
     """
 
     def __init__(
-        self, metric: Metric | MetricCollection, keys: Mapping[str, str], preprocess_func: Preprocess | None
+        self,
+        metric: Metric | MetricCollection,
+        keys: Mapping[str, str],
+        preprocess_func: Preprocess | None,
+        class_names: Sequence[str] | None,
     ) -> None:
         super().__init__()
         owner = type(self).__name__
@@ -33,7 +38,11 @@ class BatchMetric(nn.Module):
         if preprocess_func is not None and not callable(preprocess_func):
             raise TypeError(f"{owner}(preprocess_func=) takes a function, got {preprocess_func!r}.")
         self.metric = metric
+        self.has_samples = False  # since the last reset
         self.preprocess_func = preprocess_func
+        if isinstance(class_names, str):
+            raise TypeError(f"{owner}(class_names=) takes a sequence of names, got the string {class_names!r}.")
+        self.class_names = None if class_names is None else tuple(map(str, class_names))
         self.reads = tuple(dict.fromkeys(keys.values()))
         self.writes: tuple[str, ...] = ()
         arguments = ", ".join(f"{argument}={key!r}" for argument, key in keys.items())
@@ -44,11 +53,15 @@ class BatchMetric(nn.Module):
         raise NotImplementedError
 
     def update(self, batch_dict: Mapping[str, Any]) -> None:
-        """Take in one batch."""
+        """Update the metric with one batch. A batch without samples, such as one that was filtered, is left out."""
         if self.preprocess_func is not None:
             batch_dict = self.preprocess_func(NDict(batch_dict))
         positional, named = self.arguments(batch_dict)
-        self.metric.update(*positional, **named)
+        values = [*positional, *named.values()]
+        sizes = [len(one) for one in values if isinstance(one, list) or getattr(one, "ndim", 0) > 0]
+        if any(sizes) or not sizes:
+            self.metric.update(*positional, **named)
+            self.has_samples = True
 
     def compute(self) -> Any:
         """The metric over all batches since the last `reset`: a scalar tensor, or a dict of them for a collection."""
@@ -57,6 +70,7 @@ class BatchMetric(nn.Module):
     def reset(self) -> None:
         """Forget everything, for the next epoch."""
         self.metric.reset()
+        self.has_samples = False
 
 
 class MetricDefault(BatchMetric):
@@ -67,6 +81,8 @@ class MetricDefault(BatchMetric):
         target: the key of the ground truth.
         metric: the metric; torchmetrics reduces it across processes.
         preprocess_func: is given a shallow copy of the batch_dict and returns the batch_dict that the metric sees.
+        class_names: names of the classes, for a metric with a value for each class (`average=None`, or a confusion
+            matrix, of which the diagonal is logged); None takes `0`, `1` and so on.
 
     Raises:
         TypeError: an argument of the wrong type.
@@ -84,9 +100,15 @@ class MetricDefault(BatchMetric):
     """
 
     def __init__(
-        self, *, pred: str, target: str, metric: Metric | MetricCollection, preprocess_func: Preprocess | None = None
+        self,
+        *,
+        pred: str,
+        target: str,
+        metric: Metric | MetricCollection,
+        preprocess_func: Preprocess | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(metric, {"pred": pred, "target": target}, preprocess_func)
+        super().__init__(metric, {"pred": pred, "target": target}, preprocess_func, class_names)
         self.pred = pred
         self.target = target
 

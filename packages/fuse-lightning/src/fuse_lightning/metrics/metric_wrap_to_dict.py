@@ -1,7 +1,7 @@
 """A torchmetrics metric with arguments of any names, over a batch_dict."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torchmetrics import Metric, MetricCollection
@@ -18,6 +18,7 @@ class MetricWrapToDict(BatchMetric):
         metric: the metric; torchmetrics reduces it across processes.
         metric_arg_to_batch_key: the key that each argument of `metric.update` is read from.
         preprocess_func: is given a shallow copy of the batch_dict and returns the batch_dict that the metric sees.
+        class_names: see `MetricDefault`.
 
     Raises:
         TypeError: an argument of the wrong type, or `metric.update` takes other arguments.
@@ -47,13 +48,14 @@ class MetricWrapToDict(BatchMetric):
         metric: Metric | MetricCollection,
         metric_arg_to_batch_key: Mapping[str, str],
         preprocess_func: Preprocess | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         if not isinstance(metric_arg_to_batch_key, Mapping) or not metric_arg_to_batch_key:
             raise TypeError(
                 f"MetricWrapToDict(metric_arg_to_batch_key=) takes a mapping of the metric's argument names to keys, "
                 f"such as {{'preds': 'model.output.cls', 'target': 'data.label'}}; got {metric_arg_to_batch_key!r}."
             )
-        super().__init__(metric, metric_arg_to_batch_key, preprocess_func)
+        super().__init__(metric, metric_arg_to_batch_key, preprocess_func, class_names)
         _check_arguments(metric, list(metric_arg_to_batch_key))
         self.metric_arg_to_batch_key = dict(metric_arg_to_batch_key)
 

@@ -1,0 +1,85 @@
+"""Values that a checkpoint can hold: `torch.load` reads them without running code."""
+
+from collections import Counter, OrderedDict
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import torch
+
+_EXACT = {
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    bytearray,
+    torch.dtype,
+    torch.device,
+    torch.layout,
+    torch.Size,
+    Counter,
+}
+
+
+class NotPlainError(TypeError):
+    """A value cannot be stored; `place` says where it is, such as `optimizer_states[0].param_groups[0].lr`."""
+
+    def __init__(self, value: Any, place: str) -> None:
+        super().__init__(
+            f"{place} holds a {type(value).__module__}.{type(value).__qualname__}, which a checkpoint cannot hold: "
+            f"only plain values can be read again without running code. Use numbers, strings, tensors, and lists and "
+            f"dicts of them, or leave it out."
+        )
+        self.place = place
+
+
+def as_plain(value: Any, place: str = "") -> Any:
+    """The value with plain values in place of NumPy's numbers and arrays, paths, and subclasses of plain types.
+
+    An array of numbers becomes a tensor. A collection in which nothing changes is returned itself.
+
+    Args:
+        value: the value.
+        place: where it is, for messages.
+
+    Raises:
+        NotPlainError: a part of the value is an object of another class.
+
+    Example:
+        >>> as_plain({"lr": np.float64(0.1), "path": PurePath("runs/a"), "betas": (0.9, np.float32(0.5))})
+        {'lr': 0.1, 'path': 'runs/a', 'betas': (0.9, 0.5)}
+    """
+    kind = type(value)
+    if kind in _EXACT or isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, dict):
+        pairs = {as_plain(key, place): as_plain(one, _within(place, key)) for key, one in value.items()}
+        same = kind in (dict, OrderedDict) and all(a is b for a, b in zip(pairs.values(), value.values(), strict=True))
+        return value if same else OrderedDict(pairs) if isinstance(value, OrderedDict) else pairs
+    if isinstance(value, list | tuple | set | frozenset):
+        parts = [as_plain(one, f"{place}[{i}]") for i, one in enumerate(value)]
+        plain = list if isinstance(value, list) else tuple if isinstance(value, tuple) else set
+        return value if kind is plain and all(a is b for a, b in zip(parts, value, strict=True)) else plain(parts)
+    if isinstance(value, np.generic):
+        return as_plain(value.item(), place) if type(value.item()) is not kind else _refuse(value, place)
+    if isinstance(value, np.ndarray):
+        return torch.tensor(value) if value.dtype.kind in "biufc" else as_plain(value.tolist(), place)
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, str):  # of a subclass, such as an enumeration; `str(value)` would be its name
+        return str.__str__(value)
+    for plain_type in (int, float, complex, bytes):
+        if isinstance(value, plain_type):
+            return plain_type(value)  # type: ignore[arg-type]
+    return value if kind in torch.serialization.get_safe_globals() else _refuse(value, place)
+
+
+def _within(place: str, key: Any) -> str:
+    return f"{place}.{key}" if place else str(key)
+
+
+def _refuse(value: Any, place: str) -> Any:
+    raise NotPlainError(value, place)

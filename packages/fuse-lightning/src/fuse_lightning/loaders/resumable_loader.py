@@ -1,0 +1,248 @@
+"""A training loader whose batches depend on the seed, the epoch and the batch's number alone."""
+
+import hashlib
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence, Sized
+from typing import Any, cast
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import CombinedLoader, rank_zero_warn
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from fuse_core import collate
+
+
+def resumable_loader(
+    dataset: Dataset[Any],
+    *,
+    batch_size: int = 1,
+    shuffle: bool = True,
+    seed: int | None = None,
+    drop_last: bool = False,
+    collate_fn: Callable[[Any], Any] = collate,
+    **options: Any,
+) -> "ResumableLoader":
+    """A training loader with which a run resumed inside an epoch gets the same batches as an uninterrupted run.
+
+    The order of the samples depends on seed and epoch, and the random numbers that samples and `collate_fn` draw
+    (PyTorch's, NumPy's and Python's global generators) depend on seed, epoch and the batch's number. So the batches do
+    not depend on the number of workers, and to resume, no batch is loaded to be skipped. In distributed training each
+    process gets its share of the samples, as with `DistributedSampler`.
+
+    A checkpoint of Lightning stores the loader's position. Lightning calls `set_epoch` before each epoch; in a loop of
+    your own, call it yourself.
+
+    Args:
+        dataset: a dataset with `__len__` and `__getitem__`.
+        batch_size: samples per batch.
+        shuffle: draw a new random order in each epoch.
+        seed: the seed; None takes that of `seed_everything`, or else a random one.
+        drop_last: leave out the last batch if it is smaller than `batch_size`.
+        collate_fn: makes a batch of a list of samples.
+        options: further arguments of `torch.utils.data.DataLoader`, such as `num_workers`.
+
+    Example:
+        >>> loader = resumable_loader(list(range(6)), batch_size=2, seed=0, collate_fn=list)
+        >>> batches = iter(loader)
+        >>> first = next(batches)
+        >>> position, rest = loader.state_dict(), list(batches)
+        >>> resumed = resumable_loader(list(range(6)), batch_size=2, seed=1, collate_fn=list, num_workers=0)
+        >>> resumed.load_state_dict(position)
+        >>> list(resumed) == rest
+        True
+    """
+    return ResumableLoader(
+        dataset, SeededBatches(cast(Sized, dataset), batch_size, shuffle, seed, drop_last), collate_fn, options
+    )
+
+
+class ResumableLoader:
+    """See `resumable_loader`."""
+
+    def __init__(
+        self, dataset: Dataset[Any], batches: "SeededBatches", collate_fn: Callable[[Any], Any], options: dict[str, Any]
+    ) -> None:
+        self.dataset = dataset
+        self.batch_size = batches.batch_size
+        self.batch_sampler = batches  # Lightning calls `set_epoch` on its `sampler`
+        self._loader: DataLoader[Any] = DataLoader(
+            SeededDataset(dataset),
+            batch_sampler=batches,
+            collate_fn=SeededCollate(collate_fn),  # type: ignore[arg-type]  # a list with more
+            generator=torch.Generator(),  # a DataLoader draws from it; the global generator is left to the training
+            **options,
+        )
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        # A generator: `set_epoch` is called between `iter` and the first batch.
+        self.batch_sampler.begin()
+        for batch in self._loader:
+            self.batch_sampler.position += 1
+            yield batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order and random numbers the next iteration uses."""
+        self.batch_sampler.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, int]:
+        """The position: the seed, the epoch, and the number of batches given in it."""
+        batches = self.batch_sampler
+        return {"seed": batches.seed, "epoch": batches.epoch, "batch": batches.position}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Continue at a position in the next iteration, if that is of the same epoch."""
+        self.batch_sampler.seed = state_dict["seed"]
+        self.batch_sampler.set_epoch(state_dict["epoch"])
+        self.batch_sampler.resume_at = (state_dict["epoch"], state_dict["batch"])
+
+
+class _SeededBatch(list[int]):
+    """The positions of a batch's samples in the dataset, with the seed of the batch."""
+
+    seed: int
+
+
+class SeededBatches(Sampler[list[int]]):
+    """The batches of one epoch as positions in the dataset, with a seed for each batch; see `resumable_loader`."""
+
+    def __init__(self, samples: Sized, batch_size: int, shuffle: bool, seed: int | None, drop_last: bool) -> None:
+        if batch_size < 1:
+            raise ValueError(f"resumable_loader(batch_size=) is at least 1, got {batch_size}.")
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = int(os.environ.get("PL_GLOBAL_SEED") or torch.initial_seed()) if seed is None else seed
+        self.drop_last = drop_last
+        self.epoch = 0
+        self.position = 0  # the number of batches given in this epoch
+        self.resume_at: tuple[int, int] | None = None
+        self.sampler = self  # Lightning's place for `set_epoch`
+        self._samples = samples
+        self._same_seed = seed is not None or "PL_GLOBAL_SEED" in os.environ
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch."""
+        self.epoch = epoch
+
+    def begin(self) -> None:
+        """Start an iteration: at the first batch, or where a checkpoint was written in this epoch."""
+        epoch, batch = self.resume_at or (self.epoch, 0)
+        self.position = batch if epoch == self.epoch else 0
+        self.resume_at = None
+
+    def __len__(self) -> int:
+        own = -(-len(self._samples) // _processes()[1])
+        return own // self.batch_size if self.drop_last else -(-own // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rank, processes = _processes()
+        if processes > 1 and not self._same_seed:
+            seeds = [self.seed]
+            torch.distributed.broadcast_object_list(seeds)
+            self.seed, self._same_seed = seeds[0], True
+        order: Sequence[int] = range(len(self._samples))
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(_mixed(self.seed, self.epoch))
+            order = torch.randperm(len(order), generator=generator).tolist()
+        repeated = [*order, *order][: -(-len(order) // processes) * processes] if processes > 1 else order
+        own = repeated[rank::processes]
+        for number in range(self.position, len(self)):
+            batch = _SeededBatch(own[number * self.batch_size : (number + 1) * self.batch_size])
+            batch.seed = _mixed(self.seed, self.epoch, number, rank)
+            yield batch
+
+
+class _Samples(list[Any]):
+    """The samples of a batch, with the random states from before they were drawn."""
+
+    states: Any = None
+
+
+class SeededDataset(Dataset[Any]):
+    """Draws the samples of a batch from the batch's seed, or else from a seed of the samples' positions."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self.dataset))
+
+    def __getitems__(self, batch: list[int]) -> _Samples:
+        # A worker process draws nothing but batches. The training's own process goes on where it was.
+        states = _random_states() if get_worker_info() is None else None
+        seed = batch.seed if isinstance(batch, _SeededBatch) else _mixed(*batch)
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        together = getattr(self.dataset, "__getitems__", None)
+        try:
+            samples = _Samples(together(batch) if together else [self.dataset[i] for i in batch])
+        except BaseException:
+            _restore(states)
+            raise
+        samples.states = states
+        return samples
+
+
+class SeededCollate:
+    """Collates with the random numbers of the batch, then restores the states from before the batch."""
+
+    def __init__(self, collate_fn: Callable[[Any], Any]) -> None:
+        self.collate_fn = collate_fn
+
+    def __call__(self, samples: _Samples) -> Any:
+        """Make a batch."""
+        try:
+            return self.collate_fn(list(samples))
+        finally:
+            _restore(samples.states)
+
+
+def _random_states() -> Any:
+    return torch.get_rng_state(), np.random.get_state(), random.getstate()
+
+
+def _restore(states: Any) -> None:
+    if states is not None:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
+
+
+def _mixed(*numbers: int) -> int:
+    """A seed of 63 bits that depends on all numbers."""
+    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _processes() -> tuple[int, int]:
+    """This process's rank and the number of processes."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def warn_of_loaders(trainer: pl.Trainer) -> bool:
+    """Warn if a checkpoint is written inside an epoch, but a training loader cannot continue there.
+
+    Returns:
+        Whether there was a warning.
+    """
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    if progress.is_last_batch or progress.current.ready == 0 or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return False
+    for loader in CombinedLoader(trainer.train_dataloader, "sequential").flattened:
+        if not (hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")):
+            rank_zero_warn(
+                f"A checkpoint is written inside an epoch, but the training loader, a {type(loader).__name__}, cannot "
+                f"continue there: a run that is resumed from it begins with the epoch's first batches again. Use "
+                f"fuse_lightning.resumable_loader(dataset, ...), DataModuleDefault, or a loader with state_dict and "
+                f"load_state_dict, such as torchdata's StatefulDataLoader."
+            )
+            return True
+    return False

@@ -1,0 +1,204 @@
+"""Trains in forked processes that are killed at random moments, resumes, and compares with an uninterrupted training.
+
+Arguments: a folder, the number of kills, and optionally variants. Writes `kills.json` with the kills and the
+differences; run by test_resume_after_kill.py. One process imports everything, so that a training takes little time.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging
+from torch import nn
+from torchmetrics import MeanSquaredError, SpearmanCorrCoef
+
+from fuse_core import NDict
+from fuse_lightning import DataModuleDefault, LightningModuleDefault, MetricDefault
+from fuse_losses import LossDefault
+from fuse_models import ModelWrapSeqToDict
+from fuse_optim import SAM
+
+VARIANTS = {
+    "adam": {},
+    "workers": {"num_workers": 2},
+    "sam": {"sam": True},
+    "ema": {"ema": True},
+    "accumulated": {"accumulate_grad_batches": 2},
+    "steps": {"max_epochs": -1, "max_steps": 19},
+    "validation inside epochs": {"val_check_interval": 2, "sam": True},
+}
+
+
+class Noisy(torch.utils.data.Dataset):
+    """Samples with random augmentation from all three generators."""
+
+    def __init__(self, count):
+        self.inputs = torch.randn(count, 3, generator=torch.Generator().manual_seed(count))
+
+    def __len__(self):
+        return len(self.inputs)
+
+    def __getitem__(self, i):
+        x = self.inputs[i] + 0.1 * torch.randn(3) + random.random() / 100
+        return NDict({"data": {"sample_id": i, "x": x, "y": x.sum(0, keepdim=True)}})
+
+
+class Record(pl.Callback):
+    """Appends what each step of training was given."""
+
+    def __init__(self, folder):
+        self.path = folder / "batches.jsonl"
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        ids = [int(one) for one in batch["data.sample_id"]]
+        value = float(batch["data.x"].sum()).hex()
+        with self.path.open("a") as file:
+            file.write(json.dumps([trainer.current_epoch, batch_idx, ids, value]) + "\n")
+
+
+def train(folder, num_workers=0, sam=False, ema=False, **options):
+    """A training of 5 epochs of 4 batches, which goes on from the last checkpoint."""
+    pl.seed_everything(1, verbose=False)
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.2), nn.Linear(4, 1))
+    metrics = {
+        "mse": MetricDefault(pred="model.y", target="data.y", metric=MeanSquaredError()),
+        "rank": MetricDefault(pred="model.y", target="data.y", metric=SpearmanCorrCoef()),
+    }
+
+    def optimizer(module):
+        adam = torch.optim.Adam(module.parameters(), lr=0.02)
+        chosen = SAM(module.parameters(), torch.optim.Adam, rho=0.1, lr=0.02) if sam else adam
+        return {"optimizer": chosen, "lr_scheduler": torch.optim.lr_scheduler.StepLR(chosen, 1, gamma=0.8)}
+
+    module = LightningModuleDefault(
+        model_dir=folder,
+        model=ModelWrapSeqToDict(model=net, model_inputs=["data.x"], model_outputs=["model.y"]),
+        losses={"mse": LossDefault(pred="model.y", target="data.y", callable=nn.functional.mse_loss)},
+        train_metrics=metrics,
+        validation_metrics=metrics,
+        optimizers_and_lr_schs=optimizer,
+        best_epoch_source={"monitor": "validation.losses.mse"},
+        save_every_n_steps=1,
+    )
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        callbacks=[Record(folder), *([EMAWeightAveraging(decay=0.9)] if ema else [])],
+        default_root_dir=folder,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **{"max_epochs": 5, **options},
+    )
+    data = DataModuleDefault(Noisy(15), Noisy(5), batch_size=4, num_workers=num_workers)
+    last = folder / "last.ckpt"
+    trainer.fit(module, data, ckpt_path=last if last.exists() else None)
+    values = {name: float(value).hex() for name, value in sorted(trainer.callback_metrics.items())}
+    part = folder / "part.pt"
+    optimizer_state = trainer.optimizers[0].state_dict()["state"]
+    torch.save({"weights": dict(module.state_dict()), "optimizer": optimizer_state, "values": values}, part)
+    part.rename(folder / "result.pt")
+
+
+def fork(folder, variant, delay=None):
+    """Train in a process of its own, which is killed after a delay; how long it took, and whether it ended."""
+    start = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        output = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        code = 1
+        try:
+            os.setpgrp()
+            train(folder, **VARIANTS[variant])
+            code = 0
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        os._exit(code)
+    if delay is not None:
+        time.sleep(delay)
+        for target in (lambda: os.killpg(child, signal.SIGKILL), lambda: os.kill(child, signal.SIGKILL)):
+            try:
+                target()
+            except (ProcessLookupError, PermissionError):
+                continue
+    _, status = os.waitpid(child, 0)
+    if delay is None and status != 0:
+        raise RuntimeError((folder / "output.txt").read_text()[-3000:])
+    return time.monotonic() - start
+
+
+def batches(folder):
+    """The last time that each batch was trained on."""
+    lines = [json.loads(line) for line in (folder / "batches.jsonl").read_text().splitlines() if line.endswith("]")]
+    return {(epoch, number): rest for epoch, number, *rest in lines}
+
+
+def equal(one, other):
+    if isinstance(other, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(other, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in other)
+    return one == other
+
+
+def differences(folder, reference, ended):
+    """What a resumed training has otherwise than the reference."""
+    one, other = (torch.load(path / "result.pt", weights_only=True) for path in (folder, reference))
+    found = [f"weights {key}" for key, value in other["weights"].items() if not equal(one["weights"][key], value)]
+    found += [] if equal(one["optimizer"], other["optimizer"]) else ["optimizer"]
+    for key, value in other["values"].items():
+        # A training that was killed after its last checkpoint, or its last validation, has no more of them to log.
+        nothing_left = ended or key.startswith("validation")
+        if one["values"].get(key, value if nothing_left else None) != value:
+            found.append(f"{key} {one['values'].get(key)}")
+    mine, theirs = batches(folder), batches(reference)
+    return found + [f"batch {key}" for key in theirs if mine.get(key) != theirs[key]]
+
+
+def main():
+    folder, kills = Path(sys.argv[1]), int(sys.argv[2])
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    chance = random.Random(0)
+    results = []
+    references = {}
+    variants = sys.argv[3:] or list(VARIANTS)
+    for number in range(kills):
+        variant = variants[number % len(variants)]
+        if variant not in references:
+            reference = folder / f"reference {variant}"
+            reference.mkdir()
+            seconds = fork(reference, variant)
+            last_step = torch.load(reference / "last.ckpt", weights_only=True)["global_step"]
+            references[variant] = (reference, seconds, last_step)
+        reference, seconds, last_step = references[variant]
+        run = folder / f"run {number}"
+        run.mkdir()
+        delay = chance.uniform(0, seconds)
+        fork(run, variant, delay)
+        last = run / "last.ckpt"
+        step = torch.load(last, weights_only=True)["global_step"] if last.exists() else 0
+        (run / "result.pt").unlink(missing_ok=True)
+        fork(run, variant)
+        found = differences(run, reference, ended=step == last_step)
+        results.append({"variant": variant, "delay": delay, "step": step, "different": found})
+        shutil.rmtree(run)
+    (folder / "kills.json").write_text(json.dumps(results))
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

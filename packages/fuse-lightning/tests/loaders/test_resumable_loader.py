@@ -1,0 +1,114 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from fuse_lightning import resumable_loader
+from fuse_lightning.loaders import resumable_loader as module
+
+
+class Augmented(torch.utils.data.Dataset):
+    """A sample draws from all three generators."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, i):
+        return i, torch.rand(()).item(), np.random.rand(), random.random()
+
+
+def epoch(loader, number):
+    batches = iter(loader)  # Lightning calls set_epoch after this
+    loader.set_epoch(number)
+    return list(batches)
+
+
+def make(count=11, **options):
+    return resumable_loader(Augmented(count), **{"batch_size": 2, "seed": 3, "collate_fn": list} | options)
+
+
+def test_an_epoch_has_every_sample_once_in_a_new_order():
+    loader = make()
+    first, second = ([sample[0] for batch in epoch(loader, number) for sample in batch] for number in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(11))
+    assert first != second
+    assert len(loader) == 6
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_do_not_depend_on_the_number_of_workers(workers):
+    expected = make()
+    loader = make(num_workers=workers, persistent_workers=True)
+    for number in (0, 1):
+        assert epoch(loader, number) == epoch(expected, number)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("batch", [0, 1, 4, 6])
+def test_a_loader_continues_where_another_one_was(batch, workers):
+    loader = make()
+    loader.set_epoch(2)
+    batches = iter(loader)
+    for _ in range(batch):
+        next(batches)
+    state = loader.state_dict()
+    rest = list(batches)
+    resumed = make(seed=None, num_workers=workers)
+    resumed.load_state_dict(state)
+    assert epoch(resumed, 2) == rest
+    assert epoch(resumed, 3) == epoch(loader, 3)
+
+
+def test_a_position_of_another_epoch_does_not_shorten_an_epoch():
+    loader = make()
+    loader.load_state_dict({"seed": 3, "epoch": 0, "batch": 4})
+    assert len(epoch(loader, 1)) == 6
+
+
+def test_the_random_numbers_of_the_training_process_are_left_alone():
+    loader = make(collate_fn=lambda samples: torch.rand(3))
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
+    expected = torch.rand(2).tolist(), np.random.rand(), random.random()
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
+    batches = epoch(loader, 0)
+    assert (torch.rand(2).tolist(), np.random.rand(), random.random()) == expected
+    assert all(torch.equal(*pair) for pair in zip(batches, epoch(loader, 0), strict=True))
+
+
+def test_a_sample_that_fails_leaves_the_random_numbers_alone_too():
+    def fail(samples):
+        raise KeyError("x")
+
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    with pytest.raises(KeyError, match="x"):
+        epoch(make(collate_fn=fail), 0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("drop_last", "sizes"), [(False, [2, 2, 2]), (True, [2, 2, 2])])
+def test_processes_share_the_samples_of_one_order(monkeypatch, drop_last, sizes):
+    alone = [sample[0] for batch in epoch(make(), 0) for sample in batch]
+    shares = []
+    for rank in range(2):
+        monkeypatch.setattr(module, "_processes", lambda rank=rank: (rank, 2))
+        loader = make(drop_last=drop_last)
+        batches = epoch(loader, 0)
+        assert [len(batch) for batch in batches] == sizes
+        assert len(loader) == 3
+        shares.append([sample[0] for batch in batches for sample in batch])
+    interleaved = [sample for pair in zip(*shares, strict=True) for sample in pair]
+    assert interleaved == [*alone, alone[0]]
+
+
+def test_a_batch_size_below_one_is_refused():
+    with pytest.raises(ValueError, match=r"resumable_loader\(batch_size=\) is at least 1, got 0"):
+        make(batch_size=0)

@@ -1,0 +1,31 @@
+"""A training that is killed at any moment and resumed equals one that was never interrupted, bit by bit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("kill_run.py")
+KILLS = int(os.environ.get("FUSE_KILLS", "200" if os.environ.get("FUSE_DEEP_TESTS") else "7"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the trainings are forked from one process")
+@pytest.mark.timeout(300 + 10 * KILLS)
+def test_a_training_killed_at_random_moments_and_resumed_equals_an_uninterrupted_one(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(tmp_path), str(KILLS)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280 + 10 * KILLS,
+        check=False,
+    )
+    assert (tmp_path / "kills.json").exists(), done.stderr
+    results = json.loads((tmp_path / "kills.json").read_text())
+    assert len(results) == KILLS
+    assert [one for one in results if one["different"]] == []
+    assert any(one["step"] > 0 for one in results)
