@@ -24,23 +24,25 @@ def section(title: str) -> str:
 
 
 def rows(title: str) -> list[list[str]]:
-    lines = [line for line in section(title).splitlines() if line.startswith(("| `", "| 2022"))]
+    lines = [line for line in section(title).splitlines() if line.startswith(("| `", "| 2022", "| the "))]
     return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
 def calls(cell: str) -> list[str]:
     """The code of a cell that calls something."""
-    return [code.replace("\\|", "|") for code in re.findall(r"`([^`]+)`", cell) if "(" in code and "..." not in code]
+    return [
+        code.replace("\\|", "|")
+        for code in re.findall(r"`([^`]+)`", cell)
+        if re.match(r"[A-Za-z]\w*\(", code) and "..." not in code
+    ]
 
 
 IMPORTS = [name for row in rows("Imports") for name in re.findall(r"`(fuse_[\w.]+)`", row[1])] if TEXT else []
-CALLS = [code for row in rows("Arguments") for code in calls(row[1])] if TEXT else []
+CALLS = [code for title in ("Arguments", "Missing") for row in rows(title) for code in calls(row[1])] if TEXT else []
 
 
 @pytest.mark.parametrize("name", IMPORTS)
 def test_imported_names_exist(name):
-    if name.startswith("fuse_optim"):
-        pytest.importorskip("fuse_optim", reason="fuse-lightning's walkthrough extra is not installed")
     module, _, attribute = name.rpartition(".")
     assert attribute in importlib.import_module(module).__all__
 
@@ -77,3 +79,30 @@ def test_programs_of_the_guide_run(tmp_path, monkeypatch):
     namespace = {"__name__": "guide"}
     for block in ours:  # each goes on from those before it
         exec(compile(block, str(GUIDE), "exec"), namespace)
+
+
+def test_focal_loss_of_2022_is_sigmoid_with_alpha_on_the_negatives():
+    torch.manual_seed(0)
+    logits, target = torch.randn(4, 2, 8, 8), torch.randint(2, (4, 8, 8))
+    one_hot = F.one_hot(target, 2).movedim(-1, 1).float()
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, one_hot, reduction="none")
+    alpha = torch.where(one_hot == 0, 0.25, 0.75)
+    there = (alpha * (1 - torch.exp(-cross_entropy)) ** 2 * cross_entropy).mean()
+
+    loss = fuse_losses.LossFocal(pred="p", target="t", activation="sigmoid", alpha=0.75, gamma=2.0)
+
+    assert loss({"p": logits, "t": target}).item() == pytest.approx(there.item(), abs=1e-6)
+
+
+def test_binary_dice_loss_is_dice_of_probabilities_with_smoothing():
+    torch.manual_seed(0)
+    probabilities, target = torch.randn(2, 3, 4, 4).softmax(1), torch.randint(3, (2, 4, 4))
+    one_hot = F.one_hot(target, 3).movedim(-1, 1).float()
+    overlap, sizes = (one_hot * probabilities).sum((2, 3)), (one_hot + probabilities).sum((2, 3))
+    there = (1 - (2 * overlap + 1e-5) / (sizes + 1e-5)).mean()
+
+    smooth = {"smooth_numerator": 1e-5, "smooth_denominator": 1e-5}
+    loss = fuse_losses.LossDice(pred="p", target="t", activation="none", **smooth)
+
+    for labels in (target, one_hot):
+        assert loss({"p": probabilities, "t": labels}).item() == pytest.approx(there.item(), abs=1e-6)
