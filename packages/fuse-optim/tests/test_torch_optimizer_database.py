@@ -13,7 +13,9 @@ from fuse_optim import SAM, MomentumSAM
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    common_optimizers = pytest.importorskip("torch.testing._internal.common_optimizers", reason="needs expecttest")
+    common_optimizers = pytest.importorskip(
+        "torch.testing._internal.common_optimizers", reason="needs expecttest, and setuptools with torch 2.6"
+    )
 
 NOT_FOR_SAM = {"LBFGS": "evaluates a closure", "SparseAdam": "dense gradients"}
 INFOS = {info.optim_cls.__name__: info for info in common_optimizers.optim_db}

@@ -57,10 +57,10 @@ class OptimizerWrapper(Optimizer):
         self._settings = settings
         self._perturbation = Perturbation()
         own_name = type(self).__name__
-        given: Any = params if isinstance(params, Tensor) else [self._own_group(one) for one in params]
+        given: Any = params if isinstance(params, (Tensor, set)) else [self._own_group(one) for one in params]
         if given is not params:
             require_own_groups(own_name, base_optimizer, given)
-        super().__init__(given, {})  # checks the parameters, as torch's optimizers do
+        super().__init__(given, {})  # checks the parameters, as torch's optimizers do: it warns of a set
         made = make_base_optimizer(own_name, base_optimizer, vars(self).pop("param_groups"), base_kwargs)
         del vars(self)["state"]
         # In the base optimizer's groups these words mean SAM's settings.
