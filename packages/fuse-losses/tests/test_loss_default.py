@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -125,3 +126,32 @@ def test_an_overridden_forward_is_enough():
             return batch_dict["x"].mean()
 
     assert Fixed()({"x": torch.tensor([1.0, 3.0])}) == 2.0
+
+
+WEIGHTS = torch.tensor([1.0, 2.0, 4.0, 8.0])
+
+
+@pytest.mark.parametrize(
+    ("function", "counted"),
+    [
+        (torch.nn.functional.cross_entropy, 2),
+        (torch.nn.CrossEntropyLoss(), 2),
+        (partial(torch.nn.functional.cross_entropy, ignore_index=3), 2),
+        (torch.nn.CrossEntropyLoss(weight=WEIGHTS), 1.0 + 8.0),
+        (partial(torch.nn.functional.cross_entropy, weight=WEIGHTS), 1.0 + 8.0),
+        (lambda pred, target: pred.mean(), 3),
+    ],
+)
+def test_it_tells_how_much_its_mean_is_over(function, counted):
+    target = torch.tensor([0, 3, -100])
+    if isinstance(function, partial) and "ignore_index" in function.keywords:
+        target = torch.tensor([0, 1, 3])
+    loss = LossDefault(pred="model.logits", target="data.label", callable=function)
+    loss({"model.logits": torch.randn(3, 4), "data.label": target})
+    assert loss.counted == counted
+
+
+def test_no_label_counts_nothing():
+    loss = LossDefault(pred="model.logits", target="data.label", callable=torch.nn.functional.cross_entropy)
+    loss({"model.logits": torch.randn(3, 4), "data.label": torch.full((3,), -100)})
+    assert loss.counted == 0

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fuse_core import NDict
 
@@ -76,6 +78,31 @@ class LossBase(nn.Module):
             batch_dict = self.preprocess_func(copied)
         loss = self.compute(batch_dict)
         return loss if self.weight == 1.0 else loss * self.weight
+
+
+def how_much_counts(loss: Any, pred: Tensor, target: Any) -> Tensor | int | None:
+    """How much a mean is over that a loss function computed.
+
+    These are the samples. With an `ignore_index`, as torch's cross-entropy has it, they are the targets that are not
+    ignored, or the sum of their class weights.
+
+    Args:
+        loss: the function or module, which may be a `functools.partial`.
+        pred: the prediction. Its first axis is the samples.
+        target: the ground truth.
+    """
+    function, options = (loss.func, loss.keywords) if isinstance(loss, partial) else (loss, {})
+    if isinstance(loss, nn.Module):
+        ignore_index, weights = getattr(loss, "ignore_index", None), getattr(loss, "weight", None)
+    else:
+        default = -100 if function is functional.cross_entropy or function is functional.nll_loss else None
+        ignore_index, weights = options.get("ignore_index", default), options.get("weight")
+    if not isinstance(ignore_index, int) or not isinstance(target, Tensor) or target.is_floating_point():
+        return len(pred) if pred.ndim else None
+    valid = target != ignore_index
+    if not isinstance(weights, Tensor):
+        return valid.sum()
+    return torch.where(valid, weights.detach()[torch.where(valid, target, 0)], 0).sum()
 
 
 def connected_zero(tensors: Iterable[Any]) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fuse_core import read_key
 
-from .loss_base import LossBase, PreprocessFunc
+from .loss_base import LossBase, PreprocessFunc, how_much_counts
 
 
 class LossDefault(LossBase):
@@ -57,7 +57,8 @@ class LossDefault(LossBase):
         """The loss before `weight`."""
         pred: Tensor = read_key(batch_dict, self.pred, "LossDefault")
         target = read_key(batch_dict, self.target, "LossDefault")
-        self.counted = 0 if pred.shape[:1] == (0,) else None
-        if self.counted == 0:  # a mean over no samples would be NaN
+        if pred.shape[:1] == (0,):  # a mean over no samples would be NaN
+            self.counted = 0
             return pred.sum()
+        self.counted = how_much_counts(self.callable, pred, target)
         return self.callable(pred, target)

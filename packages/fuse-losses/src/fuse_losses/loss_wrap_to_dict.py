@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fuse_core import read_key
 
-from .loss_base import LossBase, PreprocessFunc, connected_zero
+from .loss_base import LossBase, PreprocessFunc, connected_zero, how_much_counts
 
 
 class LossWrapToDict(LossBase):
@@ -61,7 +61,8 @@ class LossWrapToDict(LossBase):
         keys = self.loss_arg_to_batch_key
         arguments = {argument: read_key(batch_dict, key, "LossWrapToDict") for argument, key in keys.items()}
         batched = [one for one in arguments.values() if isinstance(one, Tensor) and one.ndim]
-        self.counted = 0 if batched and all(len(one) == 0 for one in batched) else None
-        if self.counted == 0:
+        if batched and all(len(one) == 0 for one in batched):
+            self.counted = 0
             return connected_zero(arguments.values())  # a mean over no samples would be NaN
+        self.counted = how_much_counts(self.loss_module, batched[0], arguments.get("target")) if batched else None
         return self.loss_module(**arguments)
