@@ -9,5 +9,6 @@ EXAMPLES = re.findall(r"^```python\n(.+?)^```", README.read_text(encoding="utf-8
 
 def test_readme_examples_run():
     assert EXAMPLES
+    names = {"__name__": "__main__"}  # an example may go on from the one before
     for example in EXAMPLES:
-        exec(compile(example, str(README), "exec"), {"__name__": "__main__"})
+        exec(compile(example, str(README), "exec"), names)

@@ -1,5 +1,7 @@
 """The nested batch_dict of the fuse packages: its type, its key names, collating, and a check of the wiring."""
 
+from typing import TYPE_CHECKING, Any
+
 from .__about__ import __version__
 from .collate import Collate, collate
 from .dataset import DatasetWrapSeqToDict
@@ -25,6 +27,9 @@ from .padding import pad_to_largest
 from .uncollate import uncollate
 from .wiring import Wiring, WiringError, check_wiring
 
+if TYPE_CHECKING:
+    from .contract import Contract, ContractError, TensorSpec, check_contract
+
 __all__ = [
     "BACKBONE_FEATURES",
     "GLOBAL_STEP",
@@ -32,13 +37,17 @@ __all__ = [
     "SAMPLE_ID",
     "TOTAL_LOSS",
     "Collate",
+    "Contract",
+    "ContractError",
     "DatasetWrapSeqToDict",
     "NDict",
     "NDictView",
     "NestedKeyError",
+    "TensorSpec",
     "Wiring",
     "WiringError",
     "__version__",
+    "check_contract",
     "check_wiring",
     "collate",
     "did_you_mean",
@@ -53,6 +62,14 @@ __all__ = [
     "read_key",
     "uncollate",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Contract", "ContractError", "TensorSpec", "check_contract"):
+        from . import contract  # on demand: it imports torch's fake tensors
+
+        return getattr(contract, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

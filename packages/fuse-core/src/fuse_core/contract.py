@@ -1,0 +1,381 @@
+"""Checks before any training that shapes, dtypes, devices and gradients fit from the batch to losses and metrics."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .collate import collate
+from .contract_run import Run, Step, is_metric, run_components
+from .did_you_mean import nearest_keys
+from .flat_keys import provides
+from .indexing import has_batch_axis, number_of_samples, take
+from .key_names import logits_key, output_key
+from .ndict import NDict
+from .nested_key_error import NestedKeyError
+from .tree_and_table import table
+from .wiring import BATCH, Wiring, WiringError, check_wiring, unique_names
+
+SIZES = (6, 14)  # the batch sizes: even, and unlikely as a number of classes or channels
+HEADS = (logits_key(""), output_key(""))
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """The shape, dtype and device of a tensor in a batch; None stands for the batch axis."""
+
+    shape: tuple[int | None, ...]
+    dtype: torch.dtype = torch.float32
+    device: str | torch.device = "cpu"
+
+
+class ContractError(WiringError):
+    """Components do not fit together. The message lists all problems, with component, keys, shapes and the fix."""
+
+    subject = "in how components fit together"
+
+
+@dataclass(frozen=True)
+class KeyContract:
+    """One key: its shape, in which "B" is the batch size and None means no tensor, and who writes and reads it."""
+
+    shape: tuple[int | str, ...] | None
+    dtype: str
+    device: str
+    writer: str
+    readers: list[str]
+
+    def __str__(self) -> str:
+        return f"{_text(self.shape)} {self.dtype}".strip()
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The result of `check_contract`; `print` shows tables.
+
+    Attributes:
+        keys: for each key its shape, dtype, device, writer and readers.
+        trained_by: for each component, for each of its trainable parameters, the losses that give it a gradient.
+        notes: one sentence per check that was not possible and per output that nothing reads.
+    """
+
+    keys: dict[str, KeyContract]
+    trained_by: dict[str, dict[str, list[str]]]
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        rows = [
+            (name, _text(key.shape), key.dtype, key.device, key.writer, ", ".join(key.readers) or "-")
+            for name, key in self.keys.items()
+        ]
+        text = table(("key", "shape", "dtype", "device", "written by", "read by"), rows)
+        trained = [
+            (name, str(len(losses)), ", ".join(dict.fromkeys(chain(*losses.values()))) or "-")
+            for name, losses in self.trained_by.items()
+        ]
+        if trained:
+            text += "\n\n" + table(("component", "trainable parameters", "gradients from"), trained)
+        return "\n".join([text, *(f"note: {note}" for note in self.notes)])
+
+    def to_mermaid(self) -> str:
+        """The flowchart of `Wiring.to_mermaid`, with shapes on the edges."""
+        readers = {name: key.readers for name, key in self.keys.items() if key.readers}
+        wiring = Wiring({name: key.writer for name, key in self.keys.items()}, readers)
+        return wiring.to_mermaid({name: str(key) for name, key in self.keys.items()})
+
+    def check_batch(self, batch_dict: Mapping[str, Any]) -> None:
+        """Compare a real batch with the batch that was checked.
+
+        Raises:
+            ContractError: a tensor is missing, or its shape or dtype differs. The message names both.
+        """
+        batch = NDict(batch_dict)
+        problems = []
+        for name, key in self.keys.items():
+            found = _described(dict.get(batch, name), number_of_samples(batch))
+            if key.writer == BATCH and key.shape is not None and found != str(key):
+                problems.append(f"The contract was checked with {name!r} as {key}, but the batch holds {found}.")
+        if problems:
+            raise ContractError(problems)
+
+
+def check_contract(
+    components: Mapping[str, Any] | Iterable[Any],
+    batch_spec: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    *,
+    prediction_keys: Sequence[str] = (),
+    frozen: Sequence[str] = (),
+    real: bool = False,
+    check_component: Callable[[str, Any, NDict], Iterable[str]] | None = None,
+) -> Contract:
+    """Run copies of the components on fake tensors, which have no memory, and report everything that does not fit.
+
+    The components run in train mode and, with another batch size, in eval mode, and each loss runs backward. A
+    component that returns a tensor is a loss. One with `update` and `compute` is a metric: it gets the batch, or zeros
+    if it needs values. The components themselves are not changed.
+
+    Args:
+        components: the components in the order in which they run, by name or in a sequence.
+        batch_spec: a real batch, or a sequence of samples, or a mapping of keys to `TensorSpec`. Values of other types
+            are passed on unchanged.
+        prediction_keys: keys that are read after the last component.
+        frozen: components, or parts of them such as `"model.backbone"`, that no loss is meant to train.
+        real: also run two real samples. This finds values that are not finite, and checks components that need values.
+        check_component: a function of name, component and fake batch that returns more problems, one sentence each.
+
+    Raises:
+        ContractError: the components do not fit. The message lists all problems.
+
+    Example:
+        >>> class Model(nn.Linear):
+        ...     reads, writes = ("data.table",), ("model.logits.cls",)
+        ...
+        ...     def forward(self, batch_dict):
+        ...         batch_dict["model.logits.cls"] = super().forward(batch_dict["data.table"])
+        >>> class Loss:
+        ...     reads = ("model.logits.cls", "data.label")
+        ...
+        ...     def __call__(self, batch_dict):
+        ...         return nn.functional.cross_entropy(*(batch_dict[key] for key in self.reads))
+        >>> spec = {"data.table": TensorSpec((None, 64)), "data.label": TensorSpec((None,), torch.int64)}
+        >>> print(check_contract({"mlp": Model(64, 10), "ce": Loss()}, spec))
+        key               shape    dtype    device  written by   read by
+        data.table        (B, 64)  float32  cpu     the batch    Model 'mlp'
+        data.label        (B)      int64    cpu     the batch    Loss 'ce'
+        model.logits.cls  (B, 10)  float32  cpu     Model 'mlp'  Loss 'ce'
+        <BLANKLINE>
+        component    trainable parameters  gradients from
+        Model 'mlp'  2                     Loss 'ce'
+    """
+    named = dict(unique_names(components))
+    short_names = list(components) if isinstance(components, Mapping | nn.ModuleDict) else list(named)
+    spec = NDict(collate(batch_spec) if isinstance(batch_spec, Sequence) else batch_spec)
+    check = _Check(named, spec)
+    try:
+        check.notes += check_wiring(components, spec).notes
+    except WiringError as error:
+        check.problems, check.notes, check.is_incomplete = list(error.problems), list(error.notes), True
+    runs = [
+        run_components(named, partial(_batch, spec, torch.empty), size, train=train)
+        for size, train in zip(SIZES, (True, False), strict=True)
+    ]
+    for run in runs:
+        check.steps(run)
+    check.batch_axes(*runs)
+    check.gradients(runs[0], dict(zip(named, short_names, strict=True)), frozen)
+    check.unread_keys(runs, prediction_keys)
+    for name, component in named.items():
+        check.class_range(name, runs[0])
+        check.problems += check_component(name, component, runs[0].batch) if check_component else ()
+    if real:
+        check.real_steps(run_components(named, partial(_batch, spec, torch.randn), 2, train=False, fake=False))
+    if check.problems:
+        raise ContractError(dict.fromkeys(check.problems), check.notes)
+    return Contract(_keys(*runs), runs[0].trained_by, check.notes)
+
+
+class _Check:
+    """Collects the problems that the runs show."""
+
+    def __init__(self, components: dict[str, Any], spec: NDict) -> None:
+        self.components, self.spec = components, spec
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+        self.done: set[str] = set()  # components whose failure is known
+        self.is_incomplete = False  # a component did not run, so keys may be missing
+
+    def steps(self, run: Run) -> None:
+        """What each component does: errors, losses that are no scalars, changes and overwrites."""
+        writers = dict.fromkeys(self.spec, BATCH)
+        for name, step in run.steps.items():
+            if name not in self.done:
+                count = len(self.problems)
+                self._step(name, step, run, writers)
+                self.done |= {name} if len(self.problems) > count else set()
+            writers.update(dict.fromkeys(step.writes, name))
+
+    def _step(self, name: str, step: Step, run: Run, writers: Mapping[str, str]) -> None:
+        if step.needs_values and is_metric(self.components[name]) and name in run.copies:
+            step = _run_on_zeros(name, self.components[name], run)
+        if step.error is not None:
+            self._failed(name, step, run)
+        self.problems += [f"{name} {found}. {self._reads(name, run)}" for found in step.suspicious[:1]]
+        for key in step.changed:
+            self.problems.append(f"{name} changes {key!r} of {writers.get(key, BATCH)} in place. Change a copy of it.")
+        for key in step.writes:
+            if writers.get(key, BATCH) != BATCH and not any(repr(key) in problem for problem in self.problems):
+                self.problems.append(f"{name} overwrites {key!r}, written by {writers[key]}. Rename one of them.")
+        if isinstance(step.result, Tensor) and step.result.ndim > 0:
+            self.problems.append(f"{name} returns a loss of shape {tuple(step.result.shape)}. Reduce it to a scalar.")
+        elif step.error is None and not isinstance(step.result, Tensor) and not is_metric(self.components[name]):
+            absent = [key for key in _declared(self.components[name], "writes") if not provides(run.batch, key)]
+            self.problems += [f"{name} does not write {key!r}. Remove it from `writes`." for key in absent]
+
+    def _failed(self, name: str, step: Step, run: Run) -> None:
+        self.done.add(name)
+        message = (str(step.error).strip() or type(step.error).__name__).splitlines()[0][:300]
+        if step.needs_values:
+            self.notes.append(f"{name} was not checked, because it needs values: {message}")
+        elif not (self.is_incomplete and isinstance(step.error, NestedKeyError)):
+            reads = self._reads(name, run)
+            self.problems.append(
+                f"{name} fails for a batch of {run.size}: {message} {reads} Correct its keys or options."
+            )
+        self.is_incomplete = True
+
+    def _reads(self, name: str, run: Run) -> str:
+        """What a component reads, with shapes and writers, as a sentence."""
+        writers = {key: other for other, step in run.steps.items() for key in step.writes}
+        keys = _declared(self.components[name], "reads") or sorted(run.steps[name].reads)
+        values = {key: value for key in keys if isinstance(value := dict.get(run.batch, key), Tensor)}
+        found = [f"{k!r} {_described(v, run.size)} from {writers.get(k, BATCH)}" for k, v in values.items()]
+        return f"It reads {', '.join(found)}." if found else ""
+
+    def batch_axes(self, first: Run, second: Run) -> None:
+        for name, step in first.steps.items():
+            for key, one in step.writes.items():
+                other: Any = dict.get(second.batch, key)
+                shape = _shape(one, other)
+                if shape and (shape[0] != "B" or "?" in shape):
+                    found = f"{tuple(one.shape)} for {first.size} samples and {tuple(other.shape)} for {second.size}"
+                    self.problems.append(f"{name} writes {key!r} of shape {found}. Keep the samples on the first axis.")
+
+    def gradients(self, run: Run, short_names: Mapping[str, str], frozen: Sequence[str]) -> None:
+        for name, loss in run.losses.items():
+            if run.trained_by and not loss.requires_grad:
+                reads = self._reads(name, run)
+                self.problems.append(f"{name} depends on no trainable parameter. {reads} Is what it reads detached?")
+        for name, module in run.modules():
+            parameters = {
+                key: parameter.requires_grad
+                for key, parameter in module.named_parameters()
+                if not any(f"{short_names[name]}.{key}.".startswith(f"{part}.") for part in frozen)
+            }
+            off = [key for key, is_trainable in parameters.items() if not is_trainable]
+            cut = [key for key, is_trainable in parameters.items() if is_trainable and not run.trained_by[name][key]]
+            if off:
+                fix = f"frozen=[{f'{short_names[name]}.{off[0]}'!r}, ...]"
+                self.problems.append(f"{name}: {_some(off)} do not require a gradient. Train them, or pass {fix}.")
+            if cut and not self.is_incomplete:
+                self.problems.append(f"{name}: no loss trains {_some(cut)}. Add a loss, do not detach, or freeze them.")
+
+    def unread_keys(self, runs: Sequence[Run], prediction_keys: Sequence[str]) -> None:
+        read = {key for run in runs for step in run.steps.values() for key in step.reads} | set(prediction_keys)
+        read |= {key for component in self.components.values() for key in _declared(component, "reads")}
+        used = {key.rpartition(".")[2] for key in read if key.startswith(HEADS)}
+        for name, step in runs[1].steps.items():
+            unread = [key for key in step.writes if not provides(read, key)]
+            lost = [key for key in unread if key.startswith(HEADS) and key.rpartition(".")[2] not in used]
+            if lost and not self.is_incomplete:
+                self.problems.append(
+                    f"{name} writes {_some(lost)}, which nothing reads. Add a loss, or remove the head."
+                )
+            elif unread:
+                self.notes.append(f"{name} writes {_some(unread)}, which nothing reads.")
+        for key in prediction_keys:
+            if key not in runs[1].batch and not self.is_incomplete:
+                near = ", ".join(map(repr, nearest_keys(key, runs[1].batch))) or "none"
+                self.problems.append(
+                    f"The prediction key {key!r} is not in the batch at the end. Nearest keys: {near}."
+                )
+
+    def class_range(self, name: str, run: Run) -> None:
+        """Compare the class indices of a real batch with the number of scores per sample."""
+        tensors = {k: v for k in run.steps[name].reads if isinstance(v := run.batch[k], Tensor)}
+        scores = [key for key, value in tensors.items() if value.is_floating_point() and key not in self.spec]
+        targets = [key for key in tensors if isinstance(dict.get(self.spec, key), Tensor)]
+        if len(scores) != 1 or len(targets) != 1 or self.spec[targets[0]].is_floating_point():
+            return
+        shape, target = tensors[scores[0]].shape, tensors[targets[0]].shape
+        axis = 1 if shape[:1] + shape[2:] == target else -1
+        if len(shape) == len(target) + 1 and (axis == 1 or shape[:-1] == target):
+            classes, ignored = shape[axis], (255, getattr(self.components[name], "ignore_index", None))
+            wrong = [
+                one for one in self.spec[targets[0]].unique().tolist() if one >= classes > 1 and one not in ignored
+            ]
+            if wrong:
+                found = f"class {wrong[0]} in {targets[0]!r}, but {scores[0]!r} holds {classes} classes"
+                self.problems.append(f"{name} reads {found}. Correct the labels or the number of classes.")
+
+    def real_steps(self, run: Run) -> None:
+        self.is_incomplete = bool(self.problems)
+        for name, step in run.steps.items():
+            values = {**step.writes, "its loss": step.result}
+            bad = [key for key, value in values.items() if isinstance(value, Tensor) and not value.isfinite().all()]
+            if bad:
+                self.problems.append(
+                    f"{name} gives values that are not finite: {_some(bad)}. Check its initialisation."
+                )
+            if step.error is not None and not any(problem.startswith(name) for problem in self.problems):
+                self._failed(name, step, run)
+
+
+def _run_on_zeros(name: str, metric: Any, run: Run) -> Step:
+    zeros = {
+        k: torch.zeros(v.shape, dtype=v.dtype, device=v.device) for k, v in run.batch.items() if isinstance(v, Tensor)
+    }
+    return run_components({name: metric}, lambda _: run.batch | zeros, run.size, train=False, fake=False).steps[name]
+
+
+def _keys(first: Run, second: Run) -> dict[str, KeyContract]:
+    found = {}
+    for key, value in second.batch.items():
+        writer = next((name for name, step in second.steps.items() if key in step.writes), BATCH)
+        readers = [name for name, step in second.steps.items() if key in step.reads]
+        dtype, device = (str(getattr(value, one, "")).removeprefix("torch.") for one in ("dtype", "device"))
+        shape = _shape(dict.get(first.batch, key), value)
+        found[key] = KeyContract(shape, dtype or type(value).__name__, device, writer, readers)
+    return found
+
+
+def _declared(component: Any, attribute: str) -> Sequence[str]:
+    return tuple(getattr(component, attribute, None) or ())
+
+
+def _batch(spec: NDict, make: Callable[..., Tensor], size: int) -> NDict:
+    """A batch of `size` samples: tensors made from specs, and the samples of real values, repeated."""
+    count = number_of_samples({key: value for key, value in spec.items() if not isinstance(value, TensorSpec)})
+    batch = NDict()
+    for key, value in spec.items():
+        if count and has_batch_axis(value) and len(value) == count:
+            if isinstance(value, Tensor) and make is torch.empty:
+                value = TensorSpec((None, *value.shape[1:]), value.dtype, value.device)
+            else:
+                value = take(value, [position % count for position in range(size)])
+        if isinstance(value, TensorSpec):
+            make_values = make if value.dtype.is_floating_point else torch.zeros
+            shape = [size if axis is None else axis for axis in value.shape]
+            value = make_values(shape, dtype=value.dtype, device=value.device)
+        batch[key] = value
+    return batch
+
+
+def _shape(first: Any, second: Any) -> tuple[int | str, ...] | None:
+    """The shape of a tensor with both batch sizes: B for the batch size, `?` for an axis that follows another rule."""
+    if not (isinstance(first, Tensor) and isinstance(second, Tensor)):
+        return None
+    if first.ndim != second.ndim:
+        return ("?",)
+    return tuple(
+        "B" if pair == SIZES else pair[0] if pair[0] == pair[1] else "?"
+        for pair in zip(first.shape, second.shape, strict=True)
+    )
+
+
+def _described(value: Any, size: int | None) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    shape = tuple("B" if axis == 0 and length == size else length for axis, length in enumerate(value.shape))
+    return f"{_text(shape)} {str(value.dtype).removeprefix('torch.')}"
+
+
+def _text(shape: tuple[int | str, ...] | None) -> str:
+    return "" if shape is None else f"({', '.join(map(str, shape))})"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:4])) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -1,0 +1,187 @@
+"""Runs copies of components once, on fake or on real tensors, and records what they read, write and train."""
+
+import copy
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses import fake_tensor
+from torch.overrides import TorchFunctionMode
+
+from .ndict import NDict
+
+NEED_VALUES = (
+    fake_tensor.DataDependentOutputException,
+    fake_tensor.DynamicOutputShapeException,
+    fake_tensor.UnsupportedOperatorException,
+    fake_tensor.UnsupportedFakeTensorException,
+)
+# What torch says if a program asks a fake tensor for its memory.
+NEED_MEMORY = (".numpy() is not supported", "data pointer", "Numpy is not available", "only supports real tensors")
+ELEMENTWISE = {
+    "add",
+    "sub",
+    "rsub",
+    "mul",
+    "div",
+    "truediv",
+    "true_divide",
+    "maximum",
+    "minimum",
+    "l1_loss",
+    "mse_loss",
+}
+ELEMENTWISE |= {"smooth_l1_loss", "huber_loss", "broadcast_tensors"}
+PRODUCTS = {"linear", "matmul", "mm", "bmm"}  # torch checks their dtypes on real tensors only
+
+
+@dataclass
+class Step:
+    """What one component did in one run."""
+
+    reads: set[str] = field(default_factory=set)
+    writes: dict[str, Any] = field(default_factory=dict)
+    result: Any = None
+    error: Exception | None = None
+    needs_values: bool = False
+    changed: list[str] = field(default_factory=list)  # keys changed in place
+    suspicious: list[str] = field(default_factory=list)  # operations that torch allows on these tensors
+
+
+@dataclass
+class Run:
+    """The steps of one run by component, the batch after it, and the losses that train each parameter."""
+
+    size: int
+    batch: NDict
+    copies: dict[str, Any] = field(default_factory=dict)
+    steps: dict[str, Step] = field(default_factory=dict)
+    trained_by: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+
+    @property
+    def losses(self) -> dict[str, Tensor]:
+        """The tensors that components returned, by component."""
+        return {name: step.result for name, step in self.steps.items() if isinstance(step.result, Tensor)}
+
+    def modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """The components with parameters of a model: neither losses nor metrics."""
+        for name, component in self.copies.items():
+            if isinstance(component, nn.Module) and name not in self.losses and not is_metric(component):
+                yield name, component
+
+
+class RecordingBatch(NDict):
+    """A batch that records the keys that are read."""
+
+    __slots__ = ("keys_read",)
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.keys_read: set[str] = set()
+        super().__init__(values)
+
+    def __getitem__(self, key: str) -> Any:
+        self.keys_read.add(key)
+        return super().__getitem__(key)
+
+
+def is_metric(component: Any) -> bool:
+    """Whether a component is a metric, which is updated instead of called."""
+    return callable(getattr(component, "update", None)) and callable(getattr(component, "compute", None))
+
+
+def run_components(
+    components: Mapping[str, Any], make_batch: Callable[[int], NDict], size: int, *, train: bool, fake: bool = True
+) -> Run:
+    """Run copies of the components in turn on a batch of `size` samples; with `train`, also each loss's backward."""
+    mode: Any = fake_tensor.FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext()
+    log = logging.getLogger(fake_tensor.__name__)  # it prints each error, which the contract reports
+    with warnings.catch_warnings(), mock.patch.object(log, "disabled", True):
+        warnings.simplefilter("ignore")
+        with mode:
+            run = Run(size, RecordingBatch(make_batch(size)))
+        memo: dict[int, Any] = {}
+        for name, component in components.items():
+            try:
+                with fake_tensor.FakeCopyMode(mode) if fake else nullcontext():
+                    run.copies[name] = copy.deepcopy(component, memo)
+            except Exception as error:  # a component may hold anything, such as a file or a lock
+                run.steps[name] = Step(error=error, needs_values=True)
+        with mode, torch.set_grad_enabled(train):
+            for name, component in run.copies.items():
+                if isinstance(component, nn.Module):
+                    component.train(train)
+                run.steps[name] = _run_one(component, run.batch, size)
+            if train:
+                _record_gradients(run)
+    return run
+
+
+def _run_one(component: Any, batch: Any, size: int) -> Step:
+    step = Step()
+    before = dict(batch)
+    versions = {key: value._version for key, value in before.items() if isinstance(value, Tensor)}
+    batch.keys_read.clear()
+    try:
+        with _WatchOperations(size, step.suspicious):
+            step.result = component.update(batch) if is_metric(component) else component(batch)
+    except Exception as error:  # a component may raise anything
+        step.error = error
+        step.needs_values = isinstance(error, NEED_VALUES) or any(text in str(error) for text in NEED_MEMORY)
+    if isinstance(step.result, Mapping) and step.result is not batch:
+        batch.update(step.result)
+    step.reads = {key for key in batch.keys_read if key in before}
+    step.writes = {key: value for key, value in batch.items() if key not in before or value is not before[key]}
+    step.changed = [key for key, version in versions.items() if before[key]._version != version]
+    return step
+
+
+class _WatchOperations(TorchFunctionMode):
+    """Finds operations that pair each sample with each other one, as `(B, 1)` with `(B,)`, or multiply two dtypes."""
+
+    def __init__(self, size: int, found: list[str]) -> None:
+        super().__init__()
+        self.size, self.found = size, found
+        self.views: list[Tensor] = []  # with an axis of size 1 that was made on purpose
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "").strip("_")
+        tensors = [one for one in (*args, *(kwargs or {}).values()) if isinstance(one, Tensor)][:2]
+        is_mixed = name in PRODUCTS and len({one.dtype for one in tensors}) > 1
+        if is_mixed and not torch.is_autocast_enabled(tensors[0].device.type):
+            self.found.append(f"multiplies {' by '.join(str(one.dtype) for one in tensors)}: convert one of them")
+        is_meant = any(one is view for one in tensors for view in self.views)
+        if name in ELEMENTWISE and len(tensors) > 1 and not is_meant and _pairs_samples(tensors, self.size):
+            shapes = " with ".join(str(tuple(one.shape)) for one in tensors)
+            found = f"compares each sample with each other one, {shapes} for {self.size} samples"
+            self.found.append(f"{found}: make the shapes equal")
+        result = func(*args, **(kwargs or {}))
+        index = args[1] if name == "getitem" and isinstance(args[1], tuple) else ()
+        if name == "unsqueeze" or any(one is None for one in index):
+            self.views.append(result)
+        return result
+
+
+def _pairs_samples(tensors: list[Tensor], size: int) -> bool:
+    rank = max(one.ndim for one in tensors)
+    shapes = ((1,) * (rank - one.ndim) + tuple(one.shape) for one in tensors)
+    pairs = list(zip(*shapes, strict=True))
+    return all(a == b or 1 in (a, b) for a, b in pairs) and (size, 1) in pairs and (1, size) in pairs
+
+
+def _record_gradients(run: Run) -> None:
+    parameters = [(name, key, one) for name, module in run.modules() for key, one in module.named_parameters()]
+    parameters = [found for found in parameters if found[2].requires_grad]
+    for name, key, _ in parameters:
+        run.trained_by.setdefault(name, {})[key] = []
+    tensors = [one for _, _, one in parameters]
+    for loss, value in run.losses.items():
+        if parameters and value.ndim == 0 and value.requires_grad:
+            gradients = torch.autograd.grad(value, tensors, retain_graph=True, allow_unused=True)
+            for (name, key, _), gradient in zip(parameters, gradients, strict=True):
+                run.trained_by[name][key] += [loss] if gradient is not None else []

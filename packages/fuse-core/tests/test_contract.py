@@ -1,0 +1,381 @@
+import pickle
+import subprocess
+import sys
+import threading
+from collections import Counter
+
+import pytest
+import torch
+from contract_setups import SETUPS, Accuracy, Mistake, all_mistakes
+from torch import nn
+from torch.nn import functional as F
+
+import fuse_core
+from fuse_core import ContractError, TensorSpec, check_contract
+
+SPEC = {"data.image": TensorSpec((None, 8)), "data.label": TensorSpec((None,), torch.int64)}
+MISTAKES = list(all_mistakes())
+
+
+class Model(nn.Module):
+    """Writes what a function gives for its linear layer's scores."""
+
+    def __init__(self, function=lambda scores: scores, reads="data.image", writes="model.logits.cls"):
+        super().__init__()
+        self.linear = nn.Linear(8, 5)
+        self.function = function
+        self.reads, self.writes = [reads], [writes]
+
+    def forward(self, batch_dict):
+        batch_dict[self.writes[0]] = self.function(self.linear(batch_dict[self.reads[0]]))
+        return batch_dict
+
+
+class Loss:
+    reads = ("model.logits.cls", "data.label")
+
+    def __init__(self, function=F.cross_entropy):
+        self.function = function
+
+    def __call__(self, batch_dict):
+        return self.function(*(batch_dict[key] for key in self.reads))
+
+
+def problems(components, spec=SPEC, **options):
+    with pytest.raises(ContractError) as info:
+        check_contract(components, spec, **options)
+    assert str(info.value).startswith(f"{len(info.value.problems)} problem")
+    return "\n".join(info.value.problems)
+
+
+# ------------------------------------------------------------------------------------------------- seeded mistakes
+
+
+@pytest.mark.parametrize("setup", SETUPS)
+def test_set_ups_without_a_mistake_raise_no_alarm(setup):
+    assert check_contract(*setup(Mistake())).notes == []
+
+
+def test_mistakes_made_by_rule_are_found_and_name_the_component():
+    assert len(MISTAKES) >= 200
+    missed, misnamed = Counter(), Counter()
+    for setup, (component, what), rule in MISTAKES:
+        components, spec = setup(Mistake((component, what), rule))
+        try:
+            check_contract(components, spec)
+            missed[component, what, rule] += 1
+        except ContractError as error:
+            # A component that was dropped cannot be named, and a mistake in the batch shows in what reads it.
+            is_named = any(repr(component) in problem for problem in error.problems)
+            misnamed[component, what, rule] += not is_named and component in components
+    # Two outputs for one target: elementwise operations allow it, as they do for every mask of one channel.
+    assert set(missed) <= {("net", "ages", "plus one"), ("net", "ages", "twice")}
+    assert misnamed.total() == 0
+
+
+# ---------------------------------------------------------------------------------------------------- what is found
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            lambda scores: scores.mean(0),
+            r"Model 'net' writes 'model\.logits\.cls' of shape \(5,\) for 6 samples and \(5,\) for 14",
+        ),
+        (
+            lambda scores: scores[::2],
+            r"writes 'model\.logits\.cls' of shape \(3, 5\) for 6 samples and \(7, 5\) for 14\. Keep",
+        ),
+        (
+            lambda scores: scores.reshape(2, -1),
+            r"of shape \(2, 15\) for 6 samples and \(2, 35\) for 14\. Keep the samples",
+        ),
+        (torch.Tensor.detach, r"Loss 'ce' depends on no trainable parameter\. It reads .* Is what it reads detached\?"),
+        (
+            lambda scores: scores.double().detach(),
+            r"Model 'net': no loss trains 'linear\.weight', 'linear\.bias'\. Add a loss",
+        ),
+        (
+            lambda scores: scores.unsqueeze(-1),
+            r"Loss 'ce' fails for a batch of 6: .* \(B, 5, 1\) float32 from Model 'net'",
+        ),
+        (lambda scores: scores + torch.zeros(5, device="meta"), r"Model 'net' fails for a batch of 6: .*cpu.*meta"),
+    ],
+)
+def test_a_wrong_output_of_a_model_is_found(function, message):
+    with pytest.raises(ContractError, match=message):
+        check_contract({"net": Model(function), "ce": Loss()}, SPEC)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            lambda pred, target: F.cross_entropy(pred, target, reduction="none"),
+            r"returns a loss of shape \(6,\)\. Reduce it",
+        ),
+        (
+            lambda pred, target: F.cross_entropy(pred, target, weight=torch.ones(4)),
+            r"'ce' fails for a batch of 6: weight tensor",
+        ),
+        (
+            lambda pred, target: (pred[:, :1] - target).abs().mean(),
+            r"'ce' compares each sample with each other one, \(6, 1\) with \(6,\) for 6 samples: make",
+        ),
+        (
+            lambda pred, target: F.mse_loss(pred[:, :1], target.float()),
+            r"'ce' compares each sample with each other one",
+        ),
+        (lambda pred, target: pred.sum().detach(), r"Loss 'ce' depends on no trainable parameter"),
+        (
+            lambda pred, target: F.cross_entropy(pred.mul_(2), target),
+            r"Loss 'ce' changes 'model\.logits\.cls' of Model 'net' in place",
+        ),
+    ],
+)
+def test_a_wrong_loss_is_found(function, message):
+    with pytest.raises(ContractError, match=message):
+        check_contract({"net": Model(), "ce": Loss(function)}, SPEC)
+
+
+def test_pairs_of_samples_made_on_purpose_are_no_problem():
+    def contrastive(pred, target):
+        norms = pred.norm(dim=1)
+        return ((norms[:, None] - norms) * (target[:, None] == target) + norms.unsqueeze(1) * norms).mean()
+
+    check_contract({"net": Model(), "contrastive": Loss(contrastive)}, SPEC)
+
+
+def test_all_problems_are_told_at_once():
+    components = {"net": Model(lambda scores: scores.mean(0)), "again": Model(), "ce": Loss(lambda pred, target: pred)}
+    components["again"].linear.requires_grad_(False)
+    found = problems(components)
+    for message in (
+        "'model.logits.cls' is written by Model 'net' and again by Model 'again'",
+        "Model 'net' writes 'model.logits.cls' of shape (5,)",
+        "Loss 'ce' returns a loss of shape (6, 5)",
+        "Model 'again': 'linear.weight', 'linear.bias' do not require a gradient. Train them, or pass frozen=['again.",
+    ):
+        assert message in found
+
+
+def test_wrong_dtypes_are_found_where_fake_tensors_allow_them():
+    for dtype in (torch.uint8, torch.float64):
+        found = problems({"net": Model(), "ce": Loss()}, SPEC | {"data.image": TensorSpec((None, 8), dtype)})
+        assert f"Model 'net' multiplies {dtype} by torch.float32: convert one of them" in found
+
+
+def test_what_is_declared_frozen_is_not_missed():
+    class TwoParts(Model):
+        def __init__(self):
+            super().__init__()
+            self.backbone = nn.Linear(8, 8).requires_grad_(False)
+
+    components = {"net": TwoParts(), "ce": Loss()}
+    assert "'backbone.weight', 'backbone.bias' do not require a gradient" in problems(components)
+    for frozen in ("net", "net.backbone"):
+        check_contract(components, SPEC, frozen=[frozen])
+    assert "do not require a gradient" in problems(components, frozen=["net.back"])
+
+
+def test_a_head_that_nothing_reads_is_a_problem_and_other_outputs_a_note():
+    head = Model(reads="model.logits.cls", writes="model.logits.seg")
+    head.linear = nn.Linear(5, 2)
+    found = problems({"net": Model(), "head": head, "ce": Loss()})
+    assert "Model 'head' writes 'model.logits.seg', which nothing reads. Add a loss, or remove the head." in found
+    assert "Model 'head': no loss trains 'linear.weight', 'linear.bias'" in found
+
+
+def test_an_output_beside_logits_that_are_read_is_a_note():
+    class Output:
+        reads, writes = ("model.logits.cls",), ("model.output.cls",)
+
+        def __call__(self, batch_dict):
+            return {"model.output.cls": batch_dict["model.logits.cls"].softmax(1)}
+
+    contract = check_contract({"net": Model(), "output": Output(), "ce": Loss()}, SPEC)
+    assert contract.notes == ["Output 'output' writes 'model.output.cls', which nothing reads."]
+
+
+def test_prediction_keys_must_exist():
+    components = {"net": Model(), "ce": Loss()}
+    check_contract(components, SPEC, prediction_keys=["model.logits.cls"])
+    found = problems(components, prediction_keys=["model.output.cls"])
+    assert (
+        found
+        == "The prediction key 'model.output.cls' is not in the batch at the end. Nearest keys: 'model.logits.cls'."
+    )
+
+
+def test_a_key_that_is_declared_but_not_written_is_found():
+    model = Model()
+    model.writes = ["model.logits.cls", "model.features"]
+    assert "Model 'net' does not write 'model.features'. Remove it from `writes`." in problems(
+        {"net": model, "ce": Loss()}
+    )
+
+
+class Undeclared(nn.Module):
+    """A model that declares no keys and returns a new mapping."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 5))
+
+    def forward(self, batch_dict):
+        return {"model.logits.cls": self.layers(batch_dict["data.image"])}
+
+
+def test_components_without_declared_keys_are_checked_too():
+    loss = Loss()
+    contract = check_contract({"net": Undeclared(), "ce": lambda batch_dict: loss(batch_dict)}, SPEC)
+    assert contract.keys["model.logits.cls"].writer == "Undeclared 'net'"
+    assert contract.keys["data.label"].readers == ["<lambda> 'ce'"]
+    assert len(contract.trained_by["Undeclared 'net'"]) == 4
+
+
+def test_a_later_component_that_overwrites_a_key_is_found():
+    found = problems({"net": Model(), "again": Undeclared(), "ce": Loss()})
+    assert "Undeclared 'again' overwrites 'model.logits.cls', written by Model 'net'. Rename one of them." in found
+
+
+# -------------------------------------------------------------------------------------------------- values and reality
+
+
+def real_batch(labels, images=None):
+    return {
+        "data.image": torch.ones(4, 8) if images is None else images,
+        "data.label": torch.tensor(labels),
+        "data.sample_id": list("abcd"),
+    }
+
+
+def test_class_indices_of_a_real_batch_must_be_in_range():
+    components = {"net": Model(), "ce": Loss()}
+    check_contract(components, real_batch([0, 4, -100, 255]))
+    found = problems(components, real_batch([0, 4, 7, 1]))
+    assert found.startswith(
+        "Loss 'ce' reads class 7 in 'data.label', but 'model.logits.cls' holds 5 classes. Correct the labels"
+    )
+
+
+def test_a_metric_that_needs_values_is_updated_with_zeros():
+    metric = Accuracy(Mistake(), "accuracy", 5, "model.logits.cls", "data.label")
+    check_contract({"net": Model(), "ce": Loss(), "accuracy": metric}, SPEC)
+    assert not hasattr(metric, "correct")
+    metric.classes = 6
+    found = problems({"net": Model(), "ce": Loss(), "accuracy": metric})
+    assert "Accuracy 'accuracy' fails for a batch of 6: Accuracy of 6 classes got 5 scores per sample." in found
+
+
+def test_a_model_that_needs_values_is_named_and_checked_on_real_tensors_if_asked():
+    def branches(scores):
+        return scores * 2 if scores.sum() > 0 else scores[:, :4]
+
+    components = {"net": Model(branches), "ce": Loss()}
+    contract = check_contract(components, SPEC)
+    assert contract.notes[0].startswith("Model 'net' was not checked, because it needs values: ")
+    components["net"].function = lambda scores: scores[:, :1] if scores.sum().isfinite() else scores
+    components["ce"].function = lambda pred, target: F.cross_entropy(pred, target, weight=torch.ones(5))
+    assert check_contract(components, SPEC).notes
+    assert "Loss 'ce' fails for a batch of 2: weight tensor should be" in problems(components, real=True)
+
+
+def test_values_that_are_not_finite_are_found_on_real_tensors():
+    components = {"net": Model(lambda scores: scores / 0), "ce": Loss()}
+    check_contract(components, real_batch([0] * 4))
+    found = problems(components, real_batch([0] * 4), real=True)
+    assert "Model 'net' gives values that are not finite: 'model.logits.cls'. Check its initialisation." in found
+
+
+def test_components_and_batch_are_not_changed():
+    model, batch = Undeclared(), real_batch([0] * 4)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    check_contract({"net": model, "ce": Loss()}, batch)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert model.training
+    assert not any(parameter.grad is not None for parameter in model.parameters())
+    assert list(batch) == ["data.image", "data.label", "data.sample_id"]
+
+
+def test_a_component_that_cannot_be_copied_is_a_note():
+    loss = Loss()
+    loss.lock = threading.Lock()
+    contract = check_contract({"net": Model(), "ce": loss}, SPEC)
+    assert "Loss 'ce' was not checked, because it needs values: cannot pickle '_thread.lock' object" in contract.notes
+
+
+def test_samples_are_collated():
+    samples = [{"data": {"image": torch.ones(8), "label": 1, "name": "a"}}] * 3
+    contract = check_contract({"net": Model(), "ce": Loss()}, samples)
+    assert contract.keys["data.image"].shape == ("B", 8)
+    assert (contract.keys["data.name"].shape, contract.keys["data.name"].dtype) == (None, "list")
+
+
+def test_other_checks_can_be_plugged_in():
+    def expects_probabilities(name, component, batch_dict):
+        if isinstance(component, Loss):
+            yield f"{name} gets logits of shape {tuple(batch_dict['model.logits.cls'].shape)}."
+
+    assert (
+        problems({"net": Model(), "ce": Loss()}, check_component=expects_probabilities)
+        == "Loss 'ce' gets logits of shape (6, 5)."
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- the result
+
+
+def test_the_contract_is_a_table_and_a_drawing():
+    contract = check_contract({"net": Model(), "ce": Loss()}, SPEC)
+    assert str(contract).splitlines()[3:] == [
+        "model.logits.cls  (B, 5)  float32  cpu     Model 'net'  Loss 'ce'",
+        "",
+        "component    trainable parameters  gradients from",
+        "Model 'net'  2                     Loss 'ce'",
+    ]
+    assert contract.trained_by == {"Model 'net'": {"linear.weight": ["Loss 'ce'"], "linear.bias": ["Loss 'ce'"]}}
+    assert '    c1 -- "(B, 5) float32" --> k2\n    k2 -- "(B, 5) float32" --> c2' in contract.to_mermaid()
+
+
+def test_a_spec_that_contradicts_a_real_batch_names_both():
+    contract = check_contract({"net": Model(), "ce": Loss()}, SPEC)
+    contract.check_batch(real_batch([0, 1, 2, 3]))
+    message = r"checked with 'data\.image' as \(B, 8\) float32, but the batch holds \(B, 9\) float32\."
+    with pytest.raises(ContractError, match=message):
+        contract.check_batch(real_batch([0, 1, 2, 3], torch.ones(4, 9)))
+    with pytest.raises(ContractError, match=r"'data\.label' as \(B\) int64, but the batch holds list\."):
+        contract.check_batch({"data.image": torch.ones(4, 8), "data.label": [0, 1, 2, 3]})
+
+
+def test_the_error_pickles():
+    error = ContractError(["one"], ["a note"])
+    assert (
+        str(pickle.loads(pickle.dumps(error)))
+        == str(error)
+        == "1 problem in how components fit together:\n- one\nnote: a note"
+    )
+
+
+def test_it_is_imported_only_when_called():
+    program = "import sys, fuse_core; assert 'fuse_core.contract' not in sys.modules; fuse_core.check_contract"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_unknown_names_of_the_package_are_attribute_errors():
+    with pytest.raises(AttributeError, match="no attribute 'check_contracts'"):
+        fuse_core.check_contracts  # noqa: B018
+
+
+@pytest.mark.parametrize("move", [lambda scores: scores, lambda scores: scores.movedim(1, -1)])
+def test_the_class_axis_of_sequences_may_be_first_or_last(move):
+    def function(pred, target):
+        return F.cross_entropy(pred if pred.shape[1] == 5 else pred.movedim(-1, 1), target)
+
+    model = Model(lambda scores: move(scores[:, :, None].expand(-1, -1, 3)))
+    components = {"net": model, "ce": Loss(function)}
+    batch = real_batch([[0, 1, 4]] * 4)
+    check_contract(components, batch)
+    batch["data.label"][0, 0] = 5
+    assert "reads class 5 in 'data.label', but 'model.logits.cls' holds 5 classes" in problems(components, batch)
