@@ -134,7 +134,7 @@ def compound(
     def make_pass(wanted: Wanted, factor: Tensor | None) -> Results:
         return one_pass(inputs.logits, inputs.target, inputs.valid, wanted, factor, inputs.voxel_weights)
 
-    return sum_of_terms(inputs, cast(tuple[Term, ...], terms), make_pass)
+    return sum_of_terms(inputs, cast("tuple[Term, ...]", terms), make_pass)
 
 
 def sum_of_terms(
