@@ -38,6 +38,10 @@ class DenseInputs(NamedTuple):
     results: Results | None = None
     """What a compound loss has computed in one pass for several terms."""
 
+    def changed(self, **others: Any) -> "DenseInputs":
+        """These inputs with other values of some fields; the compiler of torch 2.6 cannot trace `_replace`."""
+        return DenseInputs(**{name: others.get(name, getattr(self, name)) for name in DenseInputs._fields})
+
     def record(self, name: str, value: Any) -> None:
         """Write down something that the loss as a class makes public, such as how much it counted."""
         if self.settings.record is not None:
