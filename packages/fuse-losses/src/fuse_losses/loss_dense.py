@@ -98,7 +98,7 @@ class LossDense(LossBase):
                 f" target={target!r}."
             )
         reads = () if pred is None else (pred, target, *self._keys.values())
-        super().__init__(reads=cast(tuple[str, ...], reads), weight=weight, preprocess_func=preprocess_func)
+        super().__init__(reads=cast("tuple[str, ...]", reads), weight=weight, preprocess_func=preprocess_func)
         self.pred = pred
         self.target = target
         self.register_buffer("mask", None if mask is None else check_tensor(name, "mask", mask), persistent=False)

@@ -38,6 +38,10 @@ class DenseInputs(NamedTuple):
     results: Results | None = None
     """What a compound loss has computed in one pass for several terms."""
 
+    def changed(self, **others: Any) -> "DenseInputs":
+        """These inputs with other values of some fields; the compiler of torch 2.6 cannot trace `_replace`."""
+        return DenseInputs(**{name: others.get(name, getattr(self, name)) for name in DenseInputs._fields})
+
     def record(self, name: str, value: Any) -> None:
         """Write down something that the loss as a class makes public, such as how much it counted."""
         if self.settings.record is not None:
@@ -59,7 +63,7 @@ def read_dense_inputs(logits: Tensor, target: Tensor, mask: Tensor | None, optio
             a gradient.
         ValueError: shapes that do not fit, a class or a probability out of range, or no class left.
     """
-    settings = DenseSettings(**cast(dict[str, Any], options))  # the decorator adds the owner
+    settings = DenseSettings(**cast("dict[str, Any]", options))  # the decorator adds the owner
     if settings.shared is not None:
         return cast(DenseInputs, settings.shared)
     loss, regions = settings.owner, settings.regions

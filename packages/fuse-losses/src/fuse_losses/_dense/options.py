@@ -241,34 +241,51 @@ def _check_of(hint: Any) -> Check:
     """The check of an option with this annotation."""
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     none = ("None",) if NoneType in kinds else ()
-    origins = {get_origin(kind) for kind in kinds} | {get_origin(one) for kind in kinds for one in get_args(kind)}
-    indices, mapping = Iterable in origins, Mapping in origins
-    nested = Sequence[Sequence[int]] in kinds
-    numbers = Sequence[float] in kinds
     choices = tuple(choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind))
+    others = " or ".join([*map(repr, choices), *none]) or "None"
+    check: Check
+    # The annotations are looked at here, and not in the checks, because the compiler cannot trace that.
+    if any(get_origin(one) is Mapping for one in kinds):
+        check = _no_check  # the terms of a compound loss, which checks them
+    elif Sequence[Sequence[int]] in kinds:
+        check = _without_validate(check_regions)
+    elif Sequence[float] in kinds:
+        check = _check_of_numbers(choices, float in kinds, others)
+    elif choices:
+        check = _without_validate(check_choice, choices, *none)
+    elif bool in kinds:
+        check = _without_validate(check_bool)
+    elif int in kinds:
+        check = _without_validate(check_int, others=" or None" if none else "")
+    elif get_origin(kinds[0]) is Iterable:
+        check = _without_validate(check_class_indices)
+    elif float in kinds:
+        check = _without_validate(check_number)
+    else:
+        check = _no_check  # what a class hands on itself
+    return _or_none(check) if none else check
 
-    others = " or ".join([*map(repr, choices), *none])
+
+def _no_check(owner: str, option: str, value: Any, validate: bool) -> Any:  # noqa: ARG001  it is a Check
+    return value
+
+
+def _without_validate(check: Callable[..., Any], *arguments: Any, **options: Any) -> Check:
+    return lambda owner, option, value, validate: check(owner, option, value, *arguments, **options)  # noqa: ARG005
+
+
+def _or_none(check: Check) -> Check:
+    return lambda owner, option, value, validate: None if value is None else check(owner, option, value, validate)
+
+
+def _check_of_numbers(choices: tuple[str, ...], takes_one: bool, others: str) -> Check:
+    """The check of a number for each class; or of one number if `takes_one`, or of one of the choices."""
 
     def check(owner: str, option: str, value: Any, validate: bool) -> Any:
-        if value is None and none:
-            return None
-        if mapping:  # the terms of a compound loss, which checks them
+        if isinstance(value, str) and value in choices:
             return value
-        if nested:
-            return check_regions(owner, option, value)
-        if numbers:
-            one_number = float in kinds and (isinstance(value, str) or not isinstance(value, Iterable))
-            if isinstance(value, str) and value in choices:
-                return value
-            if one_number:
-                return check_number(owner, option, value)
-            return check_numbers(owner, option, value, validate, others=others or "None")
-        if choices:
-            return check_choice(owner, option, value, choices, *none)
-        if bool in kinds:
-            return check_bool(owner, option, value)
-        if int in kinds:
-            return check_int(owner, option, value, others=" or None" if none else "")
-        return check_class_indices(owner, option, value) if indices else check_number(owner, option, value)
+        if takes_one and (isinstance(value, str) or not isinstance(value, Iterable)):
+            return check_number(owner, option, value)
+        return check_numbers(owner, option, value, validate, others=others)
 
     return check

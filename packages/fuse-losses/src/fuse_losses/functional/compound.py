@@ -1,13 +1,14 @@
 """A weighted sum of losses of the same prediction and target, in one pass over the logits."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Unpack, cast
 
 from torch import Tensor
 
 from .._dense.checks import check_number
 from .._dense.inputs import DenseInputs, class_weights_of, holds_indices, read_dense_inputs
-from .._dense.options import DenseLoss, DenseOptions, TensorOptions, dense_loss
+from .._dense.options import DenseLoss, DenseOptions, DenseSettings, TensorOptions, dense_loss
 from .._fused.one_pass import Results, Wanted, one_pass
 from .cross_entropy import segmentation_cross_entropy
 from .dice import dice_loss
@@ -130,11 +131,11 @@ def compound(
 ) -> Tensor:
     """`compound_loss` with the terms as an option."""
     inputs = read_dense_inputs(logits, target, mask, options)
+    return sum_of_terms(inputs, cast("tuple[Term, ...]", terms), partial(_pass_over_logits, inputs))
 
-    def make_pass(wanted: Wanted, factor: Tensor | None) -> Results:
-        return one_pass(inputs.logits, inputs.target, inputs.valid, wanted, factor, inputs.voxel_weights)
 
-    return sum_of_terms(inputs, cast(tuple[Term, ...], terms), make_pass)
+def _pass_over_logits(inputs: DenseInputs, wanted: Wanted, factor: Tensor | None) -> Results:
+    return one_pass(inputs.logits, inputs.target, inputs.valid, wanted, factor, inputs.voxel_weights)
 
 
 def sum_of_terms(
@@ -174,11 +175,13 @@ def sum_of_terms(
 def _inputs_of_term(inputs: DenseInputs, term: Term) -> DenseInputs:
     """The inputs with the term's own weights of the classes."""
     own = {name: value for name, value in term.options.items() if name in _OF_EACH_TERM}
-    settings = inputs.settings._replace(record=None, **own)
+    shared = inputs.settings
+    own = {"record": None, **own}
+    settings = DenseSettings(**{name: own.get(name, getattr(shared, name)) for name in DenseSettings._fields})
     weights = inputs.class_weights
-    if own:
+    if len(own) > 1:
         weights = class_weights_of(inputs.logits, inputs.target, inputs.valid, settings)
-    return inputs._replace(settings=settings, class_weights=weights)
+    return inputs.changed(settings=settings, class_weights=weights)
 
 
 def _share_results(
@@ -191,7 +194,8 @@ def _share_results(
     activation = inputs.settings.activation
     fused = activation == "softmax" and not is_binary(inputs)
     squared = [bool(term.options.get("squared", False)) for term in terms]
-    sums = next((place for place, term in enumerate(terms) if term.name in _OF_SUMS), None)
+    of_sums = [place for place, term in enumerate(terms) if term.name in _OF_SUMS]
+    sums = of_sums[0] if of_sums else None
     voxels = None
     if fused:
         for place, term in enumerate(terms):
@@ -209,7 +213,7 @@ def _share_results(
             same = sums is not None and squared[place] == squared[sums]
         else:
             same = voxels is not None and _same_losses(term, own, terms[voxels], of_terms[voxels])
-        shared.append(own._replace(results=results) if same else own)
+        shared.append(own.changed(results=results) if same else own)
     return shared
 
 

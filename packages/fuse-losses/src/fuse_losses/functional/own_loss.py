@@ -49,7 +49,7 @@ def own_loss(
     masked = inputs.logits if valid is not None and valid.ndim == 3 else zero_where_invalid(inputs.logits, valid)
     probabilities = zero_where_invalid(probabilities_of(masked, settings.activation), valid)
     truth = class_probabilities(inputs.target, valid, shape[1], probabilities.dtype)
-    result = cast(Callable[[Tensor, Tensor], Tensor], values)(probabilities, truth)
+    result = cast("Callable[[Tensor, Tensor], Tensor]", values)(probabilities, truth)
     expected = {"voxel and class": shape, "voxel": (shape[0], shape[2]), "class": shape[:2]}[values_for]
     if not isinstance(result, Tensor) or tuple(result.shape) != tuple(expected):
         received = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__

@@ -152,7 +152,7 @@ def _safe_log(probabilities: Tensor) -> Tensor:
 
 def _divisor(inputs: DenseInputs) -> Tensor:
     """What a mean divides by: the sum of the weights that took part."""
-    logits, target, valid, weights = inputs[:4]
+    logits, target, valid, weights = inputs.logits, inputs.target, inputs.valid, inputs.class_weights
     classes = logits.shape[1]
     if is_binary(inputs):
         counts = _valid_counts(inputs)
@@ -229,7 +229,7 @@ def _of_classes(option: str, numbers: PosWeight | None, inputs: DenseInputs) -> 
             else inputs.target[:, None] == torch.arange(classes, device=device).unsqueeze(1)
         )
         positives = class_counts(truth, inputs.valid, classes)
-        counts = _valid_counts(inputs._replace(voxel_weights=None)).to(positives.dtype).expand(classes)
+        counts = _valid_counts(inputs.changed(voxel_weights=None)).to(positives.dtype).expand(classes)
         positives, counts = (
             sum_over_processes(one, inputs.settings.across_processes) for one in (positives, counts.clone())
         )
