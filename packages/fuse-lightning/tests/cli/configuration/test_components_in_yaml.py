@@ -117,5 +117,5 @@ configure:
     module.linear = nn.Linear(2, 1)
     configured = parser.instantiate_classes(parser.parse_string(text)).configure(module)
     assert configured["optimizer"].param_groups[0]["lr"] == 0.5
-    assert configured["optimizer"].param_groups[0]["rho"] == 0.1
+    assert configured["optimizer"].param_groups[0]["sam_rho"] == 0.1
     assert isinstance(configured["lr_scheduler"]["scheduler"], torch.optim.lr_scheduler.ReduceLROnPlateau)
