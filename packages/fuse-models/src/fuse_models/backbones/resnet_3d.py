@@ -10,6 +10,7 @@ from ..layers.feature_levels import FeatureInfo
 from ..layers.global_pooling import Pooling, check_pooling, global_pooling
 from ..layers.residual_layers import initialise, residual_stage
 from ..weights.fitting import LoadReport
+from ..weights.layouts import MONAI_RESNET
 from ..weights.load_weights import Weights
 from ..weights.pretrained_weights import load_pretrained_weights
 
@@ -124,6 +125,11 @@ class BackboneResnet3D(nn.Module):
             self.load_report = load_pretrained_weights(
                 self, weights, strict=weights_strict, first_convolution="stem.0", left_out=("fc", "conv_seg")
             )
+            if self.load_report.layout == MONAI_RESNET and not stem_pool:
+                raise ValueError(
+                    f"BackboneResnet3D(weights=) got weights with the names of {MONAI_RESNET}, whose stem ends in a max"
+                    " pooling, but stem_pool=False. The outputs would be wrong. Give stem_pool=True."
+                )
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of volumes.

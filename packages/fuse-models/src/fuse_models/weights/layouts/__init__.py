@@ -10,9 +10,11 @@ from .nnunet import rename_nnunet
 
 Layout = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], dict[str, Tensor]]
 
+MONAI_RESNET = "MONAI's and MedicalNet's 3D ResNets"
+
 LAYOUTS: dict[str, Layout] = {
     "FuseMedML's heads": rename_fusemedml_heads,
-    "MONAI's and MedicalNet's 3D ResNets": rename_monai_resnet,
+    MONAI_RESNET: rename_monai_resnet,
     "nnU-Net's U-Nets": rename_nnunet,
 }
 """Each takes the weights and the module's own, and returns the weights under the module's names. Names that the rule
