@@ -53,8 +53,13 @@ class WiringCLI(RunCLI):
 
     def instantiate_trainer(self, **arguments: Any) -> pl.Trainer:
         """Make a trainer that works on any machine and is not used."""
-        logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-        return pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+        logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+        level = logger.level
+        logger.setLevel(logging.WARNING)  # nothing about devices that are not used
+        try:
+            return pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+        finally:
+            logger.setLevel(level)
 
     def fit(self, model: pl.LightningModule, datamodule: pl.LightningDataModule | None = None, **_: Any) -> None:
         """Print tables and drawings, and write them to the output file."""

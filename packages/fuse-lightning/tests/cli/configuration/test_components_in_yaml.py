@@ -22,6 +22,7 @@ LOSS = (
 )
 DENSE = "{pred: model.logits.mask, target: data.mask, class_weights: [1.0, 2.0], ignore_index: 255"
 ACCURACY = "{class_path: torchmetrics.classification.MulticlassAccuracy, init_args: {num_classes: 2}}"
+UNET = "{in_channels: 1, ndim: 3, features_per_level: [2, 4], block: residual, deep_supervision: true}"
 HEAD = f"{{class_path: fuse_models.Head1D, init_args: {{{CONV_HEAD}}}}}"
 BACKBONE = "{class_path: fuse_models.BackboneMultilayerPerceptron, init_args: {layers: [8], mlp_input_size: 5}}"
 
@@ -31,6 +32,7 @@ MODEL = (
 )
 
 COMPONENTS = {
+    "fuse_losses.LossCompound": f"{DENSE}, terms: {{cross_entropy: 1.0, dice: {{weight: 0.5, empty: skip}}}}}}",
     "fuse_losses.LossDefault": "{pred: p, target: t, callable: torch.nn.functional.mse_loss, weight: 2}",
     "fuse_losses.LossDefault of a module": "{pred: p, target: t, callable: {class_path: torch.nn.BCEWithLogitsLoss}}",
     "fuse_losses.LossDice": f"{DENSE}}}",
@@ -58,6 +60,10 @@ COMPONENTS = {
     "fuse_models.BackboneMultilayerPerceptron": "{layers: [4], mlp_input_size: 5, activation_layer: torch.nn.GELU}",
     "fuse_models.BackboneResnet": "{in_channels: 1, name: resnet18, pool: avg}",
     "fuse_models.BackboneResnet3D": "{in_channels: 1, layers: [1, 1, 1, 1], stem_stride: [1, 2, 2]}",
+    "fuse_models.BackboneTransformer": "{num_tokens: 11, embed_dim: 8, depth: 1, num_heads: 2, pool: avg}",
+    "fuse_models.BackboneUNet": UNET,
+    "fuse_models.BackboneViT": "{in_channels: 1, image_size: 8, patch_size: 4, embed_dim: 8, depth: 1, num_heads: 2}",
+    "fuse_models.DecoderUNet": "{backbone: {class_path: fuse_models.BackboneResnet, init_args: {in_channels: 1}}}",
     "fuse_models.Head1D": f"{{{CONV_HEAD}, mode: regression}}",
     "fuse_models.Head3D": f"{{{CONV_HEAD}, append_features: [[data.age, 1]]}}",
     "fuse_models.HeadDenseSegmentation": f"{{{CONV_HEAD}, maxpool_kernel: 2}}",
@@ -69,8 +75,15 @@ COMPONENTS = {
     ),
     "fuse_lightning.MetricWrapToDict": f"{{metric: {ACCURACY}, metric_arg_to_batch_key: {{preds: p, target: t}}}}",
 }
-# What YAML cannot name: bases to subclass, and what wraps objects; the module itself is told in the other tests.
-NOT_IN_YAML = {"LossBase", "LossDense", "MetricCollected", "LightningModuleDefault"}
+# What YAML cannot name: bases to subclass, what wraps objects or a layer of the model, and what needs another package.
+NOT_IN_YAML = {
+    "BackboneTimm",
+    "LightningModuleDefault",
+    "LossBase",
+    "LossDense",
+    "LossLinearCompound",
+    "MetricCollected",
+}
 
 
 @pytest.mark.parametrize(("name", "arguments"), COMPONENTS.items(), ids=COMPONENTS)
