@@ -244,12 +244,12 @@ class Programs:
         loader = self.loader(
             ["data.image", "data.clinical", "data.label"],
             self.data.images(8, 3, 64, 64, classes=3),
-            self.data.waves(8, 5),
+            self.data.scattered(8, 5),
             self.data.labels(8, 3),
         )
         loss = LossDefault(pred="model.logits.head_0", target="data.label", callable=F.cross_entropy)
         monitor = {"monitor": "validation.metrics.accuracy", "mode": "max"}
-        result = self.run(model, {"cls_loss": loss}, self.accuracy(output), loader, output, monitor, self.tiny_steps)
+        result = self.run(model, {"cls_loss": loss}, self.accuracy(output), loader, output, monitor, self.small_steps)
         return result | {"evaluated": self.evaluate(self.accuracy(output))}
 
     def kidney(self) -> dict[str, Any]:
@@ -288,7 +288,7 @@ class Programs:
         loader = self.loader(
             ["data.volume", f"data.{appended}", "data.label"],
             self.data.images(8, channels, 8, 32, 32, classes=2),
-            self.data.waves(8, features),
+            self.data.scattered(8, features),
             self.data.labels(8, 2),
         )
         loss = LossDefault(pred=f"model.logits.{head}", target="data.label", callable=F.cross_entropy)
@@ -309,7 +309,7 @@ class Programs:
             post_forward_processing_function=softmax_too,
             model_outputs=["model.logits.seg", "model.output.seg"],
         )
-        volumes = self.data.waves(8, 1, 4, 8, 8)
+        volumes = self.data.scattered(8, 1, 4, 8, 8)
         masks = (volumes[:, 0] > 0.3).long()
         one_hot = F.one_hot(masks, 2).movedim(-1, 1).float()
         loader = self.loader(["data.volume", "data.label", "data.one_hot"], volumes, masks, one_hot)
@@ -372,11 +372,6 @@ class Programs:
     @staticmethod
     def small_steps(parameters: Any) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=1e-3)
-
-    @staticmethod
-    def tiny_steps(parameters: Any) -> torch.optim.Optimizer:
-        # A ResNet-18 with so few values per channel amplifies rounding: larger steps differ between versions of torch.
-        return torch.optim.SGD(parameters, lr=1e-6)
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ def test_covid_volumes_give_the_numbers_of_fusemedml(expected, migration, tmp_pa
     batches = migration.loader(
         ["data.volume", "data.age_and_sex", "data.label"],
         migration.images(8, 1, 8, 32, 32, classes=2),
-        migration.waves(8, 2),
+        migration.scattered(8, 2),
         migration.labels(8, 2),
     )
     losses = {"cls_loss": LossDefault(pred="model.logits.covid", target="data.label", callable=F.cross_entropy)}

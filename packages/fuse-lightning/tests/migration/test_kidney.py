@@ -35,7 +35,7 @@ def test_kidney_volumes_and_clinical_values_give_the_numbers_of_fusemedml(expect
     batches = migration.loader(
         ["data.volume", "data.clinical", "data.label"],
         migration.images(8, 1, 8, 32, 32, classes=2),
-        migration.waves(8, 4),
+        migration.scattered(8, 4),
         migration.labels(8, 2),
     )
     losses = {"cls_loss": LossDefault(pred="model.logits.kidney", target="data.label", callable=F.cross_entropy)}

@@ -26,7 +26,7 @@ def test_prostate_segmentation_gives_the_numbers_of_fusemedml(expected, migratio
         model_outputs=[LOGITS, OUTPUT],
     )
     migration.set_weights(model.parameters())
-    volumes = migration.waves(8, 1, 4, 8, 8)
+    volumes = migration.scattered(8, 1, 4, 8, 8)
     batches = migration.loader(["data.volume", "data.label"], volumes, (volumes[:, 0] > 0.3).long())
     losses = {
         "dice": LossDice(

@@ -32,7 +32,7 @@ def test_skin_lesions_give_the_numbers_of_fusemedml(expected, migration, tmp_pat
     batches = migration.loader(
         ["data.image", "data.clinical", "data.label"],
         migration.images(8, 3, 64, 64, classes=3),
-        migration.waves(8, 5),
+        migration.scattered(8, 5),
         migration.labels(8, 3),
     )
     losses = {"cls_loss": LossDefault(pred="model.logits.head_0", target="data.label", callable=F.cross_entropy)}
@@ -40,7 +40,7 @@ def test_skin_lesions_give_the_numbers_of_fusemedml(expected, migration, tmp_pat
     monitor = {"monitor": "validation.metrics.accuracy", "mode": "max"}
 
     logged, table = migration.train_and_predict(
-        tmp_path, model, losses, {"accuracy": accuracy}, batches, OUTPUT, monitor, lr=1e-6
+        tmp_path, model, losses, {"accuracy": accuracy}, batches, OUTPUT, monitor, lr=1e-3
     )
 
     assert {name: logged[name] for name in expected["logged"]} == pytest.approx(expected["logged"], abs=1e-5)
