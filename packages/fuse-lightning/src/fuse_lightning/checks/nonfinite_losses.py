@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ class _Step(NamedTuple):
     arrived: torch.cuda.Event | None
 
 
-class NonFiniteLosses:
+class NonFiniteLosses(pl.Callback):
     """Copies each step's losses to the host and checks them once they have arrived, without blocking.
 
     On a GPU the copy follows the step's own work, and the step is checked during one of the next steps. On the CPU a
@@ -44,6 +45,9 @@ class NonFiniteLosses:
     same step with the other batches' gradients. (Multiplying the loss by zero would not work: zero times a gradient
     that is not finite is not finite.) Buffers, such as the running means of batch normalization, get back the values
     from before the batch.
+
+    It is a Callback so that optimizers with two passes a step, such as SAM, share it between the passes instead of
+    copying it with the module's state. The trainer does not call it.
 
     Args:
         policy: `"raise"` stops with an error, `"skip"` warns and leaves the batch out, `"ignore"` does nothing.

@@ -9,6 +9,7 @@ The keys, from the loader to the predictions:
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -72,7 +73,7 @@ def make_losses() -> dict[str, nn.Module]:
     1.0 to weigh a term.
     """
     # Nine of ten pixels are background, and easy to predict. Leaving it out makes the digits count.
-    terms = {"dice": {"weight": 1.0, "include_background": False}, "cross_entropy": 1.0}
+    terms: dict[str, Any] = {"dice": {"weight": 1.0, "include_background": False}, "cross_entropy": 1.0}
     return {"segmentation": LossCompound(pred=LOGITS, target=MASK, terms=terms)}
 
 
