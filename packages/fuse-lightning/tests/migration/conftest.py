@@ -54,9 +54,7 @@ def train_and_predict(
     trainer = pl.Trainer(accelerator="cpu", max_epochs=2, num_sanity_val_steps=0, default_root_dir=folder, **quiet)
     trainer.fit(module, batches, batches)
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    module = LightningModuleDefault.load_from_checkpoint(
-        folder / "last.ckpt", model_dir=folder, model=model, losses=losses
-    )
+    module = LightningModuleDefault.load_from_checkpoint(folder / "last.ckpt", model_dir=folder, model=model)
     module.set_predictions_keys([prediction, "data.label"])
     predictions = pl.Trainer(accelerator="cpu", **quiet).predict(module, batches)
     return logged, convert_predictions_to_dataframe(predictions)
