@@ -227,3 +227,12 @@ def test_keys_that_are_no_sequence_of_strings_name_the_component(reads, message)
     loss.reads = reads
     with pytest.raises(TypeError, match=message):
         check_wiring([loss], BATCH)
+
+
+def test_an_empty_optional_reads_alone_declares_nothing():
+    class Undecided:
+        reads, writes, optional_reads = None, None, ()
+
+    assert check_wiring([Undecided()], ["data.x"]).notes == [
+        "Undecided declares neither reads nor writes and was skipped."
+    ]

@@ -171,7 +171,8 @@ class _DeclaredKeys:
 
     def __init__(self, name: str, component: Any) -> None:
         attributes = {one: getattr(component, one, None) for one in ("reads", "optional_reads", "removes", "writes")}
-        self.are_declared = any(keys is not None for keys in attributes.values())
+        # A model whose parts decide may have no reads and no writes to tell, and an empty `optional_reads`.
+        self.are_declared = any(attributes[one] is not None for one in ("reads", "writes")) or any(attributes.values())
         for attribute, keys in attributes.items():
             if isinstance(keys, Iterator) or callable(keys):
                 kind = "an iterator, which can be read only once" if isinstance(keys, Iterator) else "a method"
