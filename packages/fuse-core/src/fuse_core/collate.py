@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import product
+from operator import attrgetter, itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -92,7 +93,8 @@ class Collate:
     def _collated(self, samples: Sequence[Mapping[str, Any]], key: str, values: list[Any]) -> Any:
         if key == SAMPLE_ID and key not in self.per_key:
             return values
-        chosen = next((name for name in (key, *reversed(branches_above(key))) if name in self.per_key), None)
+        candidates = (key, *reversed(branches_above(key))) if self.per_key else ()
+        chosen = next((name for name in candidates if name in self.per_key), None)
         try:
             return _batched(values) if chosen is None else self.per_key[chosen](values)
         except Exception as error:
@@ -129,7 +131,7 @@ def _columns(samples: Sequence[Mapping[str, Any]], prefix: str = "") -> dict[str
         return None
     columns: dict[str, list[Any]] = {}
     for key in samples[0]:
-        values = [sample[key] for sample in samples]
+        values = list(map(itemgetter(key), samples))
         key = prefix + check_key(key)
         below: dict[str, list[Any]] | None = {key: values}
         if any(issubclass(value_type, Mapping) for value_type in set(map(type, values))):
@@ -175,7 +177,7 @@ def _batched(values: list[Any]) -> Any:
         return values
     if kinds == {_NUMBER}:
         return torch.from_numpy(np.array(values))
-    if len({value.dtype for value in values}) > 1:
+    if len(set(map(attrgetter("dtype"), values))) > 1:
         raise TypeError("they differ in dtype")
     if kinds == {np.ndarray}:
         # Tensors cannot hold text, objects or dates. One conversion is faster than one per array.

@@ -74,7 +74,7 @@ class NDict(dict[str, Any]):
         raise NestedKeyError(key, self)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if is_mapping(value):
+        if hasattr(value, "keys") and is_mapping(value):  # a call less for most values, which are tensors
             key = check_key(key)
             branch = flatten(value, f"{key}.")  # before the delete: it may raise, or be a view of self
             if key in self:
@@ -185,7 +185,7 @@ class NDict(dict[str, Any]):
         """As `_with_items`, for values returned by a function, which may be mappings."""
         new = self._with_items(items)
         for key, value in list(new.items()):
-            if is_mapping(value):
+            if hasattr(value, "keys") and is_mapping(value):
                 new[key] = value
         return new
 
@@ -295,7 +295,10 @@ class NDict(dict[str, Any]):
         return self._mapped(fn)
 
     def _mapped(self, fn: Callable[[Tensor], Any], method: str | None = None, *arguments: Any) -> Self:
-        return self._with_results((key, map_tensors(fn, value, method, *arguments)) for key, value in self.items())
+        return self._with_results(
+            (key, fn(value) if isinstance(value, Tensor) else map_tensors(fn, value, method, *arguments))
+            for key, value in self.items()
+        )
 
     def to(
         self,
