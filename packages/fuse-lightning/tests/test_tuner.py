@@ -15,6 +15,7 @@ from fuse_lightning import ConfigureOptimizers, DataModuleDefault
 def test_the_tuner_works_with_the_data_module_and_configured_optimizers(
     make_module, make_trainer, make_loader, tmp_path, method
 ):
+    torch.manual_seed(0)  # lr_find suggests nothing if the loss does not fall
     configure = ConfigureOptimizers(functools.partial(torch.optim.SGD, lr=1e-3))
     module = make_module(optimizers_and_lr_schs=configure)
     data = DataModuleDefault(make_loader(64).dataset, Subset(make_loader(4).dataset, range(4)), batch_size=2)

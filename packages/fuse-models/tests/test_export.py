@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fuse_models import (
     BackboneInceptionResnetV2,
@@ -142,6 +143,8 @@ def test_it_converts_to_onnx(name, tmp_path):
     pytest.importorskip("onnxscript", reason="torch's exporter to ONNX needs onnxscript")
     reference = pytest.importorskip("onnx.reference", reason="torch's exporter to ONNX needs onnx")
     model, inputs, _ = plain(name)
+    if torch.__version__.startswith("2.6.") and any(isinstance(one, _BatchNorm) for one in model.modules()):
+        pytest.skip("torch 2.6's exporter to ONNX converts no batch normalisation")
     program = torch.onnx.export(model, inputs, dynamo=True, verbose=False)
     program.save(str(tmp_path / "model.onnx"))
     session = reference.ReferenceEvaluator(str(tmp_path / "model.onnx"))

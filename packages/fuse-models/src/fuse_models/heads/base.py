@@ -74,7 +74,8 @@ class HeadBase(nn.Module):
         ...)`, tell the batch size where all vectors are missing.
         """
         vectors = [self._read_vector(batch_dict, key, size) for key, size in self.vector_inputs]
-        known = next((tensor for tensor in (*vectors, features) if tensor is not None), None)
+        present = [tensor for tensor in (*vectors, features) if tensor is not None]
+        known = present[0] if present else None
         if known is None:
             raise ValueError(f"{self._reader}: all its inputs are missing in this batch. Skip such batches.")
         filled = []
