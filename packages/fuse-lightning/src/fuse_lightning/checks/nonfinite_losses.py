@@ -64,6 +64,11 @@ class NonFiniteLosses(pl.Callback):
         self._next_slot = 0
         self._told: set[str] = set()  # losses that were reported to count nothing
 
+    def __deepcopy__(self, memo: Any) -> "NonFiniteLosses":
+        # Copies of a module share it. A copy would have a view that is not of its memory, and hooks of the original;
+        # OptimizerClosureCallback copies a module's attributes for each further pass of a batch.
+        return self
+
     def check_strategy(self, strategy: Strategy) -> None:
         """Raise ValueError if batches cannot be skipped because parameters are sharded over processes."""
         if self.policy == "skip" and not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
