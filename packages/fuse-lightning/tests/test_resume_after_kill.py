@@ -1,5 +1,6 @@
 """A training that is killed at any moment and resumed equals one that was never interrupted, bit by bit."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("kill_run.py")
-KILLS = int(os.environ.get("FUSE_KILLS", "200" if os.environ.get("FUSE_DEEP_TESTS") else "7"))
+KILLS = int(os.environ.get("FUSE_KILLS", "7"))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the trainings are forked from one process")
@@ -29,3 +30,32 @@ def test_a_training_killed_at_random_moments_and_resumed_equals_an_uninterrupted
     assert len(results) == KILLS
     assert [one for one in results if one["different"]] == []
     assert any(one["step"] > 0 for one in results)
+
+
+@pytest.fixture
+def kill_run():
+    spec = importlib.util.spec_from_file_location("kill_run", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"max_epochs": 1}, {"max_epochs": 3}),
+        ({"max_epochs": 1}, {"max_epochs": -1, "max_steps": 10}),
+        ({"max_epochs": -1, "max_steps": 4}, {"max_epochs": 3}),
+        ({"max_epochs": -1, "max_steps": 4}, {"max_epochs": -1, "max_steps": 10}),
+        ({"max_epochs": -1, "max_steps": 6}, {"max_epochs": -1, "max_steps": 10}),  # inside an epoch
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_training_that_ended_as_planned_goes_on_as_if_it_had_not(kill_run, tmp_path, first, second):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    kill_run.train(whole, **second)
+    kill_run.train(parts, **first)
+    kill_run.train(parts, **second)
+    assert kill_run.differences(parts, whole, ended=False) == []

@@ -13,9 +13,9 @@ from fuse_lightning import ConfigureOptimizers, DataModuleDefault
 @pytest.mark.parametrize("method", ["lr_find", "scale_batch_size"])
 @pytest.mark.filterwarnings("ignore")
 def test_the_tuner_works_with_the_data_module_and_configured_optimizers(
-    make_module, make_trainer, make_loader, tmp_path, method
+    make_module, make_trainer, make_loader, monkeypatch, method
 ):
-    torch.manual_seed(0)  # lr_find suggests nothing if the loss does not fall
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)  # the order is that of make_module's seed
     configure = ConfigureOptimizers(functools.partial(torch.optim.SGD, lr=1e-3))
     module = make_module(optimizers_and_lr_schs=configure)
     data = DataModuleDefault(make_loader(64).dataset, Subset(make_loader(4).dataset, range(4)), batch_size=2)

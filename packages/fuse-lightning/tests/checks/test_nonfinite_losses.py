@@ -11,6 +11,7 @@ from fuse_lightning.checks.nonfinite_losses import SLOTS, NonFiniteLosses
 from fuse_lightning.losses.epoch_losses import BatchLosses
 from fuse_losses import LossDefault
 from fuse_models import ModelWrapSeqToDict
+from fuse_optim import SAM
 
 
 class NaNFor(nn.Module):
@@ -275,3 +276,36 @@ def test_a_loss_that_counted_nothing_is_told_once_and_left_out(make_module, make
     assert means[2] == pytest.approx(means[8], rel=1e-5)
     assert means[2]["train.losses.few"] == means[2]["train.losses.total_loss"] > 0
     assert means[2]["train.counted.few"] == means[2]["validation.counted.few"] == 4
+
+
+class NaNInSecondPass(nn.Module):
+    """Not finite when a batch is evaluated the second time."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = torch.nn.Parameter(torch.zeros(()), requires_grad=False)  # parameters are not put back
+
+    def forward(self, batch_dict):
+        self.calls += 1
+        bad = torch.where(self.calls % 2 == 0, torch.nan, 1.0)
+        return nn.functional.mse_loss(batch_dict["model.y"], batch_dict["data.y"]) * bad
+
+
+def sam(module):
+    trained = [one for one in module.parameters() if one.requires_grad]
+    return SAM(trained, torch.optim.SGD, rho=0.1, lr=0.1)
+
+
+@pytest.mark.parametrize("bad", [True, False])
+def test_the_second_pass_of_a_batch_is_watched_too(make_module, make_trainer, make_loader, bad):
+    callback = pytest.importorskip("fuse_optim.lightning").OptimizerClosureCallback()
+    options = {"losses": {"odd": NaNInSecondPass()}} if bad else {}
+    module = make_module(optimizers_and_lr_schs=sam, **options)
+    trainer = make_trainer(callbacks=[callback], enable_checkpointing=False)
+    torch.full((1000, 2), torch.nan, dtype=torch.float64)  # what memory that is not written to may hold
+    if bad:
+        with pytest.raises(NonFiniteLossError, match="step 0 is not finite: 'odd' is nan"):
+            trainer.fit(module, make_loader(16))
+    else:
+        trainer.fit(module, make_loader(16))
+        assert trainer.global_step == 4

@@ -63,10 +63,20 @@ def test_a_loader_continues_where_another_one_was(batch, workers):
     assert epoch(resumed, 3) == epoch(loader, 3)
 
 
-def test_a_position_of_another_epoch_does_not_shorten_an_epoch():
+def test_the_epoch_of_a_position_is_continued_whatever_lightning_calls_it():
+    expected = make()
     loader = make()
-    loader.load_state_dict({"seed": 3, "epoch": 0, "batch": 4})
-    assert len(epoch(loader, 1)) == 6
+    loader.load_state_dict({"seed": 3, "epoch": 1, "batch": 4})
+    assert epoch(loader, 2) == epoch(expected, 1)[4:]
+    assert epoch(loader, 3) == epoch(expected, 2)
+
+
+def test_an_iteration_without_a_batch_uses_the_position_up():
+    loader = make()
+    loader.load_state_dict({"seed": 3, "epoch": 0, "batch": 6})
+    iter(loader)
+    loader.set_epoch(1)
+    assert epoch(loader, 2) == epoch(make(), 1)
 
 
 def test_the_random_numbers_of_the_training_process_are_left_alone():

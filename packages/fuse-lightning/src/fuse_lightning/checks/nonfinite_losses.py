@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor, nn
@@ -34,7 +33,7 @@ class _Step(NamedTuple):
     arrived: torch.cuda.Event | None
 
 
-class NonFiniteLosses(pl.Callback):
+class NonFiniteLosses:
     """Copies each step's losses to the host and checks them once they have arrived, without blocking.
 
     On a GPU the copy follows the step's own work, and the step is checked during one of the next steps. On the CPU a
@@ -45,9 +44,6 @@ class NonFiniteLosses(pl.Callback):
     same step with the other batches' gradients. (Multiplying the loss by zero would not work: zero times a gradient
     that is not finite is not finite.) Buffers, such as the running means of batch normalization, get back the values
     from before the batch.
-
-    It is a Callback so that optimizers with two passes a step, such as SAM, share it between the passes instead of
-    copying it with the module's state. The trainer does not call it.
 
     Args:
         policy: `"raise"` stops with an error, `"skip"` warns and leaves the batch out, `"ignore"` does nothing.
@@ -63,6 +59,11 @@ class NonFiniteLosses(pl.Callback):
         self._values: Any = None
         self._next_slot = 0
         self._told: set[str] = set()  # losses that were reported to count nothing
+
+    def __deepcopy__(self, memo: Any) -> "NonFiniteLosses":
+        # Copies of a module share it. A copy would have a view that is not of its memory, and hooks of the original;
+        # OptimizerClosureCallback copies a module's attributes for each further pass of a batch.
+        return self
 
     def check_strategy(self, strategy: Strategy) -> None:
         """Raise ValueError if batches cannot be skipped because parameters are sharded over processes."""

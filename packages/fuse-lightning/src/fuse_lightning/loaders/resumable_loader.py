@@ -80,8 +80,11 @@ class ResumableLoader:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Any]:
-        # A generator: `set_epoch` is called between `iter` and the first batch.
-        self.batch_sampler.begin()
+        return self._batches(self.batch_sampler.take_position())
+
+    def _batches(self, position: tuple[int, int] | None) -> Iterator[Any]:
+        # A generator: Lightning calls `set_epoch` between `iter` and the first batch.
+        self.batch_sampler.begin(position)
         for batch in self._loader:
             self.batch_sampler.position += 1
             yield batch
@@ -96,10 +99,9 @@ class ResumableLoader:
         return {"seed": batches.seed, "epoch": batches.epoch, "batch": batches.position}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Continue at a position in the next iteration, if that is of the same epoch."""
+        """Continue at a position: the next iteration gives the rest of that epoch."""
         self.batch_sampler.seed = state_dict["seed"]
-        self.batch_sampler.set_epoch(state_dict["epoch"])
-        self.batch_sampler.resume_at = (state_dict["epoch"], state_dict["batch"])
+        self.batch_sampler.continue_at(state_dict["epoch"], state_dict["batch"])
 
 
 class _SeededBatch(list[int]):
@@ -120,20 +122,38 @@ class SeededBatches(Sampler[list[int]]):
         self.drop_last = drop_last
         self.epoch = 0
         self.position = 0  # the number of batches given in this epoch
-        self.resume_at: tuple[int, int] | None = None
+        self._continue_at: tuple[int, int] | None = None  # epoch and batch
+        self._first_epoch: int | None = None  # of a checkpoint, until `set_epoch` is called
+        self._ahead = 0  # how far the epochs of `set_epoch` are ahead of those of the checkpoint
         self.sampler = self  # Lightning's place for `set_epoch`
         self._samples = samples
         self._same_seed = seed is not None or "PL_GLOBAL_SEED" in os.environ
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch."""
-        self.epoch = epoch
+        """Choose the epoch.
 
-    def begin(self) -> None:
-        """Start an iteration: at the first batch, or where a checkpoint was written in this epoch."""
-        epoch, batch = self.resume_at or (self.epoch, 0)
-        self.position = batch if epoch == self.epoch else 0
-        self.resume_at = None
+        Lightning counts an epoch that `max_steps` ended as over, and goes on in it when the training is resumed. So the
+        first epoch after `continue_at` is that of the checkpoint, whatever it is called.
+        """
+        if self._first_epoch is not None:
+            self._ahead, self._first_epoch = epoch - self._first_epoch, None
+        self.epoch = epoch - self._ahead
+
+    def continue_at(self, epoch: int, batch: int) -> None:
+        """Have the next iteration continue at a batch of an epoch."""
+        self.epoch = self._first_epoch = epoch
+        self._continue_at = (epoch, batch)
+
+    def take_position(self) -> tuple[int, int] | None:
+        """The position to continue at, for one iteration."""
+        position, self._continue_at = self._continue_at, None
+        return position
+
+    def begin(self, position: tuple[int, int] | None) -> None:
+        """Start an iteration at a position, or else at the epoch's first batch."""
+        self.position = 0
+        if position is not None:
+            self.epoch, self.position = position
 
     def __len__(self) -> int:
         own = -(-len(self._samples) // _processes()[1])
