@@ -56,6 +56,8 @@ def _not_compiled(step: Function) -> Function:
 
     `forward`, which the step calls, is compiled.
     """
+    if torch.__version__.startswith("2.6."):  # whose wrapper hides the step's arguments from Lightning
+        return step
     return cast(Function, torch.compiler.disable(step))  # type: ignore[no-untyped-call]
 
 
