@@ -324,7 +324,7 @@ def test_a_smoothed_tversky_loss_of_a_perfect_prediction_is_not_below_zero(gamma
     assert 0 <= loss <= 1
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch.func.jvp's own
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch.func.jvp's own
 @pytest.mark.parametrize("loss", [functional.segmentation_cross_entropy, functional.dice_loss])
 def test_forward_mode_derivatives_are_an_error_that_says_what_to_use(loss):
     logits, target = batch(2, 3, 4)
