@@ -20,11 +20,6 @@ SEGMENTS = ["a", "b", "c", "\n", "|"]
 paths = st.lists(st.sampled_from(SEGMENTS), min_size=1, max_size=3).map(tuple)
 leaves = st.integers(0, 5) | st.none() | st.lists(st.integers(0, 1), max_size=2)
 dotted = paths.map(".".join)
-mappings = st.recursive(
-    st.dictionaries(dotted, leaves, max_size=2),
-    lambda inner: st.dictionaries(dotted, leaves | inner | inner.map(OrderedDict) | inner.map(NDict), max_size=3),
-    max_leaves=6,
-)
 
 
 def new_node():
@@ -58,6 +53,17 @@ def holds_a_key_twice(mapping):
         return sum(count(value) if isinstance(value, dict) else 1 for value in mapping.values())
 
     return count(mapping) > len(flat_mapping(mapping))
+
+
+mappings = st.recursive(
+    st.dictionaries(dotted, leaves, max_size=2),
+    lambda inner: st.dictionaries(
+        dotted,
+        leaves | inner | inner.map(OrderedDict) | inner.filter(lambda inner: not holds_a_key_twice(inner)).map(NDict),
+        max_size=3,
+    ),
+    max_leaves=6,
+)
 
 
 class Model:
