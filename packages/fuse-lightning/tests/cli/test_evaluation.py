@@ -1,5 +1,6 @@
 """`fuse-lightning validate` and `test`: which checkpoint they take."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ pytest.importorskip("jsonargparse")
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning")  # where a run folder was copied
 
 
-def test_evaluation_takes_the_best_checkpoint_unless_told_otherwise(trained, caplog, run_command):
+def test_evaluation_takes_the_best_checkpoint_unless_told_otherwise(trained, caplog, run_command, monkeypatch):
     caplog.set_level("INFO")
+    # Lightning hands its records on only where something listened when it was imported.
+    monkeypatch.setattr(logging.getLogger("pytorch_lightning"), "propagate", True)
     for arguments, loaded in (([], "best_epoch.ckpt"), (["--ckpt_path", "last"], "last.ckpt")):
         caplog.clear()
         assert run_command("test", *arguments) == 0
