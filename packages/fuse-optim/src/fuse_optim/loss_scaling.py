@@ -46,8 +46,8 @@ def take_step(owner: Optimizer, base_optimizer: Optimizer, grad_scaler: GradScal
     states = grad_scaler._per_optimizer_states  # by id
     if id(owner) in states:
         raise RuntimeError(
-            f"scaler.unscale_ was called with the {type(owner).__name__}, so its base optimizer's step would unscale the "
-            "gradients again. Call scaler.unscale_(optimizer.base_optimizer) instead, after the last backward."
+            f"scaler.unscale_ was called with the {type(owner).__name__}, so its base optimizer's step would unscale "
+            "the gradients again. Call scaler.unscale_(optimizer.base_optimizer) instead, after the last backward."
         )
     grad_scaler.step(base_optimizer)
     return not any(bool(found) for found in states[id(base_optimizer)]["found_inf_per_device"].values())

@@ -33,8 +33,8 @@ class OptimizerClosureCallback(pl.Callback):
     A step in which every `training_step` returned None is skipped. With `16-mixed` precision, `SAM` skips a step in
     which the gradients of either pass overflow, and the scale is updated once a step. `LBFGS` is refused there.
 
-    `MomentumSAM` needs the callback for `accumulate_grad_batches` and `16-mixed`: without it, Lightning evaluates batches
-    before the weights are perturbed, which `MomentumSAM` refuses.
+    `MomentumSAM` needs the callback only for `accumulate_grad_batches` and `16-mixed`. Without it, Lightning evaluates
+    the batch before the weights are perturbed, and `MomentumSAM` refuses that.
     If an optimizer has a `start_fraction` but no `total_steps`, the callback sets `total_steps`.
 
     Other optimizers train as without the callback. If an optimizer of your own calls its closure more than once, set
