@@ -50,6 +50,17 @@ def test_a_group_replaced_in_the_list_keeps_settings_and_steps():
     assert not optimizer.second_pass_is_due
 
 
+@pytest.mark.parametrize("key", ["sam_rho", "sam_steps"])
+def test_a_setting_that_is_removed_from_a_group_is_filled_in(key):
+    _, optimizer, closure = make()
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
+    optimizer.step(closure)
+    for group in optimizer.param_groups:
+        group.pop(key)
+        optimizer.step(closure)
+    assert [(group["sam_rho"], group["sam_steps"]) for group in optimizer.param_groups] == [(0.1, 3)] * 2
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_groups_that_are_cleared_and_added_again_keep_the_number_of_steps(kind):
     model, optimizer, closure = make(kind)

@@ -33,7 +33,15 @@ class OptimizerWrapper(Optimizer):
 
     base_optimizer: Optimizer
 
-    _pickled: tuple[str, ...] = ("base_optimizer", "start_step", "start_fraction", "total_steps", "_settings", "_words")
+    _pickled: tuple[str, ...] = (
+        "base_optimizer",
+        "start_step",
+        "start_fraction",
+        "total_steps",
+        "_settings",
+        "_words",
+        "_stored",
+    )
 
     def __init__(
         self,
@@ -60,6 +68,7 @@ class OptimizerWrapper(Optimizer):
         del vars(self)["state"]
         # In the base optimizer's groups these words mean SAM's settings.
         self._words = frozenset(settings) - frozenset(getattr(made, "defaults", {}))
+        self._stored = {f"sam_{name}" for name in (*settings, "steps")}
         self._known: list[dict[str, Any]] = []  # the latest groups, also if the list is changed in place
         self.base_optimizer = made
         self.defaults = {**getattr(made, "defaults", {}), **{f"sam_{name}": value for name, value in settings.items()}}
@@ -102,16 +111,15 @@ class OptimizerWrapper(Optimizer):
 
     def _complete_groups(self) -> list[dict[str, Any]]:
         groups, before = self.base_optimizer.param_groups, self._known
-        steps = before[0]["sam_steps"] if before else 0
         for index, group in enumerate(groups):
-            if "sam_steps" in group and self._words.isdisjoint(group):
+            if self._stored <= group.keys() and self._words.isdisjoint(group):
                 continue
             for name in self._words.intersection(group):
                 group[f"sam_{name}"] = group.pop(name)
             known = before[index] if index < len(before) else {}
             for name, default in self._settings.items():
                 group.setdefault(f"sam_{name}", known.get(f"sam_{name}", default))
-            group.setdefault("sam_steps", steps)
+            group.setdefault("sam_steps", max(other.get("sam_steps", 0) for other in [*before, *groups]))
             self._check_settings(group)
         if groups:
             self._known = list(groups)
