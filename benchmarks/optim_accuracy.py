@@ -34,7 +34,7 @@ LATE = 0.8
 
 @dataclass(frozen=True)
 class Method:
-    """An optimizer with its radii, and about how long one of its steps takes, in steps of SGD: an average of all steps."""
+    """An optimizer with its radii, and about how long one of its steps takes on average, in steps of SGD."""
 
     name: str
     kind: Any
