@@ -81,7 +81,6 @@ class LookSAM(SAM):
         local = options.get("perturbation") == "local"
         self._require(not local, 'perturbation="global", because processes would drift apart', '"local"')
         self.reuse_alpha = reuse_alpha
-        self._clean_gradients: dict[Tensor, Tensor] = {}  # of the first pass, by parameter
         super().__init__(params, base_optimizer, rho, adaptive, interval=interval, **options)
 
     def _keep_gradients(self, buckets: list[GradientBucket]) -> None:
@@ -116,7 +115,7 @@ class LookSAM(SAM):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._clean_gradients = {}
+        self._clean_gradients: dict[Tensor, Tensor] = {}  # of the first pass, by parameter
 
 
 def orthogonal_gradient(clean: dict[Tensor, Tensor], buckets: list[GradientBucket]) -> dict[Tensor, Tensor]:

@@ -32,16 +32,9 @@ class OptimizerWrapper(Optimizer):
     """
 
     base_optimizer: Optimizer
+    _known: list[dict[str, Any]]  # the latest groups, also if the list is changed in place
 
-    _pickled: tuple[str, ...] = (
-        "base_optimizer",
-        "start_step",
-        "start_fraction",
-        "total_steps",
-        "_settings",
-        "_words",
-        "_stored",
-    )
+    _pickled: tuple[str, ...] = ("base_optimizer", "start_step", "start_fraction", "total_steps", "_settings", "_words")
 
     def __init__(
         self,
@@ -58,20 +51,18 @@ class OptimizerWrapper(Optimizer):
         self.total_steps = total_steps
         self._check_start()
         self._settings = settings
-        self._perturbation = Perturbation()
         own_name = type(self).__name__
         given: Any = params if isinstance(params, (Tensor, set)) else [self._own_group(one) for one in params]
         if given is not params:
             require_own_groups(own_name, base_optimizer, given)
-        super().__init__(given, {})  # checks the parameters, as torch's optimizers do: it warns of a set
-        made = make_base_optimizer(own_name, base_optimizer, vars(self).pop("param_groups"), base_kwargs)
-        del vars(self)["state"]
+        groups = Optimizer(given, {}).param_groups  # checks the parameters, as torch's optimizers do: it warns of a set
+        made = make_base_optimizer(own_name, base_optimizer, groups, base_kwargs)
+        self.base_optimizer = made
         # In the base optimizer's groups these words mean SAM's settings.
         self._words = frozenset(settings) - frozenset(getattr(made, "defaults", {}))
-        self._stored = {f"sam_{name}" for name in (*settings, "steps")}
-        self._known: list[dict[str, Any]] = []  # the latest groups, also if the list is changed in place
-        self.base_optimizer = made
-        self.defaults = {**getattr(made, "defaults", {}), **{f"sam_{name}": value for name, value in settings.items()}}
+        defaults = {**getattr(made, "defaults", {}), **{f"sam_{name}": value for name, value in settings.items()}}
+        # In place of Optimizer.__init__, which would make groups and state of its own.
+        self.__setstate__({"defaults": defaults})
         self._complete_groups()
 
     def _own_group(self, one: Any) -> Any:
@@ -85,29 +76,20 @@ class OptimizerWrapper(Optimizer):
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The base optimizer's groups. Settings are filled in where groups were loaded or assigned without them."""
-        if not hasattr(self, "base_optimizer"):  # in Optimizer.__init__
-            own: list[dict[str, Any]] = vars(self)["param_groups"]
-            return own
         return self._complete_groups()
 
     @param_groups.setter
     def param_groups(self, groups: list[dict[str, Any]]) -> None:
-        if hasattr(self, "base_optimizer"):
-            self.base_optimizer.param_groups = groups
-        else:
-            vars(self)["param_groups"] = groups
+        self.base_optimizer.param_groups = groups
 
     @property
     def state(self) -> Any:
         """The base optimizer's state."""
-        return self.base_optimizer.state if hasattr(self, "base_optimizer") else vars(self)["state"]
+        return self.base_optimizer.state
 
     @state.setter
     def state(self, state: Any) -> None:
-        if hasattr(self, "base_optimizer"):
-            self.base_optimizer.state = state
-        else:
-            vars(self)["state"] = state
+        self.base_optimizer.state = state
 
     def _complete_groups(self) -> list[dict[str, Any]]:
         groups, before = self.base_optimizer.param_groups, self._known
@@ -183,12 +165,9 @@ class OptimizerWrapper(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group, to the base optimizer too."""
-        if not hasattr(self, "base_optimizer"):  # in Optimizer.__init__
-            super().add_param_group(param_group)
-        else:
-            defaults = {f"sam_{name}": value for name, value in self._settings.items()}
-            self.base_optimizer.add_param_group({**defaults, **self._own_group(param_group)})
-            self._complete_groups()
+        defaults = {f"sam_{name}": value for name, value in self._settings.items()}
+        self.base_optimizer.add_param_group({**defaults, **self._own_group(param_group)})
+        self._complete_groups()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the base optimizer's state, whose groups also hold the settings and the number of steps.
@@ -240,5 +219,6 @@ class OptimizerWrapper(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._known = list(self.base_optimizer.param_groups)
+        self._stored = {f"sam_{name}" for name in (*self._settings, "steps")}
+        self._known = []
         self._perturbation = Perturbation()

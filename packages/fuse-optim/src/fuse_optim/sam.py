@@ -132,7 +132,6 @@ class SAM(OptimizerWrapper):
         self.model = model
         self.perturbation = perturbation
         self.replay_rng = replay_rng
-        self._progress = _Progress()
         settings = {"rho": rho, "adaptive": adaptive, "adaptive_eta": adaptive_eta}
         super().__init__(params, base_optimizer, settings, start_step, start_fraction, total_steps, base_kwargs)
 
