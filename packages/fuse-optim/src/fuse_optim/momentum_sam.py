@@ -112,7 +112,7 @@ class MomentumSAM(OptimizerWrapper):
         Raises:
             RuntimeError: weights were written while they were perturbed. They keep what was written.
         """
-        if changed := self._perturbation.restore_unchanged():
+        if changed := self._perturbation.restore(keep_written=True):
             raise RuntimeError(
                 f"{type(self).__name__} cannot restore a weight of shape {tuple(changed[0].shape)}: it was written "
                 "between zero_grad and step, while the weights were perturbed, and keeps what was written. Write "

@@ -202,7 +202,7 @@ class OptimizerWrapper(Optimizer):
             state_dict = state_dict if changed is None else changed
         self.base_optimizer.load_state_dict(without_perturbation_buffers(state_dict))
         self._complete_groups()
-        self._perturbation.restore_unchanged()
+        self._perturbation.restore(keep_written=True)
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
             post_hook(self)
 

@@ -50,23 +50,22 @@ class Perturbation:
         return weights, copies
 
     @torch.no_grad()
-    def restore(self) -> None:
-        """Copy the saved weights back, bit by bit."""
-        for weights, copies, _, foreach in self._saved:
+    def restore(self, keep_written: bool = False) -> list[Tensor]:
+        """Copy the saved weights back, bit by bit.
+
+        Args:
+            keep_written: leave out the weights that were written since they were perturbed.
+
+        Returns:
+            The weights that were left out.
+        """
+        written: list[Tensor] = []
+        for weights, copies, versions, foreach in self._saved:
+            left_out = [keep_written and w._version != version for w, version in zip(weights, versions, strict=True)]
+            if any(left_out):
+                written += [weight for weight, out in zip(weights, left_out, strict=True) if out]
+                copies = [w if out else copy for w, copy, out in zip(weights, copies, left_out, strict=True)]
             copy_tensors_(weights, copies, foreach)
         self._saved = []  # last, so that an interrupted restoration can be repeated
         self.opened = False
-
-    @torch.no_grad()
-    def restore_unchanged(self) -> list[Tensor]:
-        """Copy the saved weights back, but keep those that were written since they were perturbed. Return these."""
-        changed = []
-        for weights, copies, versions, _ in self._saved:
-            for weight, saved, version in zip(weights, copies, versions, strict=True):
-                if weight._version == version:
-                    weight.copy_(saved)
-                else:
-                    changed.append(weight)
-        self._saved = []
-        self.opened = False
-        return changed
+        return written
