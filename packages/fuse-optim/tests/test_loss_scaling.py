@@ -135,6 +135,55 @@ def test_a_scaler_that_is_switched_off_changes_nothing(take_step):
     assert equal(list(model.parameters()), list(expected.parameters()))
 
 
+def test_unscaling_the_gradients_of_sam_itself_is_refused():
+    _, loss_function, optimizer, scaler = make()
+    closure = scaled_closure(optimizer, scaler, loss_function)
+    closure()
+    optimizer.first_step(zero_grad=True, grad_scaler=scaler)
+    closure()
+    scaler.unscale_(optimizer)
+    with pytest.raises(
+        RuntimeError, match=r"unscale_ was called with the SAM.* Call scaler\.unscale_\(optimizer\.base_optimizer\)"
+    ):
+        optimizer.second_step(grad_scaler=scaler)
+
+
+def test_clipping_in_a_hook_of_the_base_optimizer_sees_unscaled_gradients():
+    model, loss_function, optimizer, scaler = make()
+    norms = []
+    optimizer.base_optimizer.register_step_pre_hook(
+        lambda *_: norms.append(nn.utils.clip_grad_norm_(model.parameters(), 0.5))
+    )
+    step_with_closure(optimizer, scaler, loss_function)
+    expected, expected_loss, plain, _ = make()
+    plain.step(make_closure(plain, expected_loss))
+    for ours, theirs in zip(model.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad * (0.5 / norms[0]), rtol=1e-5, atol=1e-7)
+
+
+def test_the_scale_is_lowered_when_only_the_first_pass_overflowed_and_the_second_was_unscaled_to_clip():
+    model, loss_function, optimizer, scaler = make()
+    before = weights_of(model)
+    step_by_hand(optimizer, scaler, loss_function, overflow_in=1, clip=True)
+    scaler.update()
+    assert scaler.get_scale() == SCALE / 2
+    assert equal(list(model.parameters()), before)
+
+
+@pytest.mark.parametrize("kind", [SAM, LookSAM])
+@pytest.mark.parametrize("take_step", [step_with_closure, step_by_hand])
+@pytest.mark.parametrize("overflow_in", [1, 2])
+def test_the_perturbed_pass_of_a_skipped_step_is_due_again(kind, take_step, overflow_in):
+    _, loss_function, optimizer, scaler = make(kind, interval=3)
+    take_step(optimizer, scaler, loss_function, overflow_in)
+    scaler.update()
+    assert optimizer.second_pass_is_due
+    take_step(optimizer, scaler, loss_function)
+    scaler.update()
+    assert not optimizer.second_pass_is_due
+    assert optimizer.param_groups[0]["sam_steps"] == 1
+
+
 def test_float16_autocast_with_a_scale_that_overflows_at_first():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))

@@ -163,6 +163,84 @@ def test_a_grad_scaler_takes_it_as_any_optimizer():
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("with_closure", [False, True])
+def test_a_step_that_its_scaler_skips_restores_the_weights_and_is_not_counted(with_closure):
+    model, loss_function, optimizer = make()
+    loop(optimizer, loss_function, 2)
+    before, scaler = weights_of(model), torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+    def closure():
+        optimizer.zero_grad()
+        assert not equal(list(model.parameters()), before)
+        scaler.scale(loss_function()).backward()
+        model[0].weight.grad[0] = math.inf
+
+    if not with_closure:
+        closure()
+    optimizer.step(closure if with_closure else None, grad_scaler=scaler)
+    scaler.update()
+    assert equal(list(model.parameters()), before)
+    assert optimizer.param_groups[0]["sam_steps"] == 2
+    assert scaler.get_scale() == 512.0
+
+
+def test_a_scaler_that_takes_the_step_itself_needs_the_weights_restored_when_it_skips():
+    model, loss_function, optimizer = make()
+    loop(optimizer, loss_function, 2)
+    before, scaler = weights_of(model), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    optimizer.zero_grad()
+    scaler.scale(loss_function() * math.inf).backward()
+    scaler.step(optimizer)
+    optimizer.restore_weights()
+    assert equal(list(model.parameters()), before)
+
+
+WRITTEN = r"MomentumSAM cannot restore a weight of shape \(5, 4\): it was written between zero_grad and step"
+
+
+@pytest.mark.parametrize("method", ["step", "restore_weights"])
+def test_weights_that_are_written_while_they_are_perturbed_are_kept_and_told(method):
+    model, loss_function, optimizer = make()
+    loop(optimizer, loss_function, 2)
+    best = {name: torch.full_like(value, 0.5) for name, value in model.state_dict().items()}
+    optimizer.zero_grad()
+    model.load_state_dict(best)
+    with pytest.raises(RuntimeError, match=WRITTEN):
+        getattr(optimizer, method)()
+    assert equal(list(model.parameters()), list(best.values()))
+    loop(optimizer, loss_function, 1)  # goes on
+
+
+def test_loading_a_state_restores_perturbed_weights_but_keeps_those_that_were_loaded():
+    model, loss_function, optimizer = make()
+    loop(optimizer, loss_function, 2)
+    before, saved = weights_of(model), optimizer.state_dict()
+    optimizer.zero_grad()
+    with torch.no_grad():
+        model[0].weight.fill_(0.5)
+    optimizer.load_state_dict(saved)
+    assert equal(list(model.parameters()), [torch.full_like(before[0], 0.5), *before[1:]])
+
+
+def test_a_forward_pass_that_writes_the_weights_works_with_a_closure():
+    torch.manual_seed(0)
+    embedding = nn.Embedding(4, 3, max_norm=0.1)
+    optimizer = MomentumSAM(embedding.parameters(), torch.optim.SGD, lr=0.1, momentum=0.9)
+    losses = [optimizer.step(make_closure(optimizer, lambda: embedding(torch.arange(4)).sum())) for _ in range(3)]
+    assert all(loss.isfinite() for loss in losses)
+
+
+@pytest.mark.parametrize("save", [lambda one: one.state_dict(), copy.deepcopy, pickle.dumps])
+def test_nothing_is_saved_while_the_weights_are_perturbed(save):
+    _, loss_function, optimizer = make()
+    loop(optimizer, loss_function, 2)
+    optimizer.zero_grad()
+    with pytest.raises(RuntimeError, match=r"MomentumSAM\.\w+.* was called while the model's weights are perturbed"):
+        save(optimizer)
+    optimizer.restore_weights()
+    save(optimizer)
+
+
 def test_no_value_is_read_back_from_the_device():
     with torch.device("meta"):
         model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1))
@@ -190,6 +268,18 @@ def test_a_base_optimizer_without_momentum_is_refused():
         ValueError, match=r"MomentumSAM needs a base optimizer with momentum, such as SGD with momentum=0"
     ):
         MomentumSAM([weight], torch.optim.SGD, lr=0.1)
-    optimizer = MomentumSAM([weight], torch.optim.Adagrad)
-    with pytest.raises(RuntimeError, match=r"state of Adagrad holds neither 'momentum_buffer' nor 'exp_avg'"):
+    for base in (torch.optim.Adagrad, torch.optim.Adadelta([weight]), torch.optim.Rprop):
+        with pytest.raises(ValueError, match=r"the state of \w+ holds neither 'momentum_buffer' nor 'exp_avg'"):
+            MomentumSAM([weight], base)
+
+
+class OnlyWithMoreArguments(torch.optim.Adagrad):
+    def __init__(self, params, more):
+        super().__init__(params)
+
+
+def test_a_base_optimizer_that_cannot_be_tried_is_refused_in_the_first_step():
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = MomentumSAM([weight], OnlyWithMoreArguments, more=1)
+    with pytest.raises(RuntimeError, match=r"OnlyWithMoreArguments holds neither 'momentum_buffer' nor 'exp_avg'"):
         loop(optimizer, lambda: weight.sum(), 1)

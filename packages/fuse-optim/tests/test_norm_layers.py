@@ -36,6 +36,12 @@ def test_classes_of_ones_own_are_found_by_class_or_name(layer):
     assert norm_layers(nn.Sequential(layer, nn.Linear(4, 4)))[0] == list(layer.parameters())
 
 
+def test_a_model_without_normalization_layers_is_refused():
+    for model in (nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, affine=False))):
+        with pytest.raises(ValueError, match=rf"no parameters of normalization layers in {type(model).__name__}\."):
+            norm_layers(model)
+
+
 def test_a_parameter_that_two_layers_share_is_listed_once():
     first, second = nn.LayerNorm(4), nn.LayerNorm(4)
     second.weight = first.weight

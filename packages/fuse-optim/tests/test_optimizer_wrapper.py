@@ -40,6 +40,62 @@ def test_settings_and_steps_are_filled_in_where_groups_are_assigned_without_them
     assert [(group["sam_rho"], group["sam_steps"]) for group in optimizer.param_groups] == [(0.7, 1)]
 
 
+def test_a_group_replaced_in_the_list_keeps_settings_and_steps():
+    _, optimizer, closure = make(interval=2)
+    optimizer.param_groups[0]["sam_rho"] = 0.7
+    optimizer.step(closure)
+    group = optimizer.param_groups[0]
+    optimizer.param_groups[0] = {key: value for key, value in group.items() if not key.startswith("sam_")}
+    assert (optimizer.param_groups[0]["sam_rho"], optimizer.param_groups[0]["sam_steps"]) == (0.7, 1)
+    assert not optimizer.second_pass_is_due
+
+
+@pytest.mark.parametrize("key", ["sam_rho", "sam_steps"])
+def test_a_setting_that_is_removed_from_a_group_is_filled_in(key):
+    _, optimizer, closure = make()
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
+    optimizer.step(closure)
+    for group in optimizer.param_groups:
+        group.pop(key)
+        optimizer.step(closure)
+    assert [(group["sam_rho"], group["sam_steps"]) for group in optimizer.param_groups] == [(0.1, 3)] * 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_groups_that_are_cleared_and_added_again_keep_the_number_of_steps(kind):
+    model, optimizer, closure = make(kind)
+    optimizer.param_groups[0]["sam_rho"] = 0.7
+    optimizer.step(closure)
+    optimizer.param_groups.clear()
+    assert optimizer.param_groups == []
+    optimizer.add_param_group({"params": list(model.parameters())[:2]})
+    optimizer.add_param_group({"params": list(model.parameters())[2:], "rho": 0.5})
+    assert [(group["sam_rho"], group["sam_steps"]) for group in optimizer.param_groups] == [(0.1, 1), (0.5, 1)]
+    optimizer.step(closure)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_a_radius_that_is_set_later_is_checked_in_the_step(kind, value):
+    _, optimizer, closure = make(kind)
+    optimizer.step(closure)
+    optimizer.param_groups[0]["sam_rho"] = value
+    with pytest.raises(ValueError, match=rf"{kind.__name__} needs a finite rho >= 0, got {value}\."):
+        optimizer.step(closure)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [0, -3, 2.5, float("inf")])
+def test_a_number_of_steps_is_checked_at_construction_and_when_it_is_set_later(kind, value):
+    message = rf"{kind.__name__} needs an integer total_steps > 0, got {value}\."
+    with pytest.raises(ValueError, match=message):
+        make(kind, start_fraction=0.5, total_steps=value)
+    _, optimizer, closure = make(kind, start_fraction=0.5)
+    optimizer.total_steps = value
+    with pytest.raises(ValueError, match=message):
+        optimizer.step(closure)
+
+
 def test_a_state_that_is_assigned_is_the_base_optimizers():
     _, optimizer, closure = make()
     optimizer.step(closure)

@@ -81,7 +81,6 @@ class LookSAM(SAM):
         local = options.get("perturbation") == "local"
         self._require(not local, 'perturbation="global", because processes would drift apart', '"local"')
         self.reuse_alpha = reuse_alpha
-        self._clean_gradients: dict[Tensor, Tensor] = {}  # of the first pass, by parameter
         super().__init__(params, base_optimizer, rho, adaptive, interval=interval, **options)
 
     def _keep_gradients(self, buckets: list[GradientBucket]) -> None:
@@ -90,16 +89,17 @@ class LookSAM(SAM):
             copies = [grad.clone() for grad in bucket.grads]
             self._clean_gradients.update(zip(bucket.params, copies, strict=True))
 
-    def _take_base_step(self, grad_scaler: GradScaler | None) -> None:
+    def _take_base_step(self, grad_scaler: GradScaler | None) -> bool:
         with torch.no_grad():
             learned = self._reuse(grad_scaler)
-        super()._take_base_step(grad_scaler)
+        stepped = super()._take_base_step(grad_scaler)
         self._clean_gradients.clear()
         if learned:  # only now, because many optimizers initialize a state only if it is empty
             for entries in self.state.values():
                 entries.pop(ORTHOGONAL_GRADIENT, None)
             for param, component in learned.items():
                 self.state[param][ORTHOGONAL_GRADIENT] = component
+        return stepped
 
     def _reuse(self, grad_scaler: GradScaler | None) -> dict[Tensor, Tensor]:
         """Return the component of a perturbed pass. In other steps, add the kept component to the gradients."""
@@ -115,7 +115,7 @@ class LookSAM(SAM):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._clean_gradients = {}
+        self._clean_gradients: dict[Tensor, Tensor] = {}  # of the first pass, by parameter
 
 
 def orthogonal_gradient(clean: dict[Tensor, Tensor], buckets: list[GradientBucket]) -> dict[Tensor, Tensor]:

@@ -1,7 +1,5 @@
 """Skip the steps in which loss scaling made a gradient infinite."""
 
-import contextlib
-import math
 from typing import Any
 
 import torch
@@ -31,14 +29,39 @@ def overflows_anywhere(norm: Tensor, grad_scaler: GradScaler, model: Any) -> boo
     return not bool(finite)
 
 
+def take_step(owner: Optimizer, base_optimizer: Optimizer, grad_scaler: GradScaler | None) -> bool:
+    """Let the base optimizer take its step; return whether it did.
+
+    Args:
+        owner: the optimizer around it.
+        base_optimizer: the base optimizer.
+        grad_scaler: the scaler that unscales the gradients, and skips the step if one of them is infinite.
+
+    Raises:
+        RuntimeError: the scaler has unscaled the gradients for `owner`, so it would unscale them again.
+    """
+    if grad_scaler is None or not grad_scaler.is_enabled():
+        base_optimizer.step()
+        return True
+    states = grad_scaler._per_optimizer_states  # by id
+    if id(owner) in states:
+        raise RuntimeError(
+            f"scaler.unscale_ was called with the {type(owner).__name__}, so its base optimizer's step would unscale "
+            "the gradients again. Call scaler.unscale_(optimizer.base_optimizer) instead, after the last backward."
+        )
+    grad_scaler.step(base_optimizer)
+    return not any(bool(found) for found in states[id(base_optimizer)]["found_inf_per_device"].values())
+
+
 def skip_step(optimizer: Optimizer, grad_scaler: GradScaler) -> None:
     """Tell the scaler that a gradient was infinite, also where only another pass or process had it.
 
     Args:
-        optimizer: the optimizer whose step is skipped. One of its gradients is overwritten.
+        optimizer: the optimizer whose step is skipped. Its gradients are unscaled.
         grad_scaler: the scaler.
     """
-    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    grads[0].fill_(math.inf)
-    with contextlib.suppress(RuntimeError):  # the caller has already unscaled, in order to clip: the scaler knows
+    state = grad_scaler._per_optimizer_states[id(optimizer)]
+    if not state["found_inf_per_device"]:  # else the caller has unscaled already, in order to clip
         grad_scaler.unscale_(optimizer)
+    for found in state["found_inf_per_device"].values():
+        found.fill_(1.0)

@@ -1,13 +1,17 @@
 """Sharpness-aware minimization along the momentum, in one pass."""
 
+import sys
 from collections.abc import Callable, Iterable
+from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from .gradient_bucket import bucket_gradients, global_norm
+from .loss_scaling import take_step
 from .optimizer_wrapper import Closure, OptimizerWrapper
 
 MOMENTUM = ("momentum_buffer", "exp_avg")
@@ -29,8 +33,9 @@ class MomentumSAM(OptimizerWrapper):
     A step costs one evaluation of the batch, and memory for one more set of weights. It needs no closure: `zero_grad`
     perturbs the weights and `step` restores them. So **call `zero_grad` before the forward pass, not after the step**;
     then the weights are the true ones between `step` and `zero_grad`, for evaluation and checkpoints. With a closure,
-    as in PyTorch Lightning, `step` does both. A `GradScaler` takes it as any optimizer: `scaler.step(optimizer)`. If
-    the scaler skips the step, the weights stay perturbed until the next one.
+    as in PyTorch Lightning, `step` does both. With a `GradScaler`, call `step(grad_scaler=scaler)`: it restores the
+    weights also if the scaler skips the step. `scaler.step(optimizer)` works as well, but leaves the weights perturbed
+    in a skipped step; call `restore_weights` after it.
 
     Args:
         params: parameters or parameter groups. A group may have its own `rho`, stored as `sam_rho`.
@@ -74,13 +79,16 @@ class MomentumSAM(OptimizerWrapper):
         for group in self.param_groups:
             off = group.get("momentum") == 0 and "betas" not in group
             self._require(not off, f"a base optimizer with momentum, such as {name} with momentum=0.9", "momentum=0")
+        if _leaves_momentum(self.base_optimizer) is False:
+            raise ValueError(self._no_momentum())
 
     @torch.no_grad()
     def perturb_weights(self) -> None:
         """Perturb the weights before the forward pass. `zero_grad` calls it. A second call does nothing."""
+        self._perturbation.opened = True
         if self._perturbation or self._steps_since_start < 0:
             return
-        buckets = bucket_gradients(self.param_groups, self._momentum())
+        buckets = bucket_gradients(self._checked_groups(), self._momentum())
         if buckets:
             norm = global_norm([bucket.norm(bucket.grads) for bucket in buckets])
             for bucket in buckets:
@@ -98,50 +106,72 @@ class MomentumSAM(OptimizerWrapper):
                     found.append((index, param, momentum))
         return found
 
-    @torch.no_grad()
     def restore_weights(self) -> None:
-        """Undo `perturb_weights`. Otherwise it does nothing."""
-        self._perturbation.restore()
+        """Undo `perturb_weights`. Otherwise it does nothing.
+
+        Raises:
+            RuntimeError: weights were written while they were perturbed. They keep what was written.
+        """
+        if changed := self._perturbation.restore(keep_written=True):
+            raise RuntimeError(
+                f"{type(self).__name__} cannot restore a weight of shape {tuple(changed[0].shape)}: it was written "
+                "between zero_grad and step, while the weights were perturbed, and keeps what was written. Write "
+                "weights, as load_state_dict or averaged weights do, between step and zero_grad, or after "
+                "restore_weights. If the forward pass writes them (nn.Embedding with max_norm), pass step a closure."
+            )
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients, and perturb the weights for the next forward pass.
 
         Args:
             set_to_none: as in torch's optimizers.
+
+        Raises:
+            RuntimeError: PyTorch Lightning calls it after the forward pass, as it does with `16-mixed` precision.
         """
+        if not self._perturbation.opened and _lightning_has_run_forward():
+            raise RuntimeError(
+                f"{type(self).__name__}.zero_grad must come before the forward pass, because it perturbs the weights. "
+                "With precision='16-mixed' or accumulate_grad_batches, Lightning calls it after. Give the Trainer "
+                "fuse_optim.lightning.OptimizerClosureCallback(), or use 'bf16-mixed' or '32-true'."
+            )
         super().zero_grad(set_to_none)
         self.perturb_weights()
 
-    def step(self, closure: Closure | None = None) -> Any:
+    def step(self, closure: Closure | None = None, *, grad_scaler: GradScaler | None = None) -> Any:
         """Restore the weights and let the base optimizer take its step.
 
         Args:
             closure: clears the gradients, computes the loss, calls `backward` on it and returns it. It is called once,
                 at the perturbed weights. Leave it out in a loop that calls `zero_grad` and `backward` itself.
+            grad_scaler: the scaler whose `scale` multiplied the loss. It takes the base optimizer's step. Call its
+                `update` after each step.
 
         Returns:
             What the closure returned.
 
         Raises:
-            RuntimeError: the gradient was taken without a perturbation, because `zero_grad` was not called before; or
-                the base optimizer keeps no momentum.
+            RuntimeError: the gradient was taken without a perturbation, because `zero_grad` was not called before;
+                weights were written between `zero_grad` and `step`; or the base optimizer keeps no momentum.
         """
         loss = None
-        try:
-            if closure is not None:
-                self._check_closure(closure)
-                self.perturb_weights()
+        if closure is not None:
+            self._check_closure(closure)
+            self.perturb_weights()
+            try:
                 with torch.enable_grad():
                     loss = closure()
-            elif not self._perturbation and self._steps_since_start >= 0 and self._momentum():
-                raise RuntimeError(
-                    f"{type(self).__name__}.step got a gradient that was taken at the weights themselves. Call "
-                    "optimizer.zero_grad() before the forward pass: it perturbs the weights. Or pass a closure."
-                )
-        finally:
+            finally:
+                self._perturbation.restore()
+        elif self._perturbation.opened or self._steps_since_start < 0 or not self._momentum():
             self.restore_weights()
-        self.base_optimizer.step()
-        self._count_step()
+        else:
+            raise RuntimeError(
+                f"{type(self).__name__}.step got a gradient that was taken at the weights themselves. Call "
+                "optimizer.zero_grad() before the forward pass: it perturbs the weights. Or pass a closure."
+            )
+        if take_step(self, self.base_optimizer, grad_scaler):
+            self._count_step()
         if self.param_groups[0]["sam_steps"] == 1:
             self._check_momentum()
         return loss
@@ -150,7 +180,30 @@ class MomentumSAM(OptimizerWrapper):
         has_state = any(param.grad is not None for group in self.param_groups for param in group["params"])
         moving = any(group["sam_rho"] > 0 for group in self.param_groups)
         if has_state and moving and not self._momentum():
-            raise RuntimeError(
-                f"{type(self).__name__} needs a base optimizer with momentum, but the state of "
-                f"{type(self.base_optimizer).__name__} holds neither {MOMENTUM[0]!r} nor {MOMENTUM[1]!r}."
-            )
+            raise RuntimeError(self._no_momentum())
+
+    def _no_momentum(self) -> str:
+        return (
+            f"{type(self).__name__} needs a base optimizer with momentum, but the state of "
+            f"{type(self.base_optimizer).__name__} holds neither {MOMENTUM[0]!r} nor {MOMENTUM[1]!r}."
+        )
+
+
+def _leaves_momentum(optimizer: Optimizer) -> bool | None:
+    """Whether a step leaves a momentum, tried with one weight. None if its class cannot be made from its defaults."""
+    weight = nn.Parameter(torch.zeros(1, 1))
+    weight.grad = torch.ones(1, 1)
+    try:
+        trial = type(optimizer)([weight], **optimizer.defaults)
+        trial.step()
+        return any(key in trial.state[weight] for key in MOMENTUM)
+    except Exception:  # any class may fail in its own way; then the first step tells
+        return None
+
+
+def _lightning_has_run_forward() -> bool:
+    """Whether PyTorch Lightning's automatic optimization is the caller: its closure clears gradients after forward."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and not frame.f_globals.get("__name__", "").endswith("loops.optimization.automatic"):
+        frame = frame.f_back
+    return frame is not None

@@ -18,6 +18,9 @@ def norm_layers(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter
     Returns:
         The parameters of the normalization layers, and all others. Each parameter is in one of the lists, once.
 
+    Raises:
+        ValueError: no normalization layer has parameters, so SAM-ON would perturb nothing.
+
     Example:
         >>> import torch
         >>> from fuse_optim import SAM
@@ -33,6 +36,11 @@ def norm_layers(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter
         if isinstance(module, _NORMALIZATIONS) or type(module).__name__.rstrip("123d").endswith("Norm")
         for param in module.parameters(recurse=False)
     ]
+    if not norms:
+        raise ValueError(
+            f"norm_layers found no parameters of normalization layers in {type(model).__name__}. Use a model with such "
+            "layers (affine ones), or SAM for all parameters."
+        )
     unique = list(dict.fromkeys(norms))
     known = set(unique)
     return unique, [param for param in model.parameters() if param not in known]

@@ -32,6 +32,7 @@ class OptimizerWrapper(Optimizer):
     """
 
     base_optimizer: Optimizer
+    _known: list[dict[str, Any]]  # the latest groups, also if the list is changed in place
 
     _pickled: tuple[str, ...] = ("base_optimizer", "start_step", "start_fraction", "total_steps", "_settings", "_words")
 
@@ -45,29 +46,23 @@ class OptimizerWrapper(Optimizer):
         total_steps: int | None,
         base_kwargs: dict[str, Any],
     ) -> None:
-        self._require(isinstance(start_step, Integral) and start_step >= 0, "an integer start_step >= 0", start_step)
-        if start_fraction is not None:
-            self._require(0 <= start_fraction <= 1, "a start_fraction from 0 to 1", start_fraction)
-            self._require(not start_step, "either start_step or start_fraction", "both")
-        else:
-            self._require(total_steps is None, "total_steps only with start_fraction", total_steps)
         self.start_step = start_step
         self.start_fraction = start_fraction
         self.total_steps = total_steps
+        self._check_start()
         self._settings = settings
-        self._perturbation = Perturbation()
         own_name = type(self).__name__
         given: Any = params if isinstance(params, (Tensor, set)) else [self._own_group(one) for one in params]
         if given is not params:
             require_own_groups(own_name, base_optimizer, given)
-        super().__init__(given, {})  # checks the parameters, as torch's optimizers do: it warns of a set
-        made = make_base_optimizer(own_name, base_optimizer, vars(self).pop("param_groups"), base_kwargs)
-        del vars(self)["state"]
+        groups = Optimizer(given, {}).param_groups  # checks the parameters, as torch's optimizers do: it warns of a set
+        made = make_base_optimizer(own_name, base_optimizer, groups, base_kwargs)
+        self.base_optimizer = made
         # In the base optimizer's groups these words mean SAM's settings.
         self._words = frozenset(settings) - frozenset(getattr(made, "defaults", {}))
-        self._groups: list[dict[str, Any]] = []
-        self.base_optimizer = made
-        self.defaults = {**getattr(made, "defaults", {}), **{f"sam_{name}": value for name, value in settings.items()}}
+        defaults = {**getattr(made, "defaults", {}), **{f"sam_{name}": value for name, value in settings.items()}}
+        # In place of Optimizer.__init__, which would make groups and state of its own.
+        self.__setstate__({"defaults": defaults})
         self._complete_groups()
 
     def _own_group(self, one: Any) -> Any:
@@ -81,50 +76,57 @@ class OptimizerWrapper(Optimizer):
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The base optimizer's groups. Settings are filled in where groups were loaded or assigned without them."""
-        if not hasattr(self, "base_optimizer"):  # in Optimizer.__init__
-            own: list[dict[str, Any]] = vars(self)["param_groups"]
-            return own
         return self._complete_groups()
 
     @param_groups.setter
     def param_groups(self, groups: list[dict[str, Any]]) -> None:
-        if hasattr(self, "base_optimizer"):
-            self.base_optimizer.param_groups = groups
-        else:
-            vars(self)["param_groups"] = groups
+        self.base_optimizer.param_groups = groups
 
     @property
     def state(self) -> Any:
         """The base optimizer's state."""
-        return self.base_optimizer.state if hasattr(self, "base_optimizer") else vars(self)["state"]
+        return self.base_optimizer.state
 
     @state.setter
     def state(self, state: Any) -> None:
-        if hasattr(self, "base_optimizer"):
-            self.base_optimizer.state = state
-        else:
-            vars(self)["state"] = state
+        self.base_optimizer.state = state
 
     def _complete_groups(self) -> list[dict[str, Any]]:
-        groups, before = self.base_optimizer.param_groups, self._groups
-        steps = before[0]["sam_steps"] if before else 0
+        groups, before = self.base_optimizer.param_groups, self._known
         for index, group in enumerate(groups):
-            if "sam_steps" in group and self._words.isdisjoint(group):
+            if self._stored <= group.keys() and self._words.isdisjoint(group):
                 continue
             for name in self._words.intersection(group):
                 group[f"sam_{name}"] = group.pop(name)
             known = before[index] if index < len(before) else {}
             for name, default in self._settings.items():
                 group.setdefault(f"sam_{name}", known.get(f"sam_{name}", default))
-            group.setdefault("sam_steps", steps)
+            group.setdefault("sam_steps", max(other.get("sam_steps", 0) for other in [*before, *groups]))
             self._check_settings(group)
-        self._groups = groups
+        if groups:
+            self._known = list(groups)
         return groups
+
+    def _checked_groups(self) -> list[dict[str, Any]]:
+        for group in self.param_groups:
+            self._check_settings(group)
+        return self.base_optimizer.param_groups
 
     def _check_settings(self, group: dict[str, Any]) -> None:
         for name in ("rho", "adaptive_eta"):
             value = group.get(f"sam_{name}", 0.0)
             self._require(0 <= value < math.inf, f"a finite {name} >= 0", value)
+
+    def _check_start(self) -> None:
+        step, fraction, total = self.start_step, self.start_fraction, self.total_steps
+        self._require(isinstance(step, Integral) and step >= 0, "an integer start_step >= 0", step)
+        if fraction is not None:
+            self._require(0 <= fraction <= 1, "a start_fraction from 0 to 1", fraction)
+            self._require(not step, "either start_step or start_fraction", "both")
+            known = isinstance(total, Integral) and total > 0
+            self._require(total is None or known, "an integer total_steps > 0", total)
+        else:
+            self._require(total is None, "total_steps only with start_fraction", total)
 
     def _require(self, condition: bool, needed: str, received: Any) -> None:
         if not condition:
@@ -133,6 +135,7 @@ class OptimizerWrapper(Optimizer):
     @property
     def _steps_since_start(self) -> int:
         """The number of steps since the first one with a perturbation; negative before."""
+        self._check_start()
         start = self.start_step
         if self.start_fraction is not None:
             if self.total_steps is None:
@@ -162,14 +165,17 @@ class OptimizerWrapper(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group, to the base optimizer too."""
-        if not hasattr(self, "base_optimizer"):  # in Optimizer.__init__
-            super().add_param_group(param_group)
-        else:
-            self.base_optimizer.add_param_group(self._own_group(param_group))
-            self._complete_groups()
+        defaults = {f"sam_{name}": value for name, value in self._settings.items()}
+        self.base_optimizer.add_param_group({**defaults, **self._own_group(param_group)})
+        self._complete_groups()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the base optimizer's state, whose groups also hold the settings and the number of steps."""
+        """Return the base optimizer's state, whose groups also hold the settings and the number of steps.
+
+        Raises:
+            RuntimeError: the weights are perturbed, so a checkpoint would hold the wrong ones.
+        """
+        self._require_true_weights("state_dict")
         for pre_hook in self._optimizer_state_dict_pre_hooks.values():
             pre_hook(self)
         state_dict = self.base_optimizer.state_dict()
@@ -180,6 +186,9 @@ class OptimizerWrapper(Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned, or the state of the base optimizer's class alone.
+
+        If weights are perturbed, they are restored, except those that were written since, as by the model's
+        `load_state_dict`.
 
         Checkpoints of other implementations of SAM hold copies of the weights. The copies are left out. If they are all
         that the checkpoint holds, a warning says that the base optimizer's state is missing.
@@ -193,14 +202,23 @@ class OptimizerWrapper(Optimizer):
             state_dict = state_dict if changed is None else changed
         self.base_optimizer.load_state_dict(without_perturbation_buffers(state_dict))
         self._complete_groups()
-        self._perturbation.forget()
+        self._perturbation.restore(keep_written=True)
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
             post_hook(self)
 
+    def _require_true_weights(self, what: str) -> None:
+        if self._perturbation:
+            raise RuntimeError(
+                f"{type(self).__name__}.{what} was called while the model's weights are perturbed. Call it between two "
+                "steps, or call optimizer.restore_weights() first. Save the model's weights after that, too."
+            )
+
     def __getstate__(self) -> dict[str, Any]:
+        self._require_true_weights("__getstate__, for a copy or a file,")
         return {"defaults": self.defaults, **{name: getattr(self, name) for name in self._pickled}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._groups = self.base_optimizer.param_groups
+        self._stored = {f"sam_{name}" for name in (*self._settings, "steps")}
+        self._known = []
         self._perturbation = Perturbation()

@@ -13,9 +13,12 @@ class Perturbation:
     state_dict holds them.
     """
 
+    opened = False
+    """Whether `first_step` or `zero_grad` has begun a step."""
+
     def __init__(self) -> None:
         self._buffers: dict[Tensor, Tensor] = {}
-        self._saved: list[tuple[list[Tensor], list[Tensor], bool]] = []  # weights, copies, foreach
+        self._saved: list[tuple[list[Tensor], list[Tensor], list[int], bool]] = []  # weights, copies, versions, foreach
 
     def __bool__(self) -> bool:
         """Whether weights are perturbed."""
@@ -23,12 +26,14 @@ class Perturbation:
 
     def add(self, bucket: GradientBucket, radius: float, direction: list[Tensor], norm: Tensor) -> None:
         """Save the weights of a bucket and add `radius / norm * direction` to them."""
-        self._save(bucket)
+        weights, copies = self._copy(bucket)
+        self._saved.append((weights, copies, [-1] * len(weights), bucket.foreach))  # first, in case of an interruption
         # A norm of (almost) zero gives no direction: the weights stay, instead of being divided by it.
         scale = torch.where(norm > torch.finfo(norm.dtype).tiny, radius / norm, 0.0)
         bucket.add_(bucket.params, direction, scale)
+        self._saved[-1][2][:] = [weight._version for weight in weights]
 
-    def _save(self, bucket: GradientBucket) -> None:
+    def _copy(self, bucket: GradientBucket) -> tuple[list[Tensor], list[Tensor]]:
         weights = bucket.params if bucket.foreach else local_shards(bucket.params)
         copies = []
         for param, weight in zip(bucket.params, weights, strict=True):
@@ -42,14 +47,25 @@ class Perturbation:
                 buffer = self._buffers[param] = torch.empty_like(weight, requires_grad=False)
             copies.append(buffer)
         copy_tensors_(copies, weights, bucket.foreach)
-        self._saved.append((weights, copies, bucket.foreach))
+        return weights, copies
 
-    def restore(self) -> None:
-        """Copy the saved weights back, bit by bit."""
-        for weights, copies, foreach in self._saved:
+    @torch.no_grad()
+    def restore(self, keep_written: bool = False) -> list[Tensor]:
+        """Copy the saved weights back, bit by bit.
+
+        Args:
+            keep_written: leave out the weights that were written since they were perturbed.
+
+        Returns:
+            The weights that were left out.
+        """
+        written: list[Tensor] = []
+        for weights, copies, versions, foreach in self._saved:
+            left_out = [keep_written and w._version != version for w, version in zip(weights, versions, strict=True)]
+            if any(left_out):
+                written += [weight for weight, out in zip(weights, left_out, strict=True) if out]
+                copies = [w if out else copy for w, copy, out in zip(weights, copies, left_out, strict=True)]
             copy_tensors_(weights, copies, foreach)
         self._saved = []  # last, so that an interrupted restoration can be repeated
-
-    def forget(self) -> None:
-        """Keep the weights as they are: they were replaced from outside."""
-        self._saved = []
+        self.opened = False
+        return written

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from .batch_norm_stats import freeze_batch_norm_stats
 from .gradient_bucket import GradientBucket, bucket_gradients, dense_gradients, global_norm
-from .loss_scaling import overflows, overflows_anywhere, skip_step
+from .loss_scaling import overflows, overflows_anywhere, skip_step, take_step
 from .optimizer_wrapper import Closure, OptimizerWrapper
 from .rng_snapshot import RNGSnapshot
 
@@ -132,7 +132,6 @@ class SAM(OptimizerWrapper):
         self.model = model
         self.perturbation = perturbation
         self.replay_rng = replay_rng
-        self._progress = _Progress()
         settings = {"rho": rho, "adaptive": adaptive, "adaptive_eta": adaptive_eta}
         super().__init__(params, base_optimizer, settings, start_step, start_fraction, total_steps, base_kwargs)
 
@@ -150,7 +149,7 @@ class SAM(OptimizerWrapper):
                 the weights and, if `second_pass_is_due`, once more at the perturbed weights, with cleared gradients.
             grad_scaler: the scaler whose `scale` multiplies the loss in the closure before `backward`. It takes the
                 base optimizer's step: it unscales the gradients once, and skips the step if a gradient of either pass
-                is infinite. Call its `update` after each step.
+                is infinite. A skipped step is not counted. Call the scaler's `update` after each step.
 
         Returns:
             What the closure returned at the weights: the loss before the step.
@@ -211,7 +210,7 @@ class SAM(OptimizerWrapper):
         except BaseException:
             self.restore_weights()
             raise
-        self._progress.opened = True
+        self._perturbation.opened = True
         if zero_grad:
             self.zero_grad()
 
@@ -227,12 +226,12 @@ class SAM(OptimizerWrapper):
         Raises:
             RuntimeError: there is no gradient, or `first_step` was left out although a perturbed pass is due.
         """
-        progress = self._progress
-        if not progress.opened and self.second_pass_is_due:
+        progress, opened = self._progress, self._perturbation.opened
+        if not opened and self.second_pass_is_due:
             raise RuntimeError(
                 f"{type(self).__name__}.second_step needs first_step before it. Call it after the first backward pass."
             )
-        if not progress.opened:
+        if not opened:
             progress.overflow = False
         self.restore_weights()
         progress.ending = True
@@ -245,15 +244,13 @@ class SAM(OptimizerWrapper):
 
     def restore_weights(self) -> None:
         """Undo `first_step`, for a loop that goes on after its second pass failed. Otherwise it does nothing."""
-        with torch.no_grad():
-            self._perturbation.restore()
-        self._progress.opened = False
+        self._perturbation.restore()
 
     @torch.no_grad()
     def _perturb_weights(self, grad_scaler: GradScaler | None, missing_gradient: str) -> None:
         """Move to the perturbed weights, if a perturbed pass is due."""
         self._progress.overflow = False
-        groups, name = self.param_groups, type(self).__name__
+        groups, name = self._checked_groups(), type(self).__name__
         gradients = dense_gradients(name, groups)
         if not gradients:
             raise RuntimeError(f"{name} found no gradient after the first pass. {missing_gradient}")
@@ -287,21 +284,17 @@ class SAM(OptimizerWrapper):
             )
         if grad_scaler is not None and self._progress.overflow:
             skip_step(self.base_optimizer, grad_scaler)
-        else:
-            self._take_base_step(grad_scaler)
-        self._count_step()
+        elif self._take_base_step(grad_scaler):
+            self._count_step()
 
     def _keep_gradients(self, buckets: list[GradientBucket]) -> None:
         """For subclasses: the gradients at the weights, before the weights are perturbed."""
 
-    def _take_base_step(self, grad_scaler: GradScaler | None) -> None:
-        if grad_scaler is None:
-            self.base_optimizer.step()
-        else:
-            grad_scaler.step(self.base_optimizer)
+    def _take_base_step(self, grad_scaler: GradScaler | None) -> bool:
+        return take_step(self, self.base_optimizer, grad_scaler)
 
     def _require_closed_pass(self, method: str) -> None:
-        if self._progress.opened:
+        if self._perturbation.opened:
             name = type(self).__name__
             raise RuntimeError(
                 f"{name}.{method} came after a first_step whose second_step is missing: the weights are still "
@@ -318,12 +311,10 @@ class _Progress:
     """Where a step is. One object, because Lightning's manual optimization calls methods on a copy of SAM's attributes.
 
     Attributes:
-        opened: whether `second_step` must follow.
         ending: whether `second_step` is running.
         overflow: whether loss scaling made a gradient of the first pass infinite.
     """
 
-    opened: bool = False
     ending: bool = False
     overflow: bool = False
 

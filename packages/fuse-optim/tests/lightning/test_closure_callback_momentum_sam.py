@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -90,8 +91,39 @@ def test_an_exception_between_two_micro_batches_leaves_the_weights_themselves(ma
 
 
 def test_accumulation_without_the_callback_is_refused(make_trainer):
-    with pytest.raises(ValueError, match=r"MomentumSAM got the closure of Lightning's .* last batch only, not all 2"):
+    with pytest.raises(
+        RuntimeError, match=r"With precision='16-mixed' or accumulate_grad_batches, .* Give the Trainer"
+    ):
         make_trainer(max_epochs=1, accumulate_grad_batches=2).fit(Regression(), DataLoader(samples(), batch_size=4))
+
+
+def half_precision() -> MixedPrecision:
+    # Lightning has no 16-mixed for the CPU of its own, but takes this.
+    return MixedPrecision("16-mixed", device="cpu", scaler=torch.amp.GradScaler("cpu", init_scale=64.0))
+
+
+def test_loss_scaling_without_the_callback_is_refused(make_trainer):
+    with pytest.raises(RuntimeError, match=r"zero_grad must come before the forward pass.* precision='16-mixed' or"):
+        make_trainer(max_epochs=1, plugins=[half_precision()]).fit(Regression(), DataLoader(samples(), batch_size=4))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_loss_scaling_with_the_callback_evaluates_the_batch_at_the_radius(make_trainer, accumulate):
+    class Recorder(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):  # before the weights are perturbed
+            pl_module.before = [p.detach().clone() for p in pl_module.parameters()]
+
+    class Recorded(Regression):
+        def training_step(self, batch, batch_idx):
+            moved = [(p.detach() - w).flatten() for p, w in zip(self.parameters(), self.before, strict=True)]
+            radii.append(torch.cat(moved).norm().item())
+            return super().training_step(batch, batch_idx)
+
+    radii: list[float] = []
+    callbacks = [Recorder(), OptimizerClosureCallback()]
+    settings = {"max_epochs": 1, "accumulate_grad_batches": accumulate, "plugins": [half_precision()]}
+    make_trainer(callbacks=callbacks, **settings).fit(Recorded(), DataLoader(samples(), batch_size=8))
+    assert radii == pytest.approx([0.0] * accumulate + [0.3] * (4 - accumulate))
 
 
 def test_the_callback_sets_the_number_of_steps_for_a_late_start(make_trainer):

@@ -1,6 +1,7 @@
 """The Lightning callback for optimizers that call their closure more than once a step."""
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import pytorch_lightning as pl
@@ -32,7 +33,8 @@ class OptimizerClosureCallback(pl.Callback):
     A step in which every `training_step` returned None is skipped. With `16-mixed` precision, `SAM` skips a step in
     which the gradients of either pass overflow, and the scale is updated once a step. `LBFGS` is refused there.
 
-    `MomentumSAM` needs the callback only for `accumulate_grad_batches`: it perturbs the weights for all micro-batches.
+    `MomentumSAM` needs the callback only for `accumulate_grad_batches` and `16-mixed`. Without it, Lightning evaluates
+    the batch before the weights are perturbed, and `MomentumSAM` refuses that.
     If an optimizer has a `start_fraction` but no `total_steps`, the callback sets `total_steps`.
 
     Other optimizers train as without the callback. If an optimizer of your own calls its closure more than once, set
@@ -151,7 +153,8 @@ class OptimizerClosureCallback(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Restore the weights and Lightning's methods."""
-        self._restore_weights(trainer)
+        with suppress(RuntimeError):  # about weights that were written: the exception matters more
+            self._restore_weights(trainer)
         self._detach()
 
     def _detach(self) -> None:
