@@ -19,6 +19,8 @@ from packaging.requirements import Requirement
 from tools.lower_bounds import wrong_versions
 from tools.packages import PACKAGES, ROOT, Package
 
+XDIST = "pytest-xdist>=3.6"  # runs tests in several processes
+
 
 @functools.cache
 def uv_find_links() -> str:
@@ -133,7 +135,9 @@ def run_tests(
     folder: Path | None = None,
     deep: bool = False,
 ) -> None:
-    """Run a package's tests and the doctests of the installed package.
+    """Run a package's tests and the doctests of the installed package, in as many processes as there are cores.
+
+    The tests of one file run in one process, because they share what is costly. `-- -n 0` runs all in one.
 
     Args:
         session: The nox session.
@@ -150,6 +154,8 @@ def run_tests(
     external = python != "python"
     if external:
         environment["PATH"] = os.pathsep.join([str(Path(python).parent), os.environ["PATH"]])
-    command = [python, "-P", "-m", "pytest", "--doctest-modules", "--pyargs", package.import_name, "tests"]
+    install(session, XDIST, python=python if external else None)
+    command = [python, "-P", "-m", "pytest", "--numprocesses", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+    command += ["--doctest-modules", "--pyargs", package.import_name, "tests"]
     with session.chdir(folder or package.folder):
         session.run(*command, *arguments, env=environment, external=external)

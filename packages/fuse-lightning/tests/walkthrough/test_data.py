@@ -92,7 +92,7 @@ def test_missing_files_are_listed(tmp_path):
     [
         (b"\x89PNG", "is no IDX file"),
         (b"\x00\x00\x08\x03\x00", "is no IDX file"),
-        (gzip.compress(b"12345678")[:-9], "cannot be decompressed"),
+        (gzip.compress(b"12345678", mtime=0)[:-9], "cannot be decompressed"),
         (b"\x00\x00\x08\x01\x00\x00\x00\x05ab", r"says it holds \(5,\) bytes, but 2 bytes"),
     ],
 )
