@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from .._fused.blocks import accumulation_dtype, values_may_be_read
-from .._fused.one_pass import Results, zero_where_invalid
+from .._fused.probabilities import zero_where_invalid
+from .._fused.results import Results
 from .class_weights import balanced, class_counts, numbers_on_device
 from .labels import background_target, merge_into_background, read_annotated, read_voxel_weights, region_target
 from .options import DenseSettings, TensorOptions
@@ -79,6 +80,9 @@ def read_dense_inputs(logits: Tensor, target: Tensor, mask: Tensor | None, optio
     elif not per_class and target.ndim == logits.ndim:
         target = target.squeeze(1)
 
+    leaves_out = settings.ignore_index is not None or mask is not None
+    if leaves_out and not per_class and regions is None and values_may_be_read(target, settings.validate):
+        target = _narrow(target, classes)
     valid = None
     if settings.ignore_index is not None:
         known = classes if classes > 1 and regions is None else 0
@@ -102,7 +106,8 @@ def read_dense_inputs(logits: Tensor, target: Tensor, mask: Tensor | None, optio
             valid = None if valid is None else resize_nearest(valid, spatial)
             voxel_weights = None if voxel_weights is None else resize_nearest(voxel_weights, spatial)
         elif settings.resize_mode is not None:
-            target, valid = resize_pooled(target, valid, spatial, settings.resize_mode, classes)
+            dtype = accumulation_dtype(logits.dtype)
+            target, valid = resize_pooled(target, valid, spatial, settings.resize_mode, classes, dtype)
             voxel_weights = None if voxel_weights is None else mean_pool(voxel_weights[:, None], spatial).squeeze(1)
             per_class = True
     flat_logits, flat_target = _flatten(logits, 2), _flatten(target, 2 if per_class else 1)
@@ -120,10 +125,24 @@ def read_dense_inputs(logits: Tensor, target: Tensor, mask: Tensor | None, optio
             flat_target = flat_target if per_class else _one_hot(flat_target, classes)
     elif settings.merge_unannotated:
         raise ValueError(f"{loss} got merge_unannotated=True without annotated, which says what to merge.")
+    if settings.activation == "softmax" and flat_valid is not None and flat_valid.ndim == 3:
+        flat_logits = zero_where_invalid(flat_logits, flat_valid.any(1))
     if settings.activation == "none":
         _check_probabilities(loss, flat_logits.detach(), flat_valid, settings.validate)
     weights = class_weights_of(flat_logits, flat_target, flat_valid, settings)
     return DenseInputs(flat_logits, flat_target, flat_valid, weights, spatial, settings, flat_weights, annotated)
+
+
+def _narrow(target: Tensor, classes: int) -> Tensor:
+    """Class indices in a smaller integer type if it holds them: the passes to come read less memory."""
+    if target.dtype not in (torch.int32, torch.int64) or target.numel() == 0:
+        return target
+    low, high = map(int, torch.aminmax(target))
+    for dtype in (torch.uint8, torch.int16):
+        limits = torch.iinfo(dtype)
+        if limits.min <= low and max(high, classes) <= limits.max:
+            return target.to(dtype)
+    return target
 
 
 def _both(a: Tensor, b: Tensor) -> Tensor:

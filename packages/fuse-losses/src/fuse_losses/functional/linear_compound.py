@@ -8,7 +8,7 @@ from .._dense.inputs import read_dense_inputs
 from .._dense.options import TensorOptions
 from .._fused.blocks import accumulation_dtype
 from .._fused.linear_pass import linear_pass
-from .._fused.one_pass import Results, Wanted
+from .._fused.results import Results, Wanted
 from .compound import Terms, compound, sum_of_terms
 
 
