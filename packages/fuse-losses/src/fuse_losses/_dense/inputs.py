@@ -64,7 +64,8 @@ def read_dense_inputs(logits: Tensor, target: Tensor, mask: Tensor | None, optio
             a gradient.
         ValueError: shapes that do not fit, a class or a probability out of range, or no class left.
     """
-    settings = DenseSettings(**cast("dict[str, Any]", options))  # the decorator adds the owner
+    # The decorator adds the owner. No `cast` here, for which the compiler copies the dictionary in `record`.
+    settings = DenseSettings(**options)  # type: ignore[arg-type, call-arg]
     if settings.shared is not None:
         return cast(DenseInputs, settings.shared)
     loss, regions = settings.owner, settings.regions

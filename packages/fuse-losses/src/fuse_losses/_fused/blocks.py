@@ -96,7 +96,7 @@ def working_block(whole: Tensor, chunk: Chunk, dtype: torch.dtype) -> Tensor:
 
 
 def store_block(whole: Tensor, chunk: Chunk, block: Tensor) -> None:
-    """Write what was computed in a `working_block` to its place."""
+    """Write what was computed in a `working_block` to its place, if it is not there."""
     place = whole[chunk[0], :, chunk[1]]
-    if place.data_ptr() != block.data_ptr():
+    if place.dtype != block.dtype or not place.is_contiguous():
         place.copy_(block)

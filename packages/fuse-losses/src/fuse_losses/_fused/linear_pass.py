@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from .blocks import accumulation_dtype, counting_dtype, voxel_chunks
+from .gradient import ReverseModeFunction
 from .pass_backward import pass_backward
 from .pass_forward import pass_forward
 from .results import Results, Wanted
@@ -58,9 +58,9 @@ def _part(tensor: Tensor | None, chunk: tuple[slice, slice]) -> Tensor | None:
     return tensor[chunk] if tensor.ndim == 2 else tensor[chunk[0], :, chunk[1]]
 
 
-class _LinearPass(Function):
+class _LinearPass(ReverseModeFunction):
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
         *tensors, wanted = arguments
         features, weight, bias, target, valid, class_factor, voxel_weights = tensors
         shape = torch.Size((len(features), len(weight), features.shape[2]))
@@ -77,11 +77,15 @@ class _LinearPass(Function):
             if wanted.sums:
                 for total, block in zip(sums, results[:3], strict=True):
                     total[chunk[0]] += block
+        return *(one.to(dtype) for one in sums), losses
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        *tensors, ctx.wanted = inputs
         ctx.save_for_backward(*tensors)
-        ctx.wanted, ctx.shape, ctx.dtype = wanted, shape, dtype
-        overlap, predicted, present = (one.to(dtype) for one in sums)
-        ctx.mark_non_differentiable(present)
-        return overlap, predicted, present, losses
+        ctx.shape = torch.Size((len(tensors[0]), len(tensors[1]), tensors[0].shape[2]))
+        ctx.dtype = output[3].dtype
+        ctx.mark_non_differentiable(output[2])
 
     @staticmethod
     @once_differentiable

@@ -10,11 +10,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from .blocks import accumulation_dtype, future_gradient
 from .focal_term import focal_term
-from .gradient import differentiable_gradient
+from .gradient import ReverseModeFunction, differentiable_gradient
 from .pass_backward import pass_backward
 from .pass_forward import pass_forward
 from .probabilities import class_probabilities, probabilities_of, soft_overlap, zero_where_invalid
@@ -74,7 +73,7 @@ def _formula(
     return results
 
 
-class _OnePass(Function):
+class _OnePass(ReverseModeFunction):
     @staticmethod
     def forward(
         logits: Tensor,
@@ -92,18 +91,6 @@ class _OnePass(Function):
         *tensors, ctx.wanted, ctx.probabilities = inputs
         ctx.save_for_backward(*tensors)
         ctx.mark_non_differentiable(output[2])
-
-    @staticmethod
-    def jvp(ctx: Any, *_: Any) -> Any:
-        """Raise: there are no forward-mode derivatives."""
-        raise NotImplementedError("Dense losses have no forward-mode derivatives (jvp). Use torch.func.grad or vjp.")
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, *_: Any) -> Any:
-        """Raise: the losses take batches."""
-        raise NotImplementedError(
-            "Dense losses take batches as they are, not in torch.vmap. reduction='none' keeps samples apart."
-        )
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None, None, None]:

@@ -87,7 +87,8 @@ def pass_backward(
             block.mul_(slope_at_target).scatter_add_(1, index, slope_at_target.neg())
         if chunk_valid is not None and not zero_at_invalid and (masks_voxels or wanted.activation != "softmax"):
             block.masked_fill_(~chunk_valid, 0.0)
-        store_block(grad, chunk, block)
+        if probabilities is None:
+            store_block(grad, chunk, block)
     return grad
 
 
