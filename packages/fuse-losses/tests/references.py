@@ -127,7 +127,7 @@ def tversky(table, alpha, beta, smooth_numerator, smooth_denominator, empty, los
                     2 * tp + 2 * alpha * false_positives + 2 * beta * false_negatives + smooth_denominator
                 )
             losses[-1].append(loss_of_index(index))
-            counted[-1].append(present > 0 or empty != "skip")
+            counted[-1].append(present > 0 if empty == "skip" else voxels > 0)
     return losses, counted
 
 

@@ -57,7 +57,7 @@ def test_blocks_of_voxels_do_not_show(loss, activation, monkeypatch):
     logits, target = batch(3, 4, 5, 7, dtype=torch.float64)
     whole = loss(logits, target, activation=activation, ignore_index=1)
     (whole_grad,) = torch.autograd.grad(whole, logits)
-    for module in ("_fused.one_pass", "_dense.class_weights"):
+    for module in ("_fused.blocks", "_dense.class_weights"):
         monkeypatch.setattr(f"fuse_losses.{module}.voxel_chunks", _small_chunks)
     parts = loss(logits, target, activation=activation, ignore_index=1)
     assert_close(parts, whole, rtol=1e-12, atol=0)
@@ -70,7 +70,7 @@ def test_sums_by_comparison_as_on_a_gpu_are_those_by_index(loss, masked, monkeyp
     logits, target = batch(3, 4, 5, 7, dtype=torch.float64)
     options = {"class_weights": "ipw", "ignore_index": 1 if masked else None}
     by_index = loss(logits, target, **options)
-    for module in ("_fused.one_pass", "_dense.class_weights"):
+    for module in ("_fused.pass_forward", "_dense.class_weights"):
         monkeypatch.setattr(f"fuse_losses.{module}.adds_by_index", lambda device: False)
     assert_close(loss(logits, target, **options), by_index, rtol=1e-12, atol=0)
 
@@ -328,5 +328,20 @@ def test_a_smoothed_tversky_loss_of_a_perfect_prediction_is_not_below_zero(gamma
 @pytest.mark.parametrize("loss", [functional.segmentation_cross_entropy, functional.dice_loss])
 def test_forward_mode_derivatives_are_an_error_that_says_what_to_use(loss):
     logits, target = batch(2, 3, 4)
-    with pytest.raises(NotImplementedError, match=r"no forward-mode derivatives \(jvp\). Use torch.func.grad or vjp"):
+    with pytest.raises(
+        NotImplementedError, match=r"no forward-mode derivatives \(jvp, jacfwd\)\. Use torch\.func\.grad"
+    ):
         torch.func.jvp(partial(loss, target=target), (logits.detach(),), (torch.ones(2, 3, 4),))
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@every_loss
+def test_jacobians_in_reverse_mode_are_right_and_so_is_the_hessian(loss, activation):
+    logits, target = batch(2, 2, 3, dtype=torch.float64)
+    of_target = partial(loss, target=target, activation=activation)
+    jacobian = torch.func.jacrev(partial(of_target, reduction="none"))(logits.detach())
+    for place, one in enumerate(of_target(logits, reduction="none").flatten()):
+        (row,) = torch.autograd.grad(one, logits, retain_graph=True)
+        assert_close(jacobian.flatten(0, jacobian.ndim - 4)[place], row)
+    hessian = torch.func.jacrev(torch.func.jacrev(of_target))(logits.detach())
+    assert_close(hessian, torch.autograd.functional.hessian(of_target, logits.detach()))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fuse_core import NDict, NestedKeyError
-from fuse_losses import LossBase, LossDefault
+from fuse_losses import LossBase, LossCompound, LossDefault, LossWrapToDict
 
 
 def cross_entropy(**options):
@@ -155,3 +155,15 @@ def test_no_label_counts_nothing():
     loss = LossDefault(pred="model.logits", target="data.label", callable=torch.nn.functional.cross_entropy)
     loss({"model.logits": torch.randn(3, 4), "data.label": torch.full((3,), -100)})
     assert loss.counted == 0
+
+
+@pytest.mark.parametrize("wrapper", [LossDefault, LossWrapToDict])
+def test_what_a_wrapped_loss_counted_and_its_terms_are_handed_on(wrapper):
+    inner = LossCompound(terms={"cross_entropy": 1.0, "dice": 1.0}, ignore_index=255)
+    if wrapper is LossDefault:
+        loss = LossDefault(pred="logits", target="target", callable=inner)
+    else:
+        loss = LossWrapToDict(loss_module=inner, loss_arg_to_batch_key={"batch_dict": "logits", "target": "target"})
+    loss({"logits": torch.randn(1, 3, 4), "target": torch.tensor([[0, 1, 2, 255]])})
+    assert loss.counted == 3
+    assert set(loss.terms) == {"cross_entropy", "dice"}

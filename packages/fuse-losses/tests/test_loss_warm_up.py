@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fuse_core import NDict
-from fuse_losses import LossBase, LossDefault, LossDice, LossExtractFromBatchDict, LossWarmUp
+from fuse_losses import LossBase, LossCompound, LossDefault, LossDice, LossExtractFromBatchDict, LossWarmUp
 
 
 class Calls(LossBase):
@@ -226,3 +226,28 @@ def test_loss_and_number_of_iterations_can_be_given_by_position():
     warm_up = LossWarmUp(loss, 5)
     values = [warm_up({"model.kl": torch.tensor(3.0), "global_step": step}).item() for step in (4, 5)]
     assert values == [0.0, 6.0]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_it_hands_on_how_much_counted_and_the_terms(compiled):
+    inner = LossCompound(pred="logits", target="target", terms={"cross_entropy": 1.0, "dice": 1.0}, ignore_index=255)
+    warm_up = LossWarmUp(inner, 1, compute_while_zero=True)
+    batch = {"logits": torch.randn(1, 3, 4, requires_grad=True), "target": torch.tensor([[0, 1, 2, 255]])}
+    torch.compiler.reset()
+    loss = torch.compile(warm_up, backend="aot_eager", fullgraph=True) if compiled else warm_up
+    for _ in range(2):
+        loss(batch)
+        assert warm_up.counted == 3
+        assert set(warm_up.terms) == {"cross_entropy", "dice"}
+        assert warm_up.terms["dice"] == inner.terms["dice"]
+
+
+def test_while_the_loss_is_not_computed_how_much_counted_is_unknown_and_there_are_no_terms():
+    inner = LossCompound(pred="logits", target="target", terms={"dice": 1.0})
+    warm_up = LossWarmUp(inner, 1)
+    batch = {"logits": torch.randn(1, 3, 4), "target": torch.tensor([[0, 1, 2, 2]])}
+    for step, terms in ((1, {"dice"}), (0, set())):
+        warm_up({**batch, "global_step": step})
+        assert set(warm_up.terms) == terms
+        assert (warm_up.counted is None) == (step == 0)
+    assert not hasattr(LossWarmUp(LossDefault(pred="a", target="b", callable=torch.nn.L1Loss()), 1), "terms")

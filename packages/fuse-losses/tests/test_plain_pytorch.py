@@ -145,3 +145,16 @@ def test_top_k_of_all_voxels_is_cross_entropy():
     assert (kept > 0).sum() == 3
     with pytest.raises(ValueError, match=r"top_k_cross_entropy\(k=\) is a share of the voxels.* got 0"):
         functional.top_k_cross_entropy(logits, target, k=0)
+
+
+@pytest.mark.parametrize("keys", [{}, {"pred": "p", "target": "t"}], ids=["tensors", "batch_dict"])
+def test_a_compiled_loss_tells_how_much_counted_and_its_terms(keys):
+    loss = LossCompound(terms={"cross_entropy": 1.0, "dice": 1.0}, ignore_index=255, **keys)
+    logits, target = torch.randn(1, 3, 4, requires_grad=True), torch.tensor([[0, 1, 2, 255]])
+    expected = loss(logits, target)
+    terms = loss.terms
+    torch.compiler.reset()
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    assert_close(compiled({"p": logits, "t": target}) if keys else compiled(logits, target), expected)
+    assert loss.counted == 3
+    assert_close(loss.terms, terms)

@@ -17,23 +17,25 @@ def test_the_criterion_runs():
     assert set(namespace["criterion"].terms) == {"cross_entropy", "dice"}
 
 
-def test_the_example_of_a_batch_dict_runs():
+def test_the_examples_of_a_batch_dict_run():
     namespace = run(EXAMPLES[1])
-    assert namespace["logits"].grad.shape == (8, 3)
+    assert namespace["logits"].grad.shape == (2, 3, 32, 32)
+    assert set(namespace["loss"].terms) == {"cross_entropy", "dice"}
+    assert run(EXAMPLES[2])["logits"].grad.shape == (8, 3)
 
 
 def test_the_example_of_a_loss_of_ones_own_runs():
-    namespace = run(EXAMPLES[3])
+    namespace = run(EXAMPLES[4])
     assert float(namespace["loss"](namespace["batch"])) == 0.25
 
 
 def test_the_segmentation_example_reaches_a_mean_dice_of_090_in_25_lines():
-    assert run(EXAMPLES[2])["mean_dice"] >= 0.90
-    assert len(EXAMPLES[2].splitlines()) <= 25
+    assert run(EXAMPLES[3])["mean_dice"] >= 0.90
+    assert len(EXAMPLES[3].splitlines()) <= 25
 
 
 def test_there_is_no_other_example():
-    assert len(EXAMPLES) == 4
+    assert len(EXAMPLES) == 5
 
 
 def test_every_public_name_is_in_the_readme():

@@ -60,7 +60,17 @@ def compound(logits, target, **options):
     return functional.compound_loss(logits, target, terms, **options)
 
 
-LOSSES = [dice, generalized_dice, weighted_cross_entropy, compound, functional.dice_loss]
+def tversky(logits, target, **options):
+    return functional.tversky_loss(logits, target, per_sample=False, empty="penalize", **options)
+
+
+def sigmoid_focal(logits, target, **options):
+    regions = [[1], [0, 1]]
+    return functional.focal_loss(logits, target, activation="sigmoid", regions=regions, pos_weight="ipw", **options)
+
+
+LOSSES = [dice, tversky, generalized_dice, weighted_cross_entropy, sigmoid_focal, compound]
+LOSSES += [functional.dice_loss, functional.focal_loss]
 CASES = {
     **{
         f"{loss.__name__}{'_empty' if empty else ''}": (segmentation, loss, empty)

@@ -67,6 +67,9 @@ class LossBase(nn.Module):
         0 is: nothing counted. None is: unknown. A loss of your own sets it in `compute`, for instance to `mask.sum()`.
         """
 
+    terms: dict[str, Tensor]
+    """The detached value of each term of the last call, by its name, where the loss is a sum of several."""
+
     def compute(self, batch_dict: Mapping[str, Any]) -> Tensor:
         """The loss before `weight`, a scalar tensor. A subclass defines it, or `forward` in its place."""
         raise NotImplementedError(f"{type(self).__name__} defines no compute(batch_dict).")
@@ -80,8 +83,15 @@ class LossBase(nn.Module):
         return loss if self.weight == 1.0 else loss * self.weight
 
 
+def hand_on(loss: LossBase, inner: Any) -> None:
+    """Give a loss the `counted`, and the `terms` if there are any, of the loss that it wraps and has called."""
+    loss.counted = getattr(inner, "counted", None)
+    if hasattr(inner, "terms"):
+        loss.terms = inner.terms
+
+
 def how_much_counts(loss: Any, pred: Tensor, target: Any) -> Tensor | int | None:
-    """How much a mean is over that a loss function computed.
+    """How much a mean is over that a loss function computed, for functions that do not tell it in `counted`.
 
     These are the samples. With an `ignore_index`, as torch's cross-entropy has it, they are the targets that are not
     ignored, or the sum of their class weights.

@@ -2,8 +2,6 @@
 
 from typing import Any, Unpack
 
-from torch import Tensor
-
 from .functional.compound import CompoundOptions, compound
 from .loss_dense import DenseArguments, LossDense
 
@@ -34,7 +32,6 @@ class LossCompound(LossDense):
     """
 
     function = staticmethod(compound)
-    terms: dict[str, Tensor]
 
     def __init__(self, **arguments: Unpack[CompoundArguments]) -> None:
         arguments.setdefault("terms", {})  # which is an error that names the losses

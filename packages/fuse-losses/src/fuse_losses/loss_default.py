@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fuse_core import read_key
 
-from .loss_base import LossBase, PreprocessFunc, how_much_counts
+from .loss_base import LossBase, PreprocessFunc, hand_on, how_much_counts
 
 
 class LossDefault(LossBase):
@@ -60,5 +60,9 @@ class LossDefault(LossBase):
         if pred.shape[:1] == (0,):  # a mean over no samples would be NaN
             self.counted = 0
             return pred.sum()
-        self.counted = how_much_counts(self.callable, pred, target)
-        return self.callable(pred, target)
+        loss = self.callable(pred, target)
+        if hasattr(self.callable, "counted"):
+            hand_on(self, self.callable)
+        else:
+            self.counted = how_much_counts(self.callable, pred, target)
+        return loss

@@ -4,7 +4,7 @@ from typing import Any, Unpack
 
 from torch import Tensor, nn
 
-from .functional.linear_compound import linear_compound
+from .functional.linear_compound import check_linear_compound, linear_compound
 from .loss_compound import CompoundArguments, LossCompound
 
 
@@ -20,7 +20,8 @@ class LossLinearCompound(LossCompound):
 
     Raises:
         TypeError: a layer of another type.
-        ValueError: a convolution with another kernel, a stride, a padding or groups.
+        ValueError: a convolution with another kernel, a stride, a padding or groups, or an option that needs the
+            logits: `merge_unannotated`, `deep_supervision_weights`, `activation="none"`.
 
     Example:
         >>> import torch
@@ -33,6 +34,7 @@ class LossLinearCompound(LossCompound):
 
     def __init__(self, *, layer: nn.Module, **arguments: Unpack[CompoundArguments]) -> None:
         super().__init__(**arguments)
+        check_linear_compound(type(self).__name__, self.options)
         if not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             raise TypeError(
                 f"LossLinearCompound(layer=) takes an nn.Linear or a convolution, got {type(layer).__name__}."

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fuse_core import GLOBAL_STEP, read_key
 
 from ._dense.checks import check_bool, check_choice, check_int
-from .loss_base import LossBase, PreprocessFunc, connected_zero, tensors_of
+from .loss_base import LossBase, PreprocessFunc, connected_zero, hand_on, tensors_of
 
 Ramp = Literal["linear", "cosine"]
 
@@ -32,6 +32,8 @@ class LossWarmUp(LossBase):
     An iteration is an optimizer step where the batch_dict says which one it is (`global_step`): gradient accumulation,
     a second pass of SAM and a resumed run then count right. Otherwise it is a forward in training mode, counted in the
     buffer `forwards`. In evaluation mode the loss is what it is in training at that time.
+
+    `counted` and `terms` are those of the other loss. While that loss is not computed, `counted` is None.
 
     Args:
         loss: the other loss, a `LossBase` or a module that takes a batch_dict and returns a scalar tensor.
@@ -98,11 +100,15 @@ class LossWarmUp(LossBase):
         else:
             iteration = self._counted()
         factor = self.factor(iteration)
-        self.counted = None
-        if factor == 0:
+        if factor == 0 and not self.compute_while_zero:
+            self.counted = None
+            if hasattr(self, "terms"):
+                self.terms = {}
             return self._zero(batch_dict)
         loss: Tensor = self.loss(batch_dict)
-        self.counted = getattr(self.loss, "counted", None)
+        hand_on(self, self.loss)
+        if factor == 0:
+            return connected_zero([loss, *self.loss.parameters()])
         return loss if factor == 1 else loss * factor
 
     def factor(self, iteration: int) -> float:
@@ -133,11 +139,10 @@ class LossWarmUp(LossBase):
         if self.training:
             self.forwards = self.forwards + 1  # not in place: the backward pass may look at the old number
         loss: Tensor = self.loss(batch_dict)
+        hand_on(self, self.loss)
         return torch.where(factor > 0, loss * factor, 0.0)
 
     def _zero(self, batch_dict: Mapping[str, Any]) -> Tensor:
-        if self.compute_while_zero:
-            return connected_zero([self.loss(batch_dict), *self.loss.parameters()])
         read: list[Any] = []
         if getattr(self.loss, "preprocess_func", None) is None:  # else only that function knows what it reads
             read = [read_key(batch_dict, key, type(self.loss).__name__) for key in self.reads]

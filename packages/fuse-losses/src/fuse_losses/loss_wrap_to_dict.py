@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fuse_core import read_key
 
-from .loss_base import LossBase, PreprocessFunc, connected_zero, how_much_counts
+from .loss_base import LossBase, PreprocessFunc, connected_zero, hand_on, how_much_counts
 
 
 class LossWrapToDict(LossBase):
@@ -64,5 +64,9 @@ class LossWrapToDict(LossBase):
         if batched and all(len(one) == 0 for one in batched):
             self.counted = 0
             return connected_zero(arguments.values())  # a mean over no samples would be NaN
-        self.counted = how_much_counts(self.loss_module, batched[0], arguments.get("target")) if batched else None
-        return self.loss_module(**arguments)
+        loss = self.loss_module(**arguments)
+        if hasattr(self.loss_module, "counted"):
+            hand_on(self, self.loss_module)
+        else:
+            self.counted = how_much_counts(self.loss_module, batched[0], arguments.get("target")) if batched else None
+        return loss

@@ -235,3 +235,52 @@ def test_label_smoothing_is_that_of_torch(weights, reduction):
     assert_close(torch.autograd.grad(ours.sum(), logits)[0], torch.autograd.grad(theirs.sum(), logits)[0])
     focal = functional.focal_loss(logits, target, gamma=0.0, class_weights=weights, **options)
     assert_close(focal, ours)
+
+
+@pytest.mark.parametrize("loss", POINTWISE)
+def test_label_smoothing_leaves_out_the_classes_merged_into_the_background(loss):
+    torch.manual_seed(0)
+    logits = torch.randn(2, 4, 6, dtype=torch.float64, requires_grad=True)
+    target, annotated = torch.randint(2, (2, 6)), torch.tensor([[True, True, False, False]] * 2)
+    value = loss(logits, target, annotated=annotated, merge_unannotated=True, label_smoothing=0.1)
+    p = logits.softmax(1)
+    merged = torch.stack([p[:, 0] + p[:, 2] + p[:, 3], p[:, 1]], 1).log()
+    assert_close(value, loss(merged, target, label_smoothing=0.1))
+    assert torch.autograd.grad(value, logits)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "none"])
+def test_a_region_of_a_class_that_the_targets_type_cannot_hold_is_empty(activation):
+    logits, target = torch.rand(1, 2, 4), torch.tensor([[44, 0, 44, 1]], dtype=torch.uint8)  # 300 - 256 is 44
+    options = {"activation": activation, "regions": [[300], [1]], "empty": "penalize"}
+    assert_close(
+        functional.dice_loss(logits, target, **options), functional.dice_loss(logits, target.long(), **options)
+    )
+
+
+@pytest.mark.parametrize("empty", ["skip", "zero", "penalize"])
+@pytest.mark.parametrize("loss", OVERLAP)
+def test_a_sample_without_a_valid_voxel_does_not_count(loss, empty):
+    if loss is functional.generalized_dice_loss and empty == "zero":
+        pytest.skip("an option that generalized Dice does not have")
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 3, 5), torch.randint(2, (2, 5))
+    target[1] = 255
+    options = {"ignore_index": 255, "empty": empty}
+    assert_close(loss(logits, target, **options), loss(logits[:1], target[:1], **options))
+
+
+@pytest.mark.parametrize("loss", POINTWISE + OVERLAP)
+def test_what_a_voxel_left_out_for_all_classes_holds_does_not_matter(loss):
+    torch.manual_seed(0)
+    logits, target, mask = torch.randn(2, 3, 5), torch.randint(3, (2, 5)), torch.rand(2, 3, 5) < 0.8
+    mask[0, :, 0] = False
+    dirty = logits.clone()
+    dirty[0, 1, 0] = torch.nan
+    values, grads = [], []
+    for one in (logits, dirty):
+        one.requires_grad_()
+        values.append(loss(one, target, mask=mask))
+        grads += torch.autograd.grad(values[-1], one)
+    assert_close(values[1], values[0])
+    assert_close(grads[1], grads[0])

@@ -136,3 +136,11 @@ def test_wrong_terms_are_an_error_at_construction(terms, error, message):
 def test_without_a_reduction_it_is_an_error():
     with pytest.raises(ValueError, match=r"adds losses of different shapes, .* got 'none'"):
         LossCompound(pred="a", target="b", terms={"dice": 1.0}, reduction="none")
+
+
+def test_a_batch_in_which_no_term_counts_counts_nothing():
+    loss = LossCompound(terms={"cross_entropy": 1.0, "dice": 1.0}, include_background=False)
+    assert loss(torch.randn(1, 2, 5), torch.zeros(1, 5).long()) == 0
+    assert loss.counted == 0
+    loss(torch.randn(1, 2, 5), torch.ones(1, 5).long())
+    assert loss.counted == 5

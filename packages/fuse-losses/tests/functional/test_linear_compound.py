@@ -100,7 +100,22 @@ def test_bad_input_is_an_error():
         linear_compound_loss(features, weight, bias, target, TERMS[0], activation="none")
     with pytest.raises(ValueError, match="cannot compute the term 'focal' in one pass with the others"):
         linear_compound_loss(features, weight, bias, target, {"cross_entropy": 1.0, "focal": 1.0})
+    options = {"merge_unannotated": True, "deep_supervision_weights": [1.0]}
+    with pytest.raises(ValueError, match=r"^LossLinearCompound takes no merge_unannotated and no deep_supervision"):
+        LossLinearCompound(layer=torch.nn.Conv2d(5, 3, 1), terms=TERMS[0], **options)
     with pytest.raises(TypeError, match=r"layer=\) takes an nn.Linear or a convolution, got ReLU"):
         LossLinearCompound(layer=torch.nn.ReLU(), terms=TERMS[0])
     with pytest.raises(ValueError, match=r"takes a convolution with a kernel of 1 and nothing else, got Conv2d"):
         LossLinearCompound(layer=torch.nn.Conv2d(5, 3, 3), terms=TERMS[0])
+
+
+def test_functional_derivatives_work_and_vmap_is_an_error_that_says_what_to_use():
+    (features, weight, bias), target = batch()
+
+    def loss(features):
+        return linear_compound_loss(features, weight.detach(), bias.detach(), target, TERMS[0])
+
+    (expected,) = torch.autograd.grad(loss(features), features)
+    assert_close(torch.func.grad(loss)(features.detach()), expected)
+    with pytest.raises(NotImplementedError, match=r"not in torch\.vmap"):
+        torch.func.vmap(lambda one: loss(one.expand(2, 5, 4, 6)))(features.detach()[:, None])

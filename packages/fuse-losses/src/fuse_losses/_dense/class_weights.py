@@ -103,6 +103,9 @@ def _counts(target: Tensor, valid: Tensor | None, num_classes: int, voxel_weight
             counts[1:-1] += block.sum((0, 2), dtype=dtype)
             continue
         chunk_valid = None if valid is None else valid[samples, voxels]
+        if target.dtype == torch.uint8 and adds_by_index(target.device):
+            counts[1:-1] += _bincount(target[samples, voxels], chunk_valid, num_classes, weights)
+            continue
         index = target[samples, voxels].long()
         if chunk_valid is not None:
             index = torch.where(chunk_valid, index, -1)
@@ -113,6 +116,18 @@ def _counts(target: Tensor, valid: Tensor | None, num_classes: int, voxel_weight
             is_class = index[:, None] == classes
             counts[1:-1] += (is_class if weights is None else is_class * weights[:, None]).sum((0, 2))
     return counts[1:-1].to(dtype, copy=True)  # no view, which the compiler would take for aligned memory
+
+
+def _bincount(target: Tensor, valid: Tensor | None, num_classes: int, weights: Tensor | None) -> Tensor:
+    """The counts of class indices of a type without negative numbers."""
+    if valid is not None and weights is not None:
+        weights = torch.where(valid, weights, 0)
+    elif valid is not None:
+        target = torch.where(valid, target, 0)
+    counts = torch.bincount(target.flatten(), None if weights is None else weights.flatten(), minlength=num_classes)
+    if valid is not None and weights is None:
+        counts[0] -= valid.numel() - valid.sum()
+    return counts[:num_classes]
 
 
 # One operation to the compiler, for which the loop would be one over blocks of a fixed size.

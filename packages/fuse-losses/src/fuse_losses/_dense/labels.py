@@ -7,15 +7,17 @@ from torch import Tensor
 
 from .._fused.blocks import accumulation_dtype, values_may_be_read
 from .options import DenseSettings
+from .resize_target import can_hold
 
 
 def region_target(target: Tensor, valid: Tensor | None, regions: Sequence[Sequence[int]]) -> Tensor:
     """The regions of a map of classes `[B, *spatial]` as bool `[B, R, *spatial]`, made without a one-hot map."""
     channels = []
     for region in regions:
-        channel = target == region[0]
-        for one in region[1:]:
-            channel |= target == one
+        channel = torch.zeros_like(target, dtype=torch.bool)
+        for one in region:
+            if can_hold(target.dtype, one):
+                channel |= target == one
         channels.append(channel)
     truth = torch.stack(channels, 1)
     return truth if valid is None else truth & valid[:, None]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fuse_core import did_you_mean
 
-from .._fused.one_pass import Activation
+from .._fused.results import Activation
 from .checks import check_bool, check_choice, check_class_indices, check_int, check_number, check_numbers, check_regions
 
 Reduction = Literal["none", "mean", "sum"]

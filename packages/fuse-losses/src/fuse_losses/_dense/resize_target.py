@@ -106,7 +106,7 @@ def valid_voxels(
     With `single`, an entry of a target `[B, C, *spatial]` that holds `ignore_index` leaves the others of its voxel in:
     the result is `[B, C, *spatial]`.
     """
-    if ignore_index is None or not _can_hold(target.dtype, ignore_index):
+    if ignore_index is None or not can_hold(target.dtype, ignore_index):
         return None
     if not per_class:
         return target != ignore_index
@@ -115,7 +115,7 @@ def valid_voxels(
     return target != ignore_index if single and target.shape[1] > 1 else (target != ignore_index).all(1)
 
 
-def _can_hold(dtype: torch.dtype, value: int) -> bool:
+def can_hold(dtype: torch.dtype, value: int) -> bool:
     """Whether a tensor can hold this integer. If not, comparing them would wrap it: 156 is -100 as uint8."""
     if dtype == torch.bool or dtype.is_floating_point or dtype.is_complex:
         return True
@@ -135,7 +135,12 @@ def resize_nearest(target: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def resize_pooled(
-    target: Tensor, valid: Tensor | None, size: Sequence[int], mode: ResizeMode, num_classes: int
+    target: Tensor,
+    valid: Tensor | None,
+    size: Sequence[int],
+    mode: ResizeMode,
+    num_classes: int,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor | None]:
     """Resize with `"maxpool"` or `"area"`.
 
@@ -145,6 +150,7 @@ def resize_pooled(
         size: the new spatial size.
         mode: `"maxpool"` or `"area"`.
         num_classes: C.
+        dtype: of the result, unless the target is float64.
 
     Returns:
         Probabilities `[B, C, *size]`, 0 where not valid, and which voxels are valid, `[B, *size]` or `[B, C, *size]` as
@@ -152,7 +158,7 @@ def resize_pooled(
     """
     axes = len(size)
     _check_not_empty(target, min(target.shape[target.ndim - axes :]))
-    dtype = torch.float64 if target.dtype == torch.float64 else torch.float32
+    dtype = torch.float64 if target.dtype == torch.float64 else dtype
     pool = (_MAX_POOL if mode == "maxpool" else _MEAN_POOL)[axes]
     by_class = None if valid is None else valid if valid.ndim == axes + 2 else valid[:, None]
     counts = None if by_class is None else mean_pool(by_class.to(dtype), size)

@@ -1,6 +1,6 @@
 """The blocks of voxels, the memory and the number types that the fused losses work with, on each device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -54,10 +54,26 @@ def voxel_chunks(shape: torch.Size, device: torch.device) -> Iterator[Chunk]:
             )
 
 
+def blocks_of(logits: Tensor, target: Tensor, whole: bool) -> Iterable[Chunk]:
+    """The blocks of logits `[B, C, S]`; smaller ones for a target of probabilities, which takes more temporaries."""
+    samples, classes, voxels = logits.shape
+    if whole:
+        return [(slice(0, samples), slice(0, voxels))]
+    return voxel_chunks(torch.Size((samples, classes * (2 if target.ndim == 3 else 1), voxels)), logits.device)
+
+
+def block_of(voxels: Tensor | None, chunk: Chunk) -> Tensor | None:
+    """The block `[b, 1, s]` of `[B, S]`, or `[b, C, s]` of `[B, C, S]`."""
+    if voxels is None:
+        return None
+    samples, places = chunk
+    return voxels[samples, None, places] if voxels.ndim == 2 else voxels[samples, :, places]
+
+
 def class_index(target: Tensor, valid: Tensor | None, chunk: Chunk) -> Tensor:
     """The class indices of a block of a target `[B, S]`, as int64 `[b, s]`; 0 where not valid, safe to index with."""
-    index = target[chunk].long()
-    return index if valid is None else torch.where(valid[chunk], index, 0)
+    index = target[chunk]
+    return (index if valid is None else torch.where(valid[chunk], index, 0)).long()
 
 
 def future_gradient(logits: Tensor) -> Tensor | None:
@@ -80,7 +96,7 @@ def working_block(whole: Tensor, chunk: Chunk, dtype: torch.dtype) -> Tensor:
 
 
 def store_block(whole: Tensor, chunk: Chunk, block: Tensor) -> None:
-    """Write what was computed in a `working_block` to its place."""
+    """Write what was computed in a `working_block` to its place, if it is not there."""
     place = whole[chunk[0], :, chunk[1]]
-    if place.data_ptr() != block.data_ptr():
+    if place.dtype != block.dtype or not place.is_contiguous():
         place.copy_(block)

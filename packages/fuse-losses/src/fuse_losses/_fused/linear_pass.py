@@ -7,11 +7,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from .blocks import accumulation_dtype, counting_dtype, voxel_chunks
-from .one_pass import Results, Wanted, pass_backward, pass_forward
+from .gradient import ReverseModeFunction
+from .pass_backward import pass_backward
+from .pass_forward import pass_forward
+from .results import Results, Wanted
 
 
 def linear_pass(
@@ -41,10 +43,12 @@ def linear_pass(
 
 
 def _logits(features: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """The logits `[b, C, s]` of a block of features."""
+    """The logits `[b, C, s]` of a block of features, contiguous, which `torch.matmul` would not give."""
+    weight = weight.to(dtype).expand(len(features), -1, -1)
     with torch.autocast(features.device.type, enabled=False):
-        logits = torch.matmul(weight.to(dtype), features.to(dtype))
-    return logits if bias is None else logits.add_(bias.to(dtype)[:, None])
+        if bias is None:
+            return torch.bmm(weight, features.to(dtype))
+        return torch.baddbmm(bias.to(dtype)[:, None], weight, features.to(dtype))
 
 
 def _part(tensor: Tensor | None, chunk: tuple[slice, slice]) -> Tensor | None:
@@ -54,9 +58,9 @@ def _part(tensor: Tensor | None, chunk: tuple[slice, slice]) -> Tensor | None:
     return tensor[chunk] if tensor.ndim == 2 else tensor[chunk[0], :, chunk[1]]
 
 
-class _LinearPass(Function):
+class _LinearPass(ReverseModeFunction):
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
         *tensors, wanted = arguments
         features, weight, bias, target, valid, class_factor, voxel_weights = tensors
         shape = torch.Size((len(features), len(weight), features.shape[2]))
@@ -73,11 +77,15 @@ class _LinearPass(Function):
             if wanted.sums:
                 for total, block in zip(sums, results[:3], strict=True):
                     total[chunk[0]] += block
+        return *(one.to(dtype) for one in sums), losses
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        *tensors, ctx.wanted = inputs
         ctx.save_for_backward(*tensors)
-        ctx.wanted, ctx.shape, ctx.dtype = wanted, shape, dtype
-        overlap, predicted, present = (one.to(dtype) for one in sums)
-        ctx.mark_non_differentiable(present)
-        return overlap, predicted, present, losses
+        ctx.shape = torch.Size((len(tensors[0]), len(tensors[1]), tensors[0].shape[2]))
+        ctx.dtype = output[3].dtype
+        ctx.mark_non_differentiable(output[2])
 
     @staticmethod
     @once_differentiable
@@ -95,8 +103,9 @@ class _LinearPass(Function):
             of_losses = grads[3] if ctx.wanted.gamma is None else grads[3][chunk]
             slope = cast(Any, pass_backward)(logits, *others, ctx.wanted, *sums, of_losses, whole=True)
             with torch.autocast(features.device.type, enabled=False):
-                grad_features[samples, :, voxels] = torch.matmul(weight.to(ctx.dtype).T, slope)
-                grad_weight += torch.matmul(slope, block.mT).sum(0)
+                transposed = weight.to(ctx.dtype).T.expand(len(slope), -1, -1)
+                grad_features[samples, :, voxels] = torch.bmm(transposed, slope)
+                grad_weight += torch.bmm(slope, block.mT).sum(0)
             if grad_bias is not None:
                 grad_bias += slope.sum((0, 2))
         grad_bias = None if bias is None else cast(Tensor, grad_bias).to(bias.dtype)

@@ -4,12 +4,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Unpack, cast
 
+import torch
 from torch import Tensor
 
 from .._dense.checks import check_number
 from .._dense.inputs import DenseInputs, class_weights_of, holds_indices, read_dense_inputs
 from .._dense.options import DenseLoss, DenseOptions, DenseSettings, TensorOptions, dense_loss
-from .._fused.one_pass import Results, Wanted, one_pass
+from .._fused.one_pass import one_pass
+from .._fused.probabilities import by_class
+from .._fused.results import Results, Wanted
 from .cross_entropy import segmentation_cross_entropy
 from .dice import dice_loss
 from .focal import focal_loss
@@ -164,19 +167,26 @@ def sum_of_terms(
         losses.append(term.weight * loss)
     inputs.record("terms", values)
     if inputs.settings.reduction == "mean":
-        voxels = inputs.logits.shape[0] * inputs.logits.shape[2] if inputs.valid is None else inputs.valid.sum()
-        inputs.record("counted", voxels)
+        counts = [cast("dict[str, Tensor]", own.settings.record)["counted"] for own in shared]
+        inputs.record("counted", _valid_voxels(inputs) * (torch.stack(counts) > 0).any())
     total = losses[0]
     for loss in losses[1:]:
         total = total + loss
     return total
 
 
+def _valid_voxels(inputs: DenseInputs) -> Tensor | int:
+    """The number of voxels that count for any class."""
+    if inputs.valid is None:
+        return inputs.logits.shape[0] * inputs.logits.shape[2]
+    return by_class(inputs.valid).any(1).sum()
+
+
 def _inputs_of_term(inputs: DenseInputs, term: Term) -> DenseInputs:
     """The inputs with the term's own weights of the classes."""
     own = {name: value for name, value in term.options.items() if name in _OF_EACH_TERM}
     shared = inputs.settings
-    own = {"record": None, **own}
+    own = {"record": {}, **own}
     settings = DenseSettings(**{name: own.get(name, getattr(shared, name)) for name in DenseSettings._fields})
     weights = inputs.class_weights
     if len(own) > 1:

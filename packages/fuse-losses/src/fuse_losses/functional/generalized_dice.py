@@ -81,6 +81,7 @@ def generalized_dice_loss(
     weights = _volume_weights(sums.present, inputs.class_weights, volume_weights, empty)
     if inputs.annotated is not None:
         weights = weights * annotated_classes(inputs, per_sample)
+    weights = torch.where(sums.voxels > 0, weights, 0.0)
     counted = (weights > 0).any(1)
     index = divide_or_zero(
         2 * (weights * sums.overlap).sum(1) + smooth_numerator,

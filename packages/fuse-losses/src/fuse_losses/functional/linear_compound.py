@@ -8,7 +8,7 @@ from .._dense.inputs import read_dense_inputs
 from .._dense.options import TensorOptions
 from .._fused.blocks import accumulation_dtype
 from .._fused.linear_pass import linear_pass
-from .._fused.one_pass import Results, Wanted
+from .._fused.results import Results, Wanted
 from .compound import Terms, compound, sum_of_terms
 
 
@@ -50,6 +50,7 @@ def linear_compound_loss(
         tensor(0.6931)
     """
     checked = compound.dense_loss.checked("linear_compound_loss", {"terms": terms, **_shared(options)})  # type: ignore[attr-defined]
+    check_linear_compound("linear_compound_loss", checked)
     tensors = {name: value for name, value in options.items() if name in ("voxel_weights", "annotated")}
     return linear_compound(
         features, weight, bias, target, mask, {**checked, **tensors, "owner": "linear_compound_loss"}
@@ -58,6 +59,14 @@ def linear_compound_loss(
 
 def _shared(options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in ("voxel_weights", "annotated")}
+
+
+def check_linear_compound(owner: str, options: dict[str, Any]) -> None:
+    """Raise for an option that works on whole logits only."""
+    refused = [name for name in ("merge_unannotated", "deep_supervision_weights") if options.get(name)]
+    refused += ["activation='none'"] if options.get("activation") == "none" else []
+    if refused:
+        raise ValueError(f"{owner} takes no {' and no '.join(refused)}, which need the logits. Use compound_loss.")
 
 
 def linear_compound(
@@ -81,8 +90,6 @@ def linear_compound(
         )
     if bias is not None and tuple(bias.shape) != (len(weight),):
         raise ValueError(f"{owner} takes bias [{len(weight)}], got shape {tuple(bias.shape)}.")
-    if options.get("activation", "softmax") == "none" or options.get("merge_unannotated"):
-        raise ValueError(f"{owner} takes no activation='none' and no merge_unannotated. Use compound_loss for them.")
     options = dict(options)
     terms = options.pop("terms")
     # Has the shape and the type of the logits, but one element of memory.

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from .._dense.inputs import DenseInputs
 from .._dense.processes import sum_over_processes
-from .._fused.one_pass import Wanted, by_class, one_pass
+from .._fused.one_pass import one_pass
+from .._fused.probabilities import by_class
+from .._fused.results import Wanted
 from .._fused.safe_division import divide_or_zero
 
 Empty = Literal["skip", "zero", "penalize"]
@@ -52,17 +54,18 @@ def _voxels(inputs: DenseInputs, like: Tensor) -> Tensor:
     return (valid if weights is None else valid * weights[:, None]).sum(2).to(like.dtype)
 
 
-def fill_absent(index: Tensor, sums: OverlapSums, empty: Empty) -> tuple[Tensor, Tensor | None]:
+def fill_absent(index: Tensor, sums: OverlapSums, empty: Empty) -> tuple[Tensor, Tensor]:
     """Replace the index of overlap of the classes that the target does not hold.
 
     Returns:
         The index, 1 for an absent class, or for `"penalize"` 1 minus its mean probability; and which classes count,
-        bool, or None for all.
+        bool: never those without a valid voxel.
     """
     absent = sums.present == 0
-    if empty == "penalize":
-        return torch.where(absent, 1 - divide_or_zero(sums.predicted, sums.voxels), index), None
-    return torch.where(absent, 1.0, index), ~absent if empty == "skip" else None
+    if empty == "skip":
+        return torch.where(absent, 1.0, index), ~absent
+    instead = 1 - divide_or_zero(sums.predicted, sums.voxels) if empty == "penalize" else 1.0
+    return torch.where(absent, instead, index), (sums.voxels > 0).expand_as(index)
 
 
 def annotated_classes(inputs: DenseInputs, per_sample: bool) -> Tensor:
@@ -74,15 +77,13 @@ def annotated_classes(inputs: DenseInputs, per_sample: bool) -> Tensor:
     return sum_over_processes(anywhere.float()) > 0 if inputs.settings.across_processes else anywhere
 
 
-def reduce_classes(losses: Tensor, counted: Tensor | None, inputs: DenseInputs, per_sample: bool) -> Tensor:
+def reduce_classes(losses: Tensor, counted: Tensor, inputs: DenseInputs, per_sample: bool) -> Tensor:
     """Weight and reduce the losses `[B, C]` of the classes; those that do not count are left out."""
     settings = inputs.settings
     weights = torch.ones_like(losses) if inputs.class_weights is None else inputs.class_weights.expand_as(losses)
     if inputs.annotated is not None:
-        annotated = annotated_classes(inputs, per_sample)
-        counted = annotated if counted is None else counted & annotated
-    if counted is not None:
-        weights = torch.where(counted, weights, 0.0)
+        counted = counted & annotated_classes(inputs, per_sample)
+    weights = torch.where(counted, weights, 0.0)
     weighted = losses * weights
     if settings.reduction == "none":
         return weighted if per_sample else weighted.squeeze(0)

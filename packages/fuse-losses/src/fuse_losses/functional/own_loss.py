@@ -9,7 +9,7 @@ from torch import Tensor
 from .._dense.inputs import read_dense_inputs
 from .._dense.options import TensorOptions, dense_loss
 from .._dense.processes import sum_over_processes
-from .._fused.one_pass import by_class, class_probabilities, probabilities_of, zero_where_invalid
+from .._fused.probabilities import by_class, class_probabilities, probabilities_of, zero_where_invalid
 from .._fused.safe_division import divide_or_zero
 from .overlap import reduce_classes
 
@@ -62,6 +62,8 @@ def own_loss(
     weights = torch.ones_like(result)
     if values_for == "voxel and class" and inputs.class_weights is not None:
         weights = weights * inputs.class_weights[:, None]
+    if values_for == "voxel and class" and inputs.annotated is not None:
+        weights = weights * inputs.annotated[:, :, None]
     if inputs.voxel_weights is not None:
         weights = weights * (inputs.voxel_weights if values_for == "voxel" else inputs.voxel_weights[:, None])
     if valid is not None:

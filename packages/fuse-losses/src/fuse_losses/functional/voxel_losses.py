@@ -12,9 +12,11 @@ from .._dense.class_weights import class_counts, numbers_on_device
 from .._dense.inputs import DenseInputs, holds_indices
 from .._dense.options import Numbers
 from .._dense.processes import sum_over_processes
-from .._fused.blocks import accumulation_dtype, counting_dtype
+from .._fused.blocks import accumulation_dtype, counting_dtype, values_may_be_read
 from .._fused.focal_term import focal_term
-from .._fused.one_pass import Wanted, by_class, class_probabilities, one_pass, zero_where_invalid
+from .._fused.one_pass import one_pass
+from .._fused.probabilities import by_class, class_probabilities, zero_where_invalid
+from .._fused.results import Wanted
 from .._fused.safe_division import divide_or_zero
 
 Alpha = float | Numbers
@@ -102,7 +104,8 @@ def _categorical_losses(inputs: DenseInputs, gamma: float, factor: Tensor | None
     if inputs.results is not None and label_smoothing == 0:
         return inputs.results.losses
     if label_smoothing != 0:
-        target = class_probabilities(target, valid, classes, dtype) * (1 - label_smoothing) + label_smoothing / classes
+        target = class_probabilities(target, valid, classes, dtype)
+        target = target * (1 - label_smoothing) + label_smoothing * _share_of_each_class(inputs, dtype)
     activation = inputs.settings.activation
     if activation == "softmax" and (holds_indices(target) or gamma == 0):
         return one_pass(logits, target, valid, Wanted(activation, gamma=gamma), factor).losses
@@ -146,6 +149,14 @@ def _binary_losses(
     return zero_where_invalid(losses, inputs.valid)
 
 
+def _share_of_each_class(inputs: DenseInputs, dtype: torch.dtype) -> Tensor | float:
+    """What label smoothing gives to each class: 1 / K, where K leaves out the classes merged into the background."""
+    if inputs.annotated is None or not inputs.settings.merge_unannotated:
+        return 1 / inputs.logits.shape[1]
+    kept = torch.cat([torch.ones_like(inputs.annotated[:, :1]), inputs.annotated[:, 1:]], 1).to(dtype)
+    return (kept / kept.sum(1, keepdim=True))[:, :, None]
+
+
 def _safe_log(probabilities: Tensor) -> Tensor:
     return probabilities.clamp(min=torch.finfo(probabilities.dtype).eps, max=1.0).log()
 
@@ -183,16 +194,22 @@ def _largest(losses: Tensor, inputs: DenseInputs, share: float) -> tuple[Tensor,
     """The losses of the share of the valid voxels with the largest ones, 0 elsewhere, and the sum of their weights."""
     flat, valid = losses.flatten(), inputs.valid
     if valid is not None:
-        valid = by_class(valid).expand(len(losses), losses.shape[1] if losses.ndim == 3 else 1, -1)
+        valid = by_class(valid).expand_as(losses) if losses.ndim == 3 else by_class(valid).any(1)
         ranked = torch.where(valid.reshape(-1), flat.detach(), -torch.inf)
     else:
         ranked = flat.detach()
-    values, index = ranked.topk(math.ceil(share * len(flat)))
+    number, known = len(flat), True
+    if valid is not None:
+        known = values_may_be_read(valid, inputs.settings.validate)
+        number = int(valid.sum()) if known else number
+    # Less by a rounding error, as 0.07 times 100 is 7.000000000000001. Without sorting it takes half the time.
+    values, index = ranked.topk(math.ceil(share * number - 1e-6), sorted=not known)
     weights = _weights_of_voxels(losses, inputs)
     weights = torch.ones_like(values) if weights is None else weights.reshape(-1)[index]
     taken = values > -torch.inf
-    if valid is not None:
-        taken &= torch.arange(len(values), device=values.device) < (share * valid.sum()).ceil()
+    if valid is not None and not known:
+        count = (share * valid.sum(dtype=counting_dtype(values.device)) - 1e-6).ceil()
+        taken &= torch.arange(len(values), device=values.device) < count
     weights = torch.where(taken, weights, 0.0)
     if inputs.settings.reduction != "none":
         return torch.where(taken, flat[index], 0.0), weights.sum()
@@ -203,14 +220,14 @@ def _largest(losses: Tensor, inputs: DenseInputs, share: float) -> tuple[Tensor,
 def _weights_of_voxels(losses: Tensor, inputs: DenseInputs) -> Tensor | None:
     """The weights in the losses of the voxels, of the losses' shape; None for 1."""
     weights, voxel_weights = inputs.class_weights, inputs.voxel_weights
-    if weights is None and voxel_weights is None:
+    by_truth = losses.ndim == 2 and not (weights is None and holds_indices(inputs.target))
+    if weights is None and voxel_weights is None and not by_truth:
         return None
-    result = torch.ones_like(losses)
-    if weights is not None and losses.ndim == 3:
-        result = result * weights[:, None]
-    elif weights is not None:
-        truth = class_probabilities(inputs.target, inputs.valid, inputs.logits.shape[1], losses.dtype)
-        result = (truth * weights[:, None]).sum(1)
+    if by_truth:
+        result = class_probabilities(inputs.target, inputs.valid, inputs.logits.shape[1], losses.dtype)
+        result = (result if weights is None else result * weights[:, None]).sum(1)
+    else:
+        result = torch.ones_like(losses) if weights is None else weights[:, None].to(losses.dtype).expand_as(losses)
     if voxel_weights is not None:
         result = result * (voxel_weights if losses.ndim == 2 else voxel_weights[:, None])
     return result
