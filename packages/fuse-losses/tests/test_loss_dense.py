@@ -60,3 +60,13 @@ def test_a_prediction_that_had_its_softmax_is_warned_of_once(activation, warned,
     assert len(messages) == warned
     if warned:
         assert "LossDice(pred='model.output.seg', target='data.seg') applies a softmax" in messages[0]
+
+
+def test_classes_merged_into_the_background_do_not_count_in_a_loss_of_ones_own():
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 3, 5), torch.randint(2, (2, 5))
+    annotated = torch.tensor([[True, True, False]] * 2)
+    value = LossBrier(merge_unannotated=True)(logits, target, annotated=annotated)
+    p = logits.softmax(1)
+    merged = torch.stack([p[:, 0] + p[:, 2], p[:, 1]], 1)
+    assert_close(value, LossBrier(activation="none")(merged, target))

@@ -62,6 +62,8 @@ def own_loss(
     weights = torch.ones_like(result)
     if values_for == "voxel and class" and inputs.class_weights is not None:
         weights = weights * inputs.class_weights[:, None]
+    if values_for == "voxel and class" and inputs.annotated is not None:
+        weights = weights * inputs.annotated[:, :, None]
     if inputs.voxel_weights is not None:
         weights = weights * (inputs.voxel_weights if values_for == "voxel" else inputs.voxel_weights[:, None])
     if valid is not None:
