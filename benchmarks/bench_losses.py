@@ -7,16 +7,18 @@
     nox -s "bench(losses)" -- [--rounds 9] [--device cuda] [--compile] [--quick]
 
 Times are medians over rounds in which all contestants take turns. Memory is measured in a process of its own for each
-contestant, after a small case has loaded the libraries; the gradient of the logits is 1.00 of it.
+contestant, after a small case has loaded the libraries; the gradient of the logits is 1.00 of it. `--device cuda`
+prints another table, whose columns losses_on_gpu.py explains.
 A library that is not installed, or does not take the shape, is named as missing.
 """
 
 import argparse
+import itertools
 import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -25,15 +27,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
+import losses_on_gpu
 import measure
 from measure import print_header, print_row
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 IGNORED = 255
 SHAPES = {"3d": (1, 14, 96, 96, 96), "2d": (8, 4, 256, 256), "60": (1, 60, 64, 64, 64)}
+SHAPES["large"] = (2, 14, 128, 128, 128)
 FAMILIES = ("cross-entropy", "weighted cross-entropy", "focal", "Dice", "weighted Dice", "Tversky")
 FAMILIES += ("Dice + cross-entropy", "Dice + focal", "Dice + top-k")
 LIBRARIES = ("fuse-losses", "fuse-losses compiled", "torch", "monai", "segmentation-models-pytorch", "kornia")
+GPU_LIBRARIES = ("fuse-losses", "fuse-losses in blocks", "fuse-losses compiled", "plain formula compiled")
+GPU_LIBRARIES += ("torch", "monai")
 TARGETS = {  # (family, peer, shape): the bound on our time as a share of theirs
     ("cross-entropy", "torch", "3d"): 1.0,
     ("cross-entropy", "torch", "2d"): 1.0,
@@ -128,12 +134,12 @@ def kornia(_: Tensor) -> dict[str, Loss]:
 LOSSES_OF = dict(zip(LIBRARIES, (ours, compiled, of_torch, monai, segmentation_models_pytorch, kornia), strict=True))
 
 
-def contestant(family: str, library: str, classes: int) -> Loss | None:
+def contestant(family: str, library: str, classes: int, device: str = "cpu") -> Loss | None:
     """The loss of a library, or None if it has none of this family."""
-    return LOSSES_OF[library](torch.linspace(0.5, 2.0, classes)).get(family)
+    return LOSSES_OF[library](torch.linspace(0.5, 2.0, classes, device=device)).get(family)
 
 
-def inputs(family: str, shape: tuple[int, ...], device: str) -> tuple[Tensor, Tensor]:
+def inputs(family: str, shape: tuple[int, ...], device: str = "cpu") -> tuple[Tensor, Tensor]:
     """Logits that require a gradient, and class indices; weighted losses get voxels to ignore."""
     torch.manual_seed(0)
     logits = torch.randn(shape, device=device, requires_grad=True)
@@ -158,7 +164,7 @@ def times(family: str, shape: str, arguments: argparse.Namespace) -> dict[str, l
             loss = contestant(family, library, SHAPES[shape][1])
             if loss is None:
                 continue
-            logits, target = inputs(family, SHAPES[shape], arguments.device)
+            logits, target = inputs(family, SHAPES[shape])
             forward_and_backward(loss, logits, target)
         except ModuleNotFoundError:  # named as missing in the first line
             continue
@@ -176,38 +182,58 @@ def times(family: str, shape: str, arguments: argparse.Namespace) -> dict[str, l
         for one in all_logits:
             one.grad = None
 
-    clock = measure.gpu_clock if arguments.device == "cuda" else time.perf_counter
-    return measure.take_turns(runs, arguments.rounds, clock=clock, before=forget_gradients)
+    return measure.take_turns(runs, arguments.rounds, before=forget_gradients)
 
 
-def peak_memory(family: str, library: str, shape: tuple[int, ...], device: str) -> float:
+def peak_memory(family: str, library: str, shape: tuple[int, ...]) -> float:
     """The growth of the peak of memory, in multiples of the logits."""
     loss = contestant(family, library, shape[1])
     small = (1, shape[1], *[32] * (len(shape) - 2))  # enough to load the libraries and start the threads
     warm_up = shape if library.endswith("compiled") else small  # a compiled graph is made for its shape
-    forward_and_backward(loss, *inputs(family, warm_up, device))
-    logits, target = inputs(family, shape, device)
-    return measure.peak_growth(partial(forward_and_backward, loss, logits, target), device) / logits.nbytes
+    forward_and_backward(loss, *inputs(family, warm_up))
+    logits, target = inputs(family, shape)
+    return measure.peak_growth(partial(forward_and_backward, loss, logits, target), "cpu") / logits.nbytes
 
 
-def share_of_a_copy(shape: tuple[int, ...]) -> None:
-    """Print what share of the speed of a copy of the same bytes the forward pass reaches on a GPU."""
-    logits, target = inputs("", shape, "cuda")
-    other = torch.empty_like(logits)
-    families = ("cross-entropy", "focal", "Dice", "Tversky")
-    runs = {family: partial(contestant(family, "fuse-losses", shape[1]), logits, target) for family in families}
-    with torch.no_grad():
-        seconds = measure.take_turns({"copy": lambda: other.copy_(logits), **runs}, 20, clock=measure.gpu_clock)
-    print_header("forward on a GPU", "speed of a copy of the logits = 1")
-    for family in families:
-        print_row(
-            family, f"{measure.ratio(seconds, 'copy', family) / 2:.2f}"
-        )  # a copy reads and writes; a forward reads
+def gpu_table(arguments: argparse.Namespace) -> None:
+    """Print the table for a GPU, with the share of the speed that the bandwidth of its memory allows."""
+    columns = ("time [ms]", "GPU time [ms]", "launches", "memory [logits]", "ours / theirs, time", "GPU time", "share")
+    print_header("shape", "loss", "library", *columns)
+    shapes = ["2d"] if arguments.quick else arguments.shapes
+    for shape, family in itertools.product(shapes, FAMILIES):
+        limit = losses_on_gpu.milliseconds_of_three_passes(SHAPES[shape])
+        ours: losses_on_gpu.Step | None = None
+        for library in GPU_LIBRARIES:
+            by_compiler = "compiled" in library
+            if by_compiler and not arguments.compile:
+                continue
+            blocks = losses_on_gpu.without_kernels() if library == "fuse-losses in blocks" else nullcontext()
+            try:
+                if library == "plain formula compiled":
+                    loss = losses_on_gpu.by_inductor() if family == "Dice + cross-entropy" else None
+                else:
+                    loss = contestant(family, library.removesuffix(" in blocks"), SHAPES[shape][1], "cuda")
+            except ModuleNotFoundError:
+                continue
+            if loss is None:
+                continue
+            logits, target = inputs(family, SHAPES[shape], "cuda")
+            with blocks:
+                run = partial(forward_and_backward, loss, logits, target)
+                step = losses_on_gpu.measure_step(run, logits, arguments.rounds)
+            ours = step if ours is None else ours
+            ratios = ["", ""] if ours is step else [f"{a / b:.2f}" for a, b in zip(ours[:2], step[:2], strict=True)]
+            numbers = (f"{step.milliseconds:.2f}", f"{step.gpu_milliseconds:.3f}", f"{step.launches:.0f}")
+            share = f"{limit / step.gpu_milliseconds:.2f}"
+            print_row(SHAPES[shape], family, library, *numbers, f"{step.peak:.2f}", *ratios, share)
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Print the table."""
     measure.print_versions(*LIBRARIES[3:], device=arguments.device)
+    if arguments.device == "cuda":
+        gpu_table(arguments)
+        return
     print_header("shape", "loss", "library", "time [ms]", "ours / theirs", "target", "memory [logits]", "bound")
     for shape in ["2d"] if arguments.quick else arguments.shapes:
         for family in FAMILIES:
@@ -215,7 +241,7 @@ def main(arguments: argparse.Namespace) -> None:
             for library in seconds:
                 memory = ""
                 if not arguments.times_only:
-                    command = [__file__, "--memory-of", family, library, shape, "--device", arguments.device]
+                    command = [__file__, "--memory-of", family, library, shape]
                     memory = f"{measure.in_fresh_process(*command, '--threads', str(arguments.threads))[0]:.2f}"
                 own = library.startswith("fuse-losses")
                 print_row(
@@ -228,21 +254,19 @@ def main(arguments: argparse.Namespace) -> None:
                     memory,
                     f"{1 + 3 / SHAPES[shape][1] + 0.1:.2f}" if own and "+" not in family else "",
                 )
-    if arguments.device == "cuda":
-        share_of_a_copy(SHAPES["3d"])
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     parser = measure.options_of(__doc__, rounds=9, threads=2)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--shapes", nargs="+", default=["3d", "2d", "60"], choices=list(SHAPES))
     parser.add_argument("--compile", action="store_true", help="measure our losses compiled too")
     parser.add_argument("--times-only", action="store_true", help="do not measure memory")
     parser.add_argument("--memory-of", nargs=3, metavar=("LOSS", "LIBRARY", "SHAPE"), help=argparse.SUPPRESS)
     options = measure.parse(parser)
     if options.memory_of:
         family, library, shape = options.memory_of
-        print(peak_memory(family, library, SHAPES[shape], options.device))
+        print(peak_memory(family, library, SHAPES[shape]))
     else:
         main(options)

@@ -14,6 +14,7 @@ from torch import Tensor
 from .blocks import accumulation_dtype, future_gradient
 from .focal_term import focal_term
 from .gradient import ReverseModeFunction, differentiable_gradient
+from .kernels import kernels_for
 from .pass_backward import pass_backward
 from .pass_forward import pass_forward
 from .probabilities import class_probabilities, probabilities_of, soft_overlap, zero_where_invalid
@@ -40,7 +41,8 @@ def one_pass(
     """
     if torch.compiler.is_compiling():
         return Results(*_compiled_forward(logits, target, valid, class_factor, voxel_weights, *wanted))
-    probabilities = None if wanted.activation == "none" else future_gradient(logits)
+    in_blocks = wanted.activation != "none" and kernels_for(logits, target, wanted.activation) is None
+    probabilities = future_gradient(logits) if in_blocks else None
     return Results(
         *_OnePass.apply(  # type: ignore[no-untyped-call]
             logits, target, valid, class_factor, voxel_weights, wanted, probabilities
@@ -75,16 +77,8 @@ def _formula(
 
 class _OnePass(ReverseModeFunction):
     @staticmethod
-    def forward(
-        logits: Tensor,
-        target: Tensor,
-        valid: Tensor | None,
-        class_factor: Tensor | None,
-        voxel_weights: Tensor | None,
-        wanted: Wanted,
-        probabilities: Tensor | None,
-    ) -> tuple[Tensor, ...]:
-        return tuple(pass_forward(logits, target, valid, class_factor, voxel_weights, wanted, probabilities))
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:  # named, they would be bound by name in every call, slowly
+        return tuple(cast(Any, pass_forward)(*arguments))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -122,7 +116,8 @@ _ARGUMENTS = (
 )
 def _compiled_forward(*arguments: Any) -> Any:
     tensors, wanted = arguments[:5], Wanted(*arguments[5:])
-    return tuple(cast(Any, pass_forward)(*tensors, wanted))
+    *sums, losses = cast(Any, pass_forward)(*tensors, wanted)
+    return *(one.clone() for one in sums), losses  # an operation may not return views of one tensor
 
 
 @torch.library.custom_op(

@@ -1,10 +1,13 @@
-"""The backward pass, block by block."""
+"""The backward pass: block by block where no kernel computes it."""
+
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from .blocks import accumulation_dtype, block_of, blocks_of, class_index, store_block, working_block
 from .focal_term import focal_term_slope
+from .kernels import kernels_for
 from .pass_forward import times_class_factor, weighted_truth
 from .probabilities import smallest_probability, soft_overlap_slope, write_probabilities
 from .results import Activation, Wanted
@@ -27,6 +30,9 @@ def pass_backward(
 
     Overwrites the probabilities if given those that the forward pass wrote. With `whole` all is a single block.
     """
+    if (kernels := kernels_for(logits, target, wanted.activation)) is not None:
+        tensors = (logits, target, valid, class_factor, voxel_weights, grad_overlap, grad_predicted, grad_losses)
+        return cast(Tensor, kernels.backward(*tensors, *wanted[1:]))
     grad = torch.empty_like(logits) if probabilities is None else probabilities
     for chunk in blocks_of(logits, target, whole):
         samples, voxels = chunk

@@ -1,10 +1,11 @@
-"""The forward pass, block by block."""
+"""The forward pass: block by block where no kernel computes it."""
 
 import torch
 from torch import Tensor
 
 from .blocks import accumulation_dtype, adds_by_index, block_of, blocks_of, class_index, counting_dtype
 from .focal_term import focal_term
+from .kernels import kernels_for
 from .probabilities import (
     class_probabilities,
     probabilities_of,
@@ -30,6 +31,8 @@ def pass_forward(
     Given a place `[B, C, S]` for the probabilities, writes them there. What it writes is finite for voxels that are not
     valid, and where there are sums it is 0. With `whole` all is a single block.
     """
+    if (kernels := kernels_for(logits, target, wanted.activation)) is not None:
+        return Results(*kernels.forward(logits, target, valid, class_factor, voxel_weights, *wanted[1:]))
     dtype = accumulation_dtype(logits.dtype)
     # Sums of blocks are summed in float64 where there is such a thing: it costs nothing at this size.
     shape = logits.shape[:2] if wanted.sums else (0,)

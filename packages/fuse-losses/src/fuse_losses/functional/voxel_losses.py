@@ -12,7 +12,7 @@ from .._dense.class_weights import class_counts, numbers_on_device
 from .._dense.inputs import DenseInputs, holds_indices
 from .._dense.options import Numbers
 from .._dense.processes import sum_over_processes
-from .._fused.blocks import accumulation_dtype, counting_dtype, values_may_be_read
+from .._fused.blocks import accumulation_dtype, adds_by_index, counting_dtype, values_may_be_read
 from .._fused.focal_term import focal_term
 from .._fused.one_pass import one_pass
 from .._fused.probabilities import by_class, class_probabilities, zero_where_invalid
@@ -94,6 +94,9 @@ def reduce_voxels(losses: Tensor, inputs: DenseInputs, top_k: float | None = Non
     divisor = (_divisor(inputs) if divisor is None else divisor).to(losses.dtype)
     divisor = sum_over_processes(divisor, settings.across_processes)
     inputs.record("counted", divisor)
+    all_count = inputs.valid is None and inputs.voxel_weights is None and inputs.class_weights is None
+    if all_count and holds_indices(inputs.target) and losses.numel() > 0:
+        return total / divisor  # not 0, so that a GPU need not start the kernels that look
     return divide_or_zero(total, divisor)
 
 
@@ -172,9 +175,21 @@ def _divisor(inputs: DenseInputs) -> Tensor:
         return _valid_counts(inputs).squeeze(0)
     if inputs.results is not None and inputs.results.present.numel() and holds_indices(target):
         counts = inputs.results.present.sum(0)  # a compound loss has counted them
+    elif weights is not None and holds_indices(target) and not adds_by_index(target.device):
+        return _sum_of_looked_up(weights, inputs)
     else:
         counts = class_counts(target, valid, classes, inputs.voxel_weights)
     return counts.sum() if weights is None else (counts * weights).sum()
+
+
+def _sum_of_looked_up(weights: Tensor, inputs: DenseInputs) -> Tensor:
+    """The sum over the valid voxels of the weights of their classes, without a count of each class."""
+    index = inputs.target.long()
+    if inputs.valid is not None:
+        index = torch.where(inputs.valid, index, len(weights))
+        weights = torch.cat([weights, torch.zeros_like(weights[:1])])
+    of_voxels = weights[index]
+    return (of_voxels if inputs.voxel_weights is None else of_voxels * inputs.voxel_weights).sum()
 
 
 def _valid_counts(inputs: DenseInputs) -> Tensor:
