@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("kill_run.py")
-KILLS = int(os.environ.get("FUSE_KILLS") or (1000 if os.environ.get("FUSE_DEEP_TESTS") == "1" else 15))  # each variant once
+KILLS = int(
+    os.environ.get("FUSE_KILLS") or (1000 if os.environ.get("FUSE_DEEP_TESTS") == "1" else 15)
+)  # each variant once
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the trainings are forked from one process")
