@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sys
 import time
 import warnings
@@ -25,6 +26,7 @@ from fuse_lightning import DataModuleDefault, LightningModuleDefault, MetricDefa
 from fuse_losses import LossDefault
 from fuse_models import ModelWrapSeqToDict
 from fuse_optim import SAM
+from fuse_optim.lightning import OptimizerClosureCallback
 
 VARIANTS = {
     "adam": {},
@@ -32,7 +34,15 @@ VARIANTS = {
     "sam": {"sam": True},
     "ema": {"ema": True},
     "accumulated": {"accumulate_grad_batches": 2},
+    "processes": {"devices": 2, "strategy": "ddp"},
+    "sam, accumulated, workers": {"sam": True, "accumulate_grad_batches": 2, "num_workers": 2},
+    "processes, ema, workers": {"devices": 2, "strategy": "ddp", "ema": True, "num_workers": 2},
+    "processes, accumulated": {"devices": 2, "strategy": "ddp", "accumulate_grad_batches": 2},
+    "processes, sam": {"devices": 2, "strategy": "ddp", "sam": True},
     "steps": {"max_epochs": -1, "max_steps": 19},
+    "plateau": {"plateau": True},
+    "no validation": {"validation": False},
+    "no validation, steps": {"validation": False, "max_epochs": -1, "max_steps": 19},
     "validation inside epochs": {"val_check_interval": 2, "sam": True},
 }
 
@@ -61,13 +71,14 @@ class Record(pl.Callback):
         ids = [int(one) for one in batch["data.sample_id"]]
         value = float(batch["data.x"].sum()).hex()
         with self.path.open("a") as file:
-            file.write(json.dumps([trainer.current_epoch, batch_idx, ids, value]) + "\n")
+            file.write(json.dumps([trainer.global_rank, trainer.current_epoch, batch_idx, ids, value]) + "\n")
 
 
-def train(folder, num_workers=0, sam=False, ema=False, **options):
+def train(folder, num_workers=0, sam=False, ema=False, plateau=False, validation=True, **options):
     """A training of 5 epochs of 4 batches, which goes on from the last checkpoint."""
     pl.seed_everything(1, verbose=False)
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.2), nn.Linear(4, 1))
+    monitor = f"{'validation' if validation else 'train'}.losses.mse"
     metrics = {
         "mse": MetricDefault(pred="model.y", target="data.y", metric=MeanSquaredError()),
         "rank": MetricDefault(pred="model.y", target="data.y", metric=SpearmanCorrCoef()),
@@ -76,7 +87,10 @@ def train(folder, num_workers=0, sam=False, ema=False, **options):
     def optimizer(module):
         adam = torch.optim.Adam(module.parameters(), lr=0.02)
         chosen = SAM(module.parameters(), torch.optim.Adam, rho=0.1, lr=0.02) if sam else adam
-        return {"optimizer": chosen, "lr_scheduler": torch.optim.lr_scheduler.StepLR(chosen, 1, gamma=0.8)}
+        scheduler = torch.optim.lr_scheduler.StepLR(chosen, 1, gamma=0.8)
+        if plateau:  # the loss falls by less than half, so the rate falls
+            scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(chosen, factor=0.8, patience=0, threshold=0.5)
+        return {"optimizer": chosen, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
 
     module = LightningModuleDefault(
         model_dir=folder,
@@ -85,12 +99,17 @@ def train(folder, num_workers=0, sam=False, ema=False, **options):
         train_metrics=metrics,
         validation_metrics=metrics,
         optimizers_and_lr_schs=optimizer,
-        best_epoch_source={"monitor": "validation.losses.mse"},
+        best_epoch_source={"monitor": monitor},
         save_every_n_steps=1,
     )
+    callbacks = [Record(folder), pl.callbacks.EarlyStopping(monitor, patience=9)]
+    if ema:
+        callbacks.append(EMAWeightAveraging(decay=0.9))
+    if sam and "accumulate_grad_batches" in options:
+        callbacks.append(OptimizerClosureCallback())
     trainer = pl.Trainer(
         accelerator="cpu",
-        callbacks=[Record(folder), *([EMAWeightAveraging(decay=0.9)] if ema else [])],
+        callbacks=callbacks,
         default_root_dir=folder,
         logger=False,
         enable_progress_bar=False,
@@ -98,14 +117,31 @@ def train(folder, num_workers=0, sam=False, ema=False, **options):
         num_sanity_val_steps=0,
         **{"max_epochs": 5, **options},
     )
-    data = DataModuleDefault(Noisy(15), Noisy(5), batch_size=4, num_workers=num_workers)
+    data = DataModuleDefault(Noisy(15), Noisy(5) if validation else None, batch_size=4, num_workers=num_workers)
     last = folder / "last.ckpt"
     trainer.fit(module, data, ckpt_path=last if last.exists() else None)
+    if not trainer.is_global_zero:
+        return
     values = {name: float(value).hex() for name, value in sorted(trainer.callback_metrics.items())}
     part = folder / "part.pt"
     optimizer_state = trainer.optimizers[0].state_dict()["state"]
-    torch.save({"weights": dict(module.state_dict()), "optimizer": optimizer_state, "values": values}, part)
+    rates = [group["lr"] for group in trainer.optimizers[0].param_groups]
+    torch.save(
+        {"weights": dict(module.state_dict()), "optimizer": optimizer_state, "rates": rates, "values": values}, part
+    )
     part.rename(folder / "result.pt")
+
+
+def use_two_processes():
+    """Fork the second process of a distributed training, in the process group of the first."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    rank = int(os.fork() == 0)
+    os.environ.update(
+        {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "kill", "WORLD_SIZE": "2"}
+        | {"GROUP_RANK": "0", "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
+    )
 
 
 def fork(folder, variant, delay=None):
@@ -119,6 +155,8 @@ def fork(folder, variant, delay=None):
         code = 1
         try:
             os.setpgrp()
+            if "devices" in VARIANTS[variant]:
+                use_two_processes()
             train(folder, **VARIANTS[variant])
             code = 0
         except BaseException:
@@ -142,7 +180,7 @@ def fork(folder, variant, delay=None):
 def batches(folder):
     """The last time that each batch was trained on."""
     lines = [json.loads(line) for line in (folder / "batches.jsonl").read_text().splitlines() if line.endswith("]")]
-    return {(epoch, number): rest for epoch, number, *rest in lines}
+    return {tuple(place): (ids, value) for *place, ids, value in lines}
 
 
 def equal(one, other):
@@ -157,7 +195,7 @@ def differences(folder, reference, ended):
     """What a resumed training has otherwise than the reference."""
     one, other = (torch.load(path / "result.pt", weights_only=True) for path in (folder, reference))
     found = [f"weights {key}" for key, value in other["weights"].items() if not equal(one["weights"][key], value)]
-    found += [] if equal(one["optimizer"], other["optimizer"]) else ["optimizer"]
+    found += [key for key in ("optimizer", "rates") if not equal(one[key], other[key])]
     for key, value in other["values"].items():
         # A training that was killed after its last checkpoint, or its last validation, has no more of them to log.
         nothing_left = ended or key.startswith("validation")
@@ -186,14 +224,15 @@ def main():
         reference, seconds, last_step = references[variant]
         run = folder / f"run {number}"
         run.mkdir()
-        delay = chance.uniform(0, seconds)
-        fork(run, variant, delay)
+        delays = [chance.uniform(0, seconds), chance.uniform(0, seconds / 2)][: 1 + number % 2]  # killed once or twice
+        for delay in delays:
+            fork(run, variant, delay)
+            (run / "result.pt").unlink(missing_ok=True)
         last = run / "last.ckpt"
         step = torch.load(last, weights_only=True)["global_step"] if last.exists() else 0
-        (run / "result.pt").unlink(missing_ok=True)
         fork(run, variant)
         found = differences(run, reference, ended=step == last_step)
-        results.append({"variant": variant, "delay": delay, "step": step, "different": found})
+        results.append({"variant": variant, "delays": delays, "step": step, "different": found})
         shutil.rmtree(run)
     (folder / "kills.json").write_text(json.dumps(results))
     sys.stderr.flush()

@@ -221,6 +221,7 @@ def test_a_missing_key_stops_with_the_components_name(tmp_path):
     ("options", "error", "message"),
     [
         ({"losses": {}}, ValueError, "at least one loss"),
+        ({"losses": {"b": nn.MSELoss()}}, TypeError, r"'b', a MSELoss, takes other.*callable=MSELoss\(\)\), or"),
         ({"losses": {"f": nn.functional.mse_loss}}, TypeError, r"losses=\) takes modules.* 'f' is a function"),
         ({"train_metrics": {"m": MeanSquaredError}}, TypeError, r"train_metrics=\) takes modules"),
         ({"losses": {"total_loss": nn.Identity()}}, ValueError, "'total_loss' is taken by the losses' sum"),
@@ -319,9 +320,6 @@ def test_a_module_without_losses_tests_and_predicts(make_module, make_trainer, m
         make_trainer().fit(module, make_loader(4))
 
 
-@pytest.mark.skipif(
-    torch.__version__.startswith("2.6."), reason="torch 2.6 warns of graph breaks and compiles the steps"
-)
 def test_a_compiled_module_is_compiled_once(make_module, make_trainer, make_loader):
     graphs = []
 
@@ -331,7 +329,7 @@ def test_a_compiled_module_is_compiled_once(make_module, make_trainer, make_load
 
     torch._dynamo.reset()
     make_trainer().fit(torch.compile(make_module(), backend=backend), make_loader(32))
-    assert len(graphs) == 1
+    assert len(graphs) == (0 if torch.__version__.startswith("2.6.") else 1)  # torch 2.6 cannot trace an NDict
 
 
 def test_batches_of_several_training_loaders_have_the_loaders_name_before_their_keys(

@@ -58,6 +58,7 @@ class FakeTrainer:
         self.is_global_zero = True
         self.sanity_checking = False
         self.fast_dev_run = False
+        self.state = pl.trainer.states.TrainerState(fn=pl.trainer.states.TrainerFn.FITTING)
         self.num_training_batches = 10
         self.limit_val_batches = 1.0
 
@@ -220,3 +221,24 @@ def test_a_trial_run_leaves_no_files(make_module, make_trainer, make_loader, tmp
     module = make_module(best_epoch_source={"monitor": "validation.losses.mse"}, save_model=True)
     make_trainer(fast_dev_run=True).fit(module, make_loader(8), make_loader(4))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_validation_outside_training_is_no_epoch(make_module, make_trainer, make_loader, tmp_path, capsys):
+    module = make_module(best_epoch_source={"monitor": "validation.losses.mse"})
+    trainer = make_trainer()
+    trainer.validate(module, make_loader(4), verbose=False)
+    assert "Epoch" not in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+    trainer.fit(module, make_loader(8), make_loader(4, offset=9.0))  # a larger loss than that of the validation before
+    assert "Epoch 0, best epoch 0" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_a_run_resumed_at_an_epochs_end_shows_no_empty_epoch(make_module, make_trainer, make_loader, tmp_path, capsys):
+    for steps in (2, 4):
+        module = make_module(best_epoch_source={"monitor": "train.losses.mse"})
+        path = tmp_path / "last.ckpt"
+        trainer = make_trainer(max_epochs=-1, max_steps=steps)
+        trainer.fit(module, make_loader(8), ckpt_path=path if path.exists() else None)
+    titles = [line.partition(",")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("Epoch")]
+    assert titles == ["Epoch 0", "Epoch 1"]

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("kill_run.py")
-KILLS = int(os.environ.get("FUSE_KILLS", "7"))
+# Each variant of the script once, and with `nox -t matrix` many times.
+KILLS = int(os.environ.get("FUSE_KILLS") or (1000 if os.environ.get("FUSE_DEEP_TESTS") == "1" else 15))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the trainings are forked from one process")
@@ -50,12 +52,26 @@ def kill_run():
         ({"max_epochs": -1, "max_steps": 6}, {"max_epochs": -1, "max_steps": 10}),  # inside an epoch
     ],
 )
+@pytest.mark.parametrize(
+    "options", [{}, {"validation": False}, {"plateau": True}], ids=["", "no validation", "plateau"]
+)
 @pytest.mark.filterwarnings("ignore")
-def test_a_training_that_ended_as_planned_goes_on_as_if_it_had_not(kill_run, tmp_path, first, second):
+def test_a_training_that_ended_as_planned_goes_on_as_if_it_had_not(kill_run, tmp_path, first, second, options):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()
-    kill_run.train(whole, **second)
-    kill_run.train(parts, **first)
-    kill_run.train(parts, **second)
+    kill_run.train(whole, **options, **second)
+    kill_run.train(parts, **options, **first)
+    kill_run.train(parts, **options, **second)
     assert kill_run.differences(parts, whole, ended=False) == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_training_killed_after_its_last_checkpoint_ends_with_the_mean_weights(kill_run, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    kill_run.train(whole, ema=True, max_epochs=1)
+    shutil.copytree(whole, killed)
+    (killed / "result.pt").unlink()
+    kill_run.train(killed, ema=True, max_epochs=1)
+    assert kill_run.differences(killed, whole, ended=True) == []

@@ -1,21 +1,23 @@
 """The LightningModule to train a model that works on a batch_dict."""
 
 import copy
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, WeightAveraging
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from fuse_core import GLOBAL_STEP, LOSSES, SAMPLE_ID, NDict, Wiring, WiringError, log_name
 
 from .checkpoints.best_epoch_source import BestEpochSource
 from .checkpoints.hyperparameters import keep_plain_values
-from .checkpoints.inside_epoch import EPOCH_SUMS, load_metric_states, metric_states, of_all_processes
+from .checkpoints.inside_epoch import EPOCH_SUMS, begin_next_epoch, load_metric_states, metric_states, of_all_processes
 from .checkpoints.model_export import check_only_tensors, save_best_or_last_model
 from .checks.module_wiring import mode_losses, module_wiring
 from .checks.monitors import check_monitors, losses_in_batch, names_to_log
@@ -56,9 +58,13 @@ def _not_compiled(step: Function) -> Function:
 
     `forward`, which the step calls, is compiled.
     """
-    if torch.__version__.startswith("2.6."):  # whose wrapper hides the step's arguments from Lightning
-        return step
-    return cast(Function, torch.compiler.disable(step))  # type: ignore[no-untyped-call]
+    not_compiled = torch.compiler.disable(step)  # type: ignore[no-untyped-call]
+
+    @functools.wraps(step)  # a method around it: torch 2.6 loses `self` of one that it does not compile
+    def method(*args: Any, **kwargs: Any) -> Any:
+        return not_compiled(*args, **kwargs)
+
+    return cast(Function, method)
 
 
 class LightningModuleDefault(pl.LightningModule):
@@ -201,6 +207,8 @@ class LightningModuleDefault(pl.LightningModule):
         self._warned_of_loader = False
         self._evaluations = {mode: Evaluation(mode) for mode in ("validation", "test")}
         self._nonfinite_losses = NonFiniteLosses(on_nonfinite)
+        self._train_ended = False
+        self._plateaus_updated = False
         self._recorded_batch: int | None = None
         self._closure_callback: Any = None
         self._checked_wiring: set[tuple[str, int]] = set()
@@ -342,6 +350,7 @@ class LightningModuleDefault(pl.LightningModule):
         """
         if not self.losses:
             raise ValueError("Training needs a loss. Give LightningModuleDefault(losses={name: loss}).")
+        self._train_ended = False
         self._closure_callback = closure_callback(self.trainer)
         check_accumulation(self.trainer)
         self._nonfinite_losses.check_strategy(self.trainer.strategy)
@@ -351,6 +360,7 @@ class LightningModuleDefault(pl.LightningModule):
         check_loaders_have_batches(self.trainer, "validate")
         self._check_monitors()
         self._start_training_epoch()  # Lightning skips the hook below in an epoch that is resumed inside
+        begin_next_epoch(self.trainer.fit_loop)
         self._logged_step = self.trainer.global_step
         if self._resumed is not None and len(self._resumed) == self.trainer.world_size:
             own = self._resumed[self.trainer.global_rank]
@@ -371,12 +381,30 @@ class LightningModuleDefault(pl.LightningModule):
         epoch_end_compute_and_log_losses(self, "train", self._train_losses, self._sep, self._log_counted)
         epoch_end_compute_and_log_metrics(self, "train", self.train_metrics, self._sep, self._metric_folder())
         self._log_unit_of_epoch()
+        if whole:  # before callbacks write checkpoints; Lightning's own update comes after them
+            self.trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+            self._plateaus_updated = True
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        """Update a scheduler; one that follows a metric only once at an epoch's end."""
+        if not (self._plateaus_updated and isinstance(scheduler, ReduceLROnPlateau)):
+            super().lr_scheduler_step(scheduler, metric)
 
     def on_train_end(self) -> None:
         """Write the model with `save_model=True`."""
+        self._train_ended = True
         self._nonfinite_losses.stop()
         if self._save_model and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             save_best_or_last_model(self.trainer, self.model_dir, self.model)
+
+    def on_fit_end(self) -> None:
+        """End a training that was killed after its last checkpoint: with no step left, Lightning skips the hooks."""
+        if self._train_ended or self.trainer.limit_train_batches == 0:
+            return
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set by one of its connectors
+            if isinstance(callback, WeightAveraging):
+                callback.on_train_end(self.trainer, self)  # copies the mean weights to the module
+        self.on_train_end()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the losses' means since the last log, if it is time."""
@@ -469,6 +497,8 @@ class LightningModuleDefault(pl.LightningModule):
         return None if self.trainer.fast_dev_run else self.model_dir  # type: ignore[attr-defined]
 
     def _start_training_epoch(self) -> None:
+        self._stopped_inside = None
+        self._plateaus_updated = False
         self._train_losses.reset()
         self._running_losses.start()
         reset_metrics(self.train_metrics)

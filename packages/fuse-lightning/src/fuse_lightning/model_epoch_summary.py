@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint, LearningRateMonitor
+from pytorch_lightning.trainer.states import TrainerFn
 from torch.optim import Optimizer
 
 from .checkpoints.atomic_file import replace_file
@@ -116,7 +117,7 @@ class ModelEpochSummary(Checkpoint):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare the validation with the best one; there may be several in an epoch."""
-        self._validated = not trainer.sanity_checking
+        self._validated = trainer.state.fn is TrainerFn.FITTING and not trainer.sanity_checking
         if self._validated and math.isinf(trainer.num_training_batches):  # no epoch's end will come
             self._show(trainer, self._consider(trainer, epoch_ended=True))
         elif self._validated:

@@ -167,3 +167,15 @@ def test_an_ensemble_reads_the_folders_of_runs(make_module, make_trainer, make_l
     expected = torch.stack([module.model(batch.copy())["model.y"] for module in modules.values()])
     assert not torch.equal(*expected)
     torch.testing.assert_close(ensemble(batch.copy())["model.y_ensemble_average"], expected.mean(0))
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_a_training_killed_before_the_model_was_written_writes_it_when_resumed(
+    make_module, make_trainer, make_loader, tmp_path
+):
+    options = {"save_model": True, "best_epoch_source": {"monitor": "train.losses.mse"}}
+    make_trainer().fit(make_module(**options), make_loader(8))
+    written = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    make_trainer().fit(make_module(**options), make_loader(8), ckpt_path=tmp_path / "last.ckpt")
+    assert torch.equal(load_file(tmp_path / "model.safetensors")["model.weight"], written["model.weight"])

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from pytorch_lightning.loops.fit_loop import _FitLoop as FitLoop
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -32,6 +33,18 @@ def load_metric_states(metrics: nn.ModuleDict, states: Mapping[str, Any]) -> Non
             metric._update_count = states[name]["updates"]  # torchmetrics has no public way
         elif hasattr(metric, "has_samples") and name in states:
             metric.has_samples = states[name]["has_samples"]
+
+
+def begin_next_epoch(fit_loop: FitLoop) -> None:
+    """Go on with the next epoch if a run is resumed from an epoch's end. Call it when training starts.
+
+    With `max_steps`, Lightning would end that epoch a second time: callbacks would miss the values that they monitor,
+    and without validation it would train on a further batch.
+    """
+    if fit_loop.restarted_on_epoch_end and fit_loop.epoch_loop.batch_progress.is_last_batch:
+        fit_loop.epoch_progress.increment_completed()
+        for loop in (fit_loop, fit_loop.epoch_loop):
+            loop.on_iteration_done()  # no longer resuming: the epoch makes a new iterator of the loader
 
 
 def of_all_processes(own: Any) -> list[Any]:

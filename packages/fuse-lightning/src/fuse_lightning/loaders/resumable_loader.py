@@ -123,7 +123,8 @@ class SeededBatches(Sampler[list[int]]):
         self.epoch = 0
         self.position = 0  # the number of batches given in this epoch
         self._continue_at: tuple[int, int] | None = None  # epoch and batch
-        self._first_epoch: int | None = None  # of a checkpoint, until `set_epoch` is called
+        self._resumed: int | None = None  # the epoch to continue in, until its first batch
+        self._called: int | None = None  # the last number that `set_epoch` was given
         self._ahead = 0  # how far the epochs of `set_epoch` are ahead of those of the checkpoint
         self.sampler = self  # Lightning's place for `set_epoch`
         self._samples = samples
@@ -132,17 +133,18 @@ class SeededBatches(Sampler[list[int]]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch.
 
-        Lightning counts an epoch that `max_steps` ended as over, and goes on in it when the training is resumed. So the
-        first epoch after `continue_at` is that of the checkpoint, whatever it is called.
+        Lightning counts an epoch that `max_steps` ended as over, and goes on in it when the training is resumed. So
+        after `continue_at`, the first epoch with a batch is the one to continue in, whatever number it is called by.
         """
-        if self._first_epoch is not None:
-            self._ahead, self._first_epoch = epoch - self._first_epoch, None
+        self._called = epoch
         self.epoch = epoch - self._ahead
 
     def continue_at(self, epoch: int, batch: int) -> None:
         """Have the next iteration continue at a batch of an epoch."""
-        self.epoch = self._first_epoch = epoch
+        self.epoch = epoch
         self._continue_at = (epoch, batch)
+        self._resumed = epoch if batch < len(self) else epoch + 1
+        self._called, self._ahead = None, 0
 
     def take_position(self) -> tuple[int, int] | None:
         """The position to continue at, for one iteration."""
@@ -154,6 +156,9 @@ class SeededBatches(Sampler[list[int]]):
         self.position = 0
         if position is not None:
             self.epoch, self.position = position
+        if self._resumed is not None and self.position < len(self):
+            self._ahead = 0 if self._called is None else self._called - self._resumed
+            self.epoch, self._resumed = self._resumed, None
 
     def __len__(self) -> int:
         own = -(-len(self._samples) // _processes()[1])
