@@ -12,7 +12,9 @@ ALONE = {"linear_compound_loss", "supervised_contrastive_loss"}  # not a loss of
 
 def write_loss_pages(docs: Path) -> None:
     """Write them, and the table of all."""
-    table = [f"| [`{one.name}`]({one.name}.md) | {one.title} | {one.use.split(': ')[0].split('. ')[0]}. |" for one in LOSSES]
+    table = [
+        f"| [`{one.name}`]({one.name}.md) | {one.title} | {one.use.split(': ')[0].split('. ')[0]}. |" for one in LOSSES
+    ]
     names = "\n".join(one.name for one in LOSSES)
     write_if_changed(
         docs / "losses" / "index.md",
@@ -50,13 +52,15 @@ def loss_page(loss: LossPage, folder: Path) -> str:
     if loss.peers:
         rows = "\n".join(f"| {' | '.join(row)} |" for row in loss.peers)
         parts.append(
-            "## In other libraries\n\n| here | MONAI | segmentation-models-pytorch | nnU-Net |\n|---|---|---|---|\n" + rows
+            "## In other libraries\n\n| here | MONAI | segmentation-models-pytorch | nnU-Net |\n|---|---|---|---|\n"
+            + rows
         )
     return "\n\n".join(parts) + "\n"
 
 
 def _directive(title: str, kind: str, name: str) -> str:
-    return f"## {title}\n\n```{{eval-rst}}\n.. auto{kind}:: {name}\n   :no-index:\n   :no-members:\n```"
+    members = "\n   :no-members:" if kind == "class" else ""
+    return f"## {title}\n\n```{{eval-rst}}\n.. auto{kind}:: {name}\n   :no-index:{members}\n```"
 
 
 def _plot(draw: object, name: str, folder: Path) -> str:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
-from fuse_losses import LossDefault, LossWarmUp, functional
 from matplotlib.axes import Axes
 from torch import Tensor
+
+from fuse_losses import LossDefault, LossWarmUp, functional
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito 2008, for the colour-blind
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
@@ -18,16 +19,26 @@ def draw_in_both_schemes(draw: Callable[[Axes], None], path: Path, size: tuple[f
     """Write `<path>-light.svg` and `<path>-dark.svg`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for scheme, ink, grid in (("light", "#222832", "#d5dce4"), ("dark", "#ced6dd", "#48566b")):
-        style = {key: ink for key in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")}
-        extra = {"svg.hashsalt": path.name, "axes.grid": True, "grid.color": grid, "grid.linewidth": 0.6, "font.size": 10}
-        with plt.rc_context({**style, **extra, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}):
+        style = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ink)
+        extra = {
+            "svg.hashsalt": path.name,
+            "axes.grid": True,
+            "grid.color": grid,
+            "grid.linewidth": 0.6,
+            "font.size": 10,
+        }
+        with plt.rc_context(
+            {**style, **extra, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+        ):
             figure, axes = plt.subplots(figsize=size)
             draw(axes)
             figure.savefig(f"{path}-{scheme}.svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
             plt.close(figure)
 
 
-def lines(axes: Axes, xs: Sequence[float] | Tensor, ys: Mapping[str, Iterable[float]], x_label: str, y_label: str) -> None:
+def lines(
+    axes: Axes, xs: Sequence[float] | Tensor, ys: Mapping[str, Iterable[float]], x_label: str, y_label: str
+) -> None:
     """Several lines, told apart by color and dashes."""
     for (name, values), color, style in zip(ys.items(), COLORS, STYLES, strict=False):
         axes.plot(xs, list(values), color=color, linestyle=style, label=name, linewidth=1.8)
@@ -75,7 +86,10 @@ def label_smoothing() -> Callable[[Axes], None]:
 def gamma() -> Callable[[Axes], None]:
     """Focal loss."""
     return _by_probability(
-        {f"gamma {one:g}": lambda p, y, one=one: functional.focal_loss(p, y, gamma=one) for one in (0.0, 0.5, 1.0, 2.0, 5.0)}
+        {
+            f"gamma {one:g}": lambda p, y, one=one: functional.focal_loss(p, y, gamma=one)
+            for one in (0.0, 0.5, 1.0, 2.0, 5.0)
+        }
     )
 
 
@@ -89,7 +103,9 @@ def alpha() -> Callable[[Axes], None]:
                 target = torch.tensor([[float(positive)]], dtype=torch.float64)
                 logits = PROBABILITY.logit() * (1 if positive else -1)
                 options = {"activation": "sigmoid", "alpha": one}
-                ys[f"{name}, alpha {one}"] = [functional.focal_loss(x[None, None], target, **options).item() for x in logits]
+                ys[f"{name}, alpha {one}"] = [
+                    functional.focal_loss(x[None, None], target, **options).item() for x in logits
+                ]
         lines(axes, PROBABILITY, ys, "probability of the true label", "loss")
 
     return draw
@@ -193,7 +209,9 @@ def volume_weights() -> Callable[[Axes], None]:
             predicted[0, 0] = 1
             for name, values in ys.items():
                 kind = name.strip('"')
-                values.append(functional.generalized_dice_loss(predicted, target, volume_weights=kind, activation="none").item())
+                values.append(
+                    functional.generalized_dice_loss(predicted, target, volume_weights=kind, activation="none").item()
+                )
         lines(axes, sizes, ys, "voxels of the missed class, of 256", "loss")
 
     return draw

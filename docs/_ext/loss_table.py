@@ -52,10 +52,20 @@ LOSSES = (
             ),
         ),
         (
-            ("`class_weights`", "`weight` of `DiceCELoss`", "`weight` of `SoftBCEWithLogitsLoss`", "`weight` in `ce_kwargs`"),
-            ("`label_smoothing`", "`label_smoothing` of `DiceCELoss`", "`smooth_factor`", "`label_smoothing` in `ce_kwargs`"),
-            ("`ignore_index`, any integer", "–", "`ignore_index`", "`ignore_index`"),
-            ("`pos_weight`", "–", "`pos_weight`", "`pos_weight` in `bce_kwargs`"),
+            (
+                "`class_weights`",
+                "`weight` of `DiceCELoss`",
+                "`weight` of `SoftBCEWithLogitsLoss`",
+                "`weight` in `ce_kwargs`",
+            ),
+            (
+                "`label_smoothing`",
+                "`label_smoothing` of `DiceCELoss`",
+                "`smooth_factor`",
+                "`label_smoothing` in `ce_kwargs`",
+            ),
+            ("`ignore_index`, any integer", "-", "`ignore_index`", "`ignore_index`"),
+            ("`pos_weight`", "-", "`pos_weight`", "`pos_weight` in `bce_kwargs`"),
         ),
     ),
     LossPage(
@@ -68,8 +78,17 @@ LOSSES = (
         "0 to infinity; lower is better.",
         DENSE_SHAPES,
         "Wu et al. 2016, section 3.2.",
-        (("top_k", "k", "The same voxels with random probabilities. The fewer count, the larger is the mean over them."),),
-        (("`k=0.1`, a share", "–", "–", "`TopKLoss(k=10)`, in percent"), ("`label_smoothing`", "–", "–", "`label_smoothing`")),
+        (
+            (
+                "top_k",
+                "k",
+                "The same voxels with random probabilities. The fewer count, the larger is the mean over them.",
+            ),
+        ),
+        (
+            ("`k=0.1`, a share", "-", "-", "`TopKLoss(k=10)`, in percent"),
+            ("`label_smoothing`", "-", "-", "`label_smoothing`"),
+        ),
     ),
     LossPage(
         "LossFocal",
@@ -82,15 +101,19 @@ LOSSES = (
         DENSE_SHAPES + ' With `reduction="none"`: `[B, *spatial]`, or `[B, C, *spatial]` in the sigmoid form.',
         "Lin et al. 2017, equation 5.",
         (
-            ("gamma", "gamma", "The larger gamma, the less a voxel counts whose true class has a high probability already."),
+            (
+                "gamma",
+                "gamma",
+                "The larger gamma, the less a voxel counts whose true class has a high probability already.",
+            ),
             ("alpha", "alpha, in the sigmoid form", "Positives get the factor alpha, negatives 1 - alpha."),
         ),
         (
-            ("`gamma`", "`gamma`", "`gamma`", "–"),
-            ("`alpha`, a number or one for each class", "`alpha`", "`alpha`", "–"),
-            ("`class_weights`", "`weight`", "`class_weights`", "–"),
-            ('`activation="softmax"`', "`use_softmax=True`", '`mode="multiclass"`', "–"),
-            ("`ignore_index`", "`ignore_index`", "`ignore_index`", "–"),
+            ("`gamma`", "`gamma`", "`gamma`", "-"),
+            ("`alpha`, a number or one for each class", "`alpha`", "`alpha`", "-"),
+            ("`class_weights`", "`weight`", "`class_weights`", "-"),
+            ('`activation="softmax"`', "`use_softmax=True`", '`mode="multiclass"`', "-"),
+            ("`ignore_index`", "`ignore_index`", "`ignore_index`", "-"),
         ),
     ),
     LossPage(
@@ -101,30 +124,36 @@ LOSSES = (
         "gradient is small where the prediction is far off, so it is mostly used with cross-entropy, see `LossCompound`. Take the "
         "background out (`include_background=False`), otherwise it raises the mean. With small batches of rare classes use "
         "`per_sample=False`.",
-        'From 0 to 1; lower is better. 0 is a perfect overlap, 1 none. With `log=True`: 0 to infinity.',
+        "From 0 to 1; lower is better. 0 is a perfect overlap, 1 none. With `log=True`: 0 to infinity.",
         DENSE_SHAPES + ' With `reduction="none"`: `[B, C]`, or `[C]` with `per_sample=False`.',
         "Drozdzal et al. 2016, equation 1; Milletari et al. 2016 for `squared`.",
         (
-            ("dice_forms", "squared, jaccard and log", "They agree at a perfect prediction, and differ in how steep they are."),
+            (
+                "dice_forms",
+                "squared, jaccard and log",
+                "They agree at a perfect prediction, and differ in how steep they are.",
+            ),
             (
                 "empty",
                 "empty: a class that the target does not hold",
-                '`"skip"` leaves it out: no price, no reward. `"penalize"` costs the mean probability that it is given. `"zero"` '
-                "counts it as perfect. A smoothed Dice, the usual way elsewhere, is nearly constant: it does not say which "
-                "direction is better.",
+                (
+                    '`"skip"` leaves it out: no price, no reward. `"penalize"` costs the mean probability that it is given. `"zero"` '
+                    "counts it as perfect. A smoothed Dice, the usual way elsewhere, is nearly constant: it does not say which "
+                    "direction is better."
+                ),
             ),
         ),
         (
             *COMMON_PEERS,
             ("`smooth_numerator=0`", "`smooth_nr=1e-5`", "`smooth=0`", "`smooth=1e-5`, added on both sides"),
             ("`smooth_denominator=0`", "`smooth_dr=1e-5`", "`eps=1e-7`, a lower bound", "as above"),
-            ("`squared`", "`squared_pred`", "–", "–"),
-            ("`jaccard`", "`jaccard`", "`JaccardLoss`", "–"),
-            ("`log`", "–", "`log_loss`", "–"),
+            ("`squared`", "`squared_pred`", "-", "-"),
+            ("`jaccard`", "`jaccard`", "`JaccardLoss`", "-"),
+            ("`log`", "-", "`log_loss`", "-"),
             ("`per_sample=False`", "`batch=True`", "always", "`batch_dice=True`"),
-            ('`empty="skip"`', "–", "always, for the whole batch", "–"),
-            ("`class_weights`", "`weight`", "`class_weights`", "–"),
-            ("`across_processes`", "–", "–", "`ddp`"),
+            ('`empty="skip"`', "-", "always, for the whole batch", "-"),
+            ("`class_weights`", "`weight`", "`class_weights`", "-"),
+            ("`across_processes`", "-", "-", "`ddp`"),
         ),
     ),
     LossPage(
@@ -138,16 +167,24 @@ LOSSES = (
         DENSE_SHAPES + ' With `reduction="none"`: `[B, C]`.',
         "Salehi et al. 2017, equation 2; Abraham and Khan 2019, equation 4, for `gamma`.",
         (
-            ("tversky", "alpha and beta", "The loss of a mask that is too large by some voxels, or too small by as many."),
-            ("tversky_gamma", "gamma", "Above 1, classes that overlap badly count more; below 1, nearly perfect ones do."),
+            (
+                "tversky",
+                "alpha and beta",
+                "The loss of a mask that is too large by some voxels, or too small by as many.",
+            ),
+            (
+                "tversky_gamma",
+                "gamma",
+                "Above 1, classes that overlap badly count more; below 1, nearly perfect ones do.",
+            ),
         ),
         (
-            ("`alpha`, false positives", "`alpha`", "`alpha`", "–"),
-            ("`beta`, false negatives", "`beta`", "`beta`", "–"),
-            ("`gamma`", "–", "`gamma`", "–"),
-            ("`smooth_numerator=0`", "`smooth_nr=1e-5`", "`smooth=0`", "–"),
-            ("`smooth_denominator=0`", "`smooth_dr=1e-5`", "`eps=1e-7`", "–"),
-            ("`per_sample=False`", "`batch=True`", "always", "–"),
+            ("`alpha`, false positives", "`alpha`", "`alpha`", "-"),
+            ("`beta`, false negatives", "`beta`", "`beta`", "-"),
+            ("`gamma`", "-", "`gamma`", "-"),
+            ("`smooth_numerator=0`", "`smooth_nr=1e-5`", "`smooth=0`", "-"),
+            ("`smooth_denominator=0`", "`smooth_dr=1e-5`", "`eps=1e-7`", "-"),
+            ("`per_sample=False`", "`batch=True`", "always", "-"),
         ),
     ),
     LossPage(
@@ -155,7 +192,7 @@ LOSSES = (
         "Generalized Dice loss",
         "generalized_dice_loss",
         "For several classes of very different sizes. It is one overlap for all classes, in which a class is weighted by its "
-        "volume. With very small classes `\"square\"` can make their few voxels outweigh all others; `\"simple\"` is milder.",
+        'volume. With very small classes `"square"` can make their few voxels outweigh all others; `"simple"` is milder.',
         "From 0 to 1; lower is better.",
         DENSE_SHAPES + ' With `reduction="none"`: `[B]`.',
         "Sudre et al. 2017.",
@@ -167,9 +204,9 @@ LOSSES = (
             ),
         ),
         (
-            ('`volume_weights="square"`', '`w_type="square"`', "–", "–"),
-            ("`smooth_numerator=0`", "`smooth_nr=1e-5`", "–", "–"),
-            ("`per_sample=False`", "`batch=True`", "–", "–"),
+            ('`volume_weights="square"`', '`w_type="square"`', "-", "-"),
+            ("`smooth_numerator=0`", "`smooth_nr=1e-5`", "-", "-"),
+            ("`per_sample=False`", "`batch=True`", "-", "-"),
         ),
     ),
     LossPage(
@@ -183,10 +220,15 @@ LOSSES = (
         "Isensee et al. 2021 (nnU-Net) for the sum of cross-entropy and Dice.",
         (("compound", "Two terms", "Cross-entropy pulls where Dice is flat, at low probabilities."),),
         (
-            ('`terms={"dice": a, "cross_entropy": b}`', "`DiceCELoss(lambda_dice=a, lambda_ce=b)`", "–", "`DC_and_CE_loss(weight_dice=a, weight_ce=b)`"),
-            ('`terms={"dice": a, "focal": b}`', "`DiceFocalLoss(lambda_dice=a, lambda_focal=b)`", "–", "–"),
-            ('`terms={"dice": a, "top_k_cross_entropy": b}`', "–", "–", "`DC_and_topk_loss`"),
-            ("a list of predictions", "`DeepSupervisionLoss`", "–", "`DeepSupervisionWrapper`"),
+            (
+                '`terms={"dice": a, "cross_entropy": b}`',
+                "`DiceCELoss(lambda_dice=a, lambda_ce=b)`",
+                "-",
+                "`DC_and_CE_loss(weight_dice=a, weight_ce=b)`",
+            ),
+            ('`terms={"dice": a, "focal": b}`', "`DiceFocalLoss(lambda_dice=a, lambda_focal=b)`", "-", "-"),
+            ('`terms={"dice": a, "top_k_cross_entropy": b}`', "-", "-", "`DC_and_topk_loss`"),
+            ("a list of predictions", "`DeepSupervisionLoss`", "-", "`DeepSupervisionWrapper`"),
         ),
     ),
     LossPage(
@@ -210,7 +252,7 @@ LOSSES = (
         "`feat_i` `[B, D]`, of any length, since they are scaled to 1. `target_i` `[B]`, integer. Result: a scalar.",
         "Khosla et al. 2020, equation 2.",
         (("temperature", "temperature", "The lower it is, the more the nearest wrong neighbours count."),),
-        (("`temperature=0.2`", "`ContrastiveLoss(temperature=0.5)`, without classes", "–", "–"),),
+        (("`temperature=0.2`", "`ContrastiveLoss(temperature=0.5)`, without classes", "-", "-"),),
     ),
     LossPage(
         "LossWarmUp",
@@ -220,8 +262,14 @@ LOSSES = (
         "zero, then grows.",
         "That of the other loss, times a factor from 0 to 1.",
         "Those of the other loss.",
-        "–",
-        (("warm_up", "nof_iterations and ramp", "The factor of the other loss with `nof_iterations=100` and `ramp_iterations=100`."),),
+        "-",
+        (
+            (
+                "warm_up",
+                "nof_iterations and ramp",
+                "The factor of the other loss with `nof_iterations=100` and `ramp_iterations=100`.",
+            ),
+        ),
     ),
     LossPage(
         "LossDefault",
@@ -230,7 +278,7 @@ LOSSES = (
         "To use a loss of PyTorch, or of any other library, with keys: `callable=torch.nn.functional.cross_entropy`.",
         "That of the function.",
         "Those of the function.",
-        "–",
+        "-",
     ),
     LossPage(
         "LossWrapToDict",
@@ -239,7 +287,7 @@ LOSSES = (
         "To use a loss with more than two arguments, or arguments of other names, such as `torch.nn.GaussianNLLLoss`.",
         "That of the function.",
         "Those of the function.",
-        "–",
+        "-",
     ),
     LossPage(
         "LossExtractFromBatchDict",
@@ -248,6 +296,6 @@ LOSSES = (
         "When a model computes its own loss, as those of Hugging Face do: the model writes it under a key, and this class takes it.",
         "That of the model.",
         "A scalar under the key.",
-        "–",
+        "-",
     ),
 )

@@ -29,10 +29,11 @@ def write_api_pages(docs: Path) -> None:
         constants, objects = [], []
         for name in sorted(module.__all__, key=str.lower):
             value = getattr(module, name)
-            if inspect.isclass(value) or inspect.isroutine(value):
+            if callable(value):
                 objects.append(f"   {name}")
-                kind = "class" if inspect.isclass(value) else "function"
-                text = f"{name}\n{'=' * len(name)}\n\n.. currentmodule:: {module_name}\n\n.. auto{kind}:: {name}\n"
+                kind = "class" if inspect.isclass(value) else "function" if inspect.isroutine(value) else "data"
+                options = "   :no-value:\n" if kind == "data" else ""
+                text = f"{name}\n{'=' * len(name)}\n\n.. currentmodule:: {module_name}\n\n.. auto{kind}:: {name}\n{options}"
                 page = "fuse_core.collate-function" if name == "collate" else f"{module_name}.{name}"
                 write_if_changed(docs / "api" / "generated" / f"{page}.rst", text)
             elif isinstance(value, str) and name != "__version__":

@@ -2,9 +2,9 @@
 Predictions to a file, and a page of results
 ============================================
 
-:py:obj:`~fuse_lightning.PredictionsToFile` writes a row for each sample while it predicts. :py:obj:`~fuse_lightning.RunReport` makes a page
-of the run, ``index.html``, one file that needs no network and can be sent alone. All its numbers can be computed again from
-``predictions.csv``.
+:py:obj:`~fuse_lightning.PredictionsToFile` writes a row for each sample while it predicts.
+:py:obj:`~fuse_lightning.RunReport` makes a page of the run, ``index.html``, one file that needs no network and can be
+sent alone. All its numbers can be computed again from ``predictions.csv``.
 """
 
 import csv
@@ -17,11 +17,12 @@ import matplotlib.pyplot as plt
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from sklearn.datasets import load_digits
+
 from fuse_core import DatasetWrapSeqToDict
 from fuse_lightning import DataModuleDefault, LightningModuleDefault, PredictionsToFile, RunReport
 from fuse_losses import LossDefault
 from fuse_models import ModelWrapSeqToDict
-from sklearn.datasets import load_digits
 
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -80,7 +81,8 @@ for path in sorted(run_dir.iterdir()):
     print(f"{path.name:28} {path.stat().st_size / 1024:8.1f} KiB")
 
 # %%
-# The numbers of the page, from the file alone. The first column identifies the sample, then come the probabilities and the label.
+# The numbers of the page, from the file alone. The first column identifies the sample, then come the probabilities
+# and the label.
 
 with (run_dir / "predictions.csv").open(newline="") as file:
     rows = list(csv.DictReader(file))

@@ -2,8 +2,9 @@
 Classify digits
 ===============
 
-A small network learns the 1,797 handwritten digits that scikit-learn ships, 8 x 8 pixels each. The model, the loss and the metric are
-told their keys; :py:obj:`~fuse_lightning.LightningModuleDefault` brings the loop, the logging and the checkpoints.
+A small network learns the 1,797 handwritten digits that scikit-learn ships, 8 x 8 pixels each. The model, the loss
+and the metric are told their keys; :py:obj:`~fuse_lightning.LightningModuleDefault` brings the loop, the logging and
+the checkpoints.
 """
 
 import logging
@@ -14,12 +15,13 @@ import matplotlib.pyplot as plt
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from torchmetrics.classification import MulticlassAccuracy
+
 from fuse_core import DatasetWrapSeqToDict
 from fuse_lightning import DataModuleDefault, LightningModuleDefault, MetricDefault
 from fuse_losses import LossDefault
 from fuse_models import HeadGlobalPoolingClassifier, ModelMultiHead
-from sklearn.datasets import load_digits
-from torchmetrics.classification import MulticlassAccuracy
 
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -44,8 +46,8 @@ data = DataModuleDefault(
 # %%
 # The model, the loss and the metric
 # ----------------------------------
-# Any module can be the backbone. Its result is written to ``model.backbone_features``; the head reads it, and writes ``model.logits.digit`` and
-# ``model.output.digit``.
+# Any module can be the backbone. Its result is written to ``model.backbone_features``; the head reads it, and writes
+# ``model.logits.digit`` and ``model.output.digit``.
 
 backbone = torch.nn.Sequential(
     torch.nn.Conv2d(1, 32, 3, padding=1),

@@ -3,16 +3,17 @@ Segment digits, with deep supervision
 =====================================
 
 Digits on noisy canvases are segmented by a U-Net. The loss is cross-entropy and Dice in one pass,
-:py:obj:`~fuse_losses.LossCompound`. With deep supervision the network is also trained on its coarser maps: the model writes a list of
-predictions under one key, and the loss takes the list.
+:py:obj:`~fuse_losses.LossCompound`. With deep supervision the network is also trained on its coarser maps: the model
+writes a list of predictions under one key, and the loss takes the list.
 """
 
 import matplotlib.pyplot as plt
 import torch
+from sklearn.datasets import load_digits
+
 from fuse_core import NDict
 from fuse_losses import LossCompound
 from fuse_models import BackboneUNet, HeadDenseSegmentation, ModelMultiHead
-from sklearn.datasets import load_digits
 
 torch.manual_seed(0)
 
@@ -38,8 +39,9 @@ training, test = canvases(digits[:1000]), canvases(digits[1000:1200])
 # %%
 # The model and the loss
 # ----------------------
-# ``deep_supervision=(16,)`` are the channels of the coarser maps. The head has a layer for each of them. The loss gives the coarser map
-# half the weight of the finer one, and brings the target to its size: ``resize_mode="maxpool"`` keeps strokes thinner than a coarse pixel.
+# ``deep_supervision=(16,)`` are the channels of the coarser maps. The head has a layer for each of them. The loss
+# gives the coarser map half the weight of the finer one, and brings the target to its size: ``resize_mode="maxpool"``
+# keeps strokes thinner than a coarse pixel.
 
 backbone = BackboneUNet(in_channels=1, ndim=2, features_per_level=(8, 16, 32), deep_supervision=True)
 head = HeadDenseSegmentation(
@@ -60,7 +62,7 @@ loss = LossCompound(
 
 optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
 history = []
-for step in range(120):
+for _ in range(120):
     batch = model(training.indices(torch.randint(1000, (16,))))
     value = loss(batch)
     optimizer.zero_grad()

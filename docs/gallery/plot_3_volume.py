@@ -2,10 +2,10 @@
 Segment a volume with a 3D U-Net
 ================================
 
-The volume is real: the anatomical MR image of 33 x 41 x 25 voxels that nibabel ships for its tests. It comes without expert labels, so
-the classes here are made from the image itself, by two thresholds: dark (mostly fluid), grey and bright. The network sees the image
-with strong noise and has to find the classes of the clean one. It is trained on patches of one half of the volume, and judged on the
-other half.
+The volume is real: the anatomical MR image of 33 x 41 x 25 voxels that nibabel ships for its tests. It comes without
+expert labels, so the classes here are made from the image itself, by two thresholds: dark (mostly fluid), grey and
+bright. The network sees the image with strong noise and has to find the classes of the clean one. It is trained on
+patches of one half of the volume, and judged on the other half.
 """
 
 from pathlib import Path
@@ -13,10 +13,11 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import nibabel
 import torch
+from nibabel.testing import data_path
+
 from fuse_core import NDict
 from fuse_losses import LossCompound
 from fuse_models import BackboneUNet, HeadDenseSegmentation, ModelMultiHead
-from nibabel.testing import data_path
 
 torch.manual_seed(0)
 volume = torch.tensor(nibabel.load(Path(data_path) / "anatomical.nii").get_fdata(), dtype=torch.float32)

@@ -2,18 +2,19 @@
 Several tasks with partly missing labels
 ========================================
 
-One network, two tasks: which digit is it, and how much ink is in it? Half of the samples lack the second label, as happens when data of
-several studies are put together. A loss that counts only the labelled samples needs a few lines. It says how much it counted, so that the
-epoch's mean is right.
+One network, two tasks: which digit is it, and how much ink is in it? Half of the samples lack the second label, as
+happens when data of several studies are put together. A loss that counts only the labelled samples needs a few lines.
+It says how much it counted, so that the epoch's mean is right.
 """
 
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
+from sklearn.datasets import load_digits
+
 from fuse_core import NDict, check_wiring
 from fuse_losses import LossBase, LossDefault
 from fuse_models import BackboneMultilayerPerceptron, Head1D, ModelMultiHead
-from sklearn.datasets import load_digits
 
 torch.manual_seed(0)
 digits = load_digits()
@@ -33,8 +34,8 @@ print(f"{int(missing.sum())} of {len(ink)} samples have no ink label")
 # %%
 # The loss of the second task
 # ---------------------------
-# It reads prediction and label, leaves out what is NaN, and says in ``counted`` over how many samples its value is a mean.
-# ``torch.where`` comes before the difference, so that no NaN reaches the gradient.
+# It reads prediction and label, leaves out what is NaN, and says in ``counted`` over how many samples its value is a
+# mean. ``torch.where`` comes before the difference, so that no NaN reaches the gradient.
 
 
 class LossOfLabelled(LossBase):
@@ -63,7 +64,8 @@ print(check_wiring({"model": model, **losses}, samples))
 # %%
 # Training
 # --------
-# ``fuse_lightning`` weights each batch by ``counted`` in an epoch's mean. In a loop of your own that is a sum and a division.
+# ``fuse_lightning`` weights each batch by ``counted`` in an epoch's mean. In a loop of your own that is a sum and a
+# division.
 
 optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
 history = []

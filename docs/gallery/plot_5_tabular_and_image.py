@@ -2,17 +2,18 @@
 Image and clinical values in one model
 ======================================
 
-A head can append a vector to the image's features: age, laboratory values, anything that is known of the sample. Here the label needs
-both, so that neither alone suffices: it is 1 if the digit in the image is larger than a number in the table. Some samples lack the
-table; ``optional_inputs`` gives them a vector that is trained.
+A head can append a vector to the image's features: age, laboratory values, anything that is known of the sample. Here
+the label needs both, so that neither alone suffices: it is 1 if the digit in the image is larger than a number in the
+table. Some samples lack the table; ``optional_inputs`` gives them a vector that is trained.
 """
 
 import matplotlib.pyplot as plt
 import torch
+from sklearn.datasets import load_digits
+
 from fuse_core import NDict
 from fuse_losses import LossFocal
 from fuse_models import HeadGlobalPoolingClassifier, ModelMultiHead
-from sklearn.datasets import load_digits
 
 torch.manual_seed(0)
 digits = load_digits()
@@ -33,7 +34,8 @@ samples = NDict(
 # %%
 # Three models
 # ------------
-# The image alone, the table alone, and both. Only the head's arguments differ. ``data.table_present`` says which samples have a table.
+# The image alone, the table alone, and both. Only the head's arguments differ. ``data.table_present`` says which
+# samples have a table.
 
 
 def new_model(image, use_table):

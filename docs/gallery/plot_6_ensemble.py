@@ -2,16 +2,17 @@
 An ensemble, its temperature and its uncertainty
 ================================================
 
-Five runs differ in their seed only. :py:obj:`~fuse_models.ModelEnsemble` averages what they predict, lets them vote, and says how far they
-disagree. One number, the temperature, then makes the probabilities honest.
+Five runs differ in their seed only. :py:obj:`~fuse_models.ModelEnsemble` averages what they predict, lets them vote,
+and says how far they disagree. One number, the temperature, then makes the probabilities honest.
 """
 
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
+from sklearn.datasets import load_digits
+
 from fuse_core import NDict
 from fuse_models import BackboneMultilayerPerceptron, Head1D, ModelEnsemble, ModelMultiHead
-from sklearn.datasets import load_digits
 
 digits = load_digits()
 torch.manual_seed(0)
@@ -39,8 +40,8 @@ def train(seed):
 # %%
 # The ensemble
 # ------------
-# The runs here are in memory; ``ModelEnsemble.from_directories`` reads them from run folders. ``"vmap"`` runs five equal architectures
-# in one pass.
+# The runs here are in memory; ``ModelEnsemble.from_directories`` reads them from run folders. ``"vmap"`` runs five
+# equal architectures in one pass.
 
 ensemble = ModelEnsemble([train(seed) for seed in range(5)], ["model.logits.digit"], execution="vmap").eval()
 with torch.inference_mode():
@@ -56,8 +57,8 @@ assert together >= sum(single) / 5
 # %%
 # Temperature
 # -----------
-# Logits are divided by a number that minimises the cross-entropy of the validation set (Guo et al. 2017, "On calibration of modern neural
-# networks"). The predicted class stays.
+# Logits are divided by a number that minimises the cross-entropy of the validation set (Guo et al. 2017, "On
+# calibration of modern neural networks"). The predicted class stays.
 
 log_temperature = torch.zeros((), requires_grad=True)
 optimizer = torch.optim.LBFGS([log_temperature], max_iter=50)

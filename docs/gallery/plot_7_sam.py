@@ -2,16 +2,17 @@
 SAM against SGD, with wrong labels
 ==================================
 
-A fifth of the training labels is wrong. SGD learns them by heart, if it trains long enough.
-:py:obj:`~fuse_optim.SAM` descends along the gradient taken at the worst point nearby, so single samples pull less. It evaluates each batch
+A fifth of the training labels is wrong. SGD learns them by heart, if it trains long enough. :py:obj:`~fuse_optim.SAM`
+descends along the gradient taken at the worst point nearby, so single samples pull less. It evaluates each batch
 twice: SGD gets twice as many steps here.
 """
 
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
-from fuse_optim import SAM
 from sklearn.datasets import load_digits
+
+from fuse_optim import SAM
 
 torch.manual_seed(0)
 digits = load_digits()

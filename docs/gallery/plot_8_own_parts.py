@@ -12,6 +12,8 @@ import warnings
 import matplotlib.pyplot as plt
 import pytorch_lightning as pl
 import torch
+from sklearn.datasets import load_digits
+
 from fuse_core import DatasetWrapSeqToDict, check_contract, read_key
 from fuse_lightning import (
     DataModuleDefault,
@@ -23,7 +25,6 @@ from fuse_lightning import (
 )
 from fuse_losses import LossBase, LossDense
 from fuse_models import BackboneMultilayerPerceptron, ModelMultiHead
-from sklearn.datasets import load_digits
 
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -52,8 +53,8 @@ class HeadWithVariance(torch.nn.Module):
 # %%
 # Two losses
 # ----------
-# ``compute`` is all that a loss needs. ``read_key`` names the loss if a key is missing. A loss of classes or of voxels derives from
-# ``LossDense`` and has masks, class weights and ``ignore_index`` at once.
+# ``compute`` is all that a loss needs. ``read_key`` names the loss if a key is missing. A loss of classes or of
+# voxels derives from ``LossDense`` and has masks, class weights and ``ignore_index`` at once.
 
 
 class LossGaussian(LossBase):

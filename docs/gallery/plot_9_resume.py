@@ -2,8 +2,9 @@
 Resume a training after a kill
 ==============================
 
-A process is killed in the middle of an epoch, with ``SIGKILL``, which leaves it no time for anything. A second process resumes from
-``last.ckpt``. The weights are then equal, bit by bit, to those of a training that was never interrupted.
+A process is killed in the middle of an epoch, with ``SIGKILL``, which leaves it no time for anything. A second
+process resumes from ``last.ckpt``. The weights are then equal, bit by bit, to those of a training that was never
+interrupted.
 """
 
 import os
@@ -18,12 +19,13 @@ import torch
 # %%
 # The training
 # ------------
-# It is a program of its own. ``DataModuleDefault`` makes its order of samples from seed and epoch, so a resumed run knows which batch
-# comes next. ``save_every_n_steps`` writes ``last.ckpt`` inside epochs. A line for each step says what happened.
+# It is a program of its own. ``DataModuleDefault`` makes its order of samples from seed and epoch, so a resumed run
+# knows which batch comes next. ``save_every_n_steps`` writes ``last.ckpt`` inside epochs. A line for each step says
+# what happened.
 
 PROGRAM = """
 import logging, os, signal, sys, warnings
-import pytorch_lightning as pl, torch
+import pytorch_lightning as pl, torch, torch.nn.functional as F
 from fuse_core import DatasetWrapSeqToDict
 from fuse_lightning import DataModuleDefault, LightningModuleDefault
 from fuse_losses import LossDefault
@@ -48,7 +50,7 @@ class Log(pl.Callback):
 module = LightningModuleDefault(
     model_dir=run_dir,
     model=ModelWrapSeqToDict(model=network, model_inputs=["data.x"], model_outputs=["model.logits.cls"]),
-    losses={"cls": LossDefault(pred="model.logits.cls", target="data.label", callable=torch.nn.functional.cross_entropy)},
+    losses={"cls": LossDefault(pred="model.logits.cls", target="data.label", callable=F.cross_entropy)},
     optimizers_and_lr_schs=lambda module: torch.optim.Adam(module.parameters(), lr=3e-3),
     save_every_n_steps=5,
 )
