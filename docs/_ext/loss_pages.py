@@ -6,6 +6,7 @@ import loss_plots
 from docstrings import public_names
 from files import write_if_changed
 from loss_table import LOSSES, LossPage
+from option_plots import draw_option_pictures
 
 ALONE = {"linear_compound_loss", "supervised_contrastive_loss"}  # not a loss of one probability
 
@@ -24,6 +25,7 @@ def write_loss_pages(docs: Path) -> None:
         + "\n".join(table)
         + f"\n\n```{{toctree}}\n:hidden:\n\n../dense-options\n{names}\n```\n",
     )
+    draw_option_pictures(docs / "losses" / "plots")
     for one in LOSSES:
         write_if_changed(docs / "losses" / f"{one.name}.md", loss_page(one, docs / "losses"))
 
