@@ -5,6 +5,7 @@ import sys
 import warnings
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the examples are small: a second thread costs more than it gives
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
 
@@ -73,6 +74,7 @@ sphinx_gallery_conf = {
     "plot_gallery": os.environ.get("FUSE_DOCS_GALLERY", "1") == "1",
 }
 
+highlight_language = "none"
 html_theme = "pydata_sphinx_theme"
 html_title = "fuse"
 html_static_path = ["_static"]

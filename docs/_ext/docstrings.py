@@ -119,6 +119,8 @@ def _text_to_rest(text: str, names: dict[str, str]) -> str:
 def process_docstring(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
     """Change the lines in place, before napoleon does."""
     lines[:] = to_rest(lines, app.fuse_names)  # type: ignore[attr-defined]
+    if what in ("attribute", "data", "property"):
+        lines.insert(0, "")  # else napoleon takes the words before a colon for a type
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -1,6 +1,7 @@
 """A page for each model: a small one, its parts with keys and shapes as the contract finds them, its size, its weights."""
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ This {"backbone" if page.parts else "model"} has {millions:.2f} million paramete
 B is the batch size.
 
 ```{{mermaid}}
-{contract.to_mermaid()}
+{drawing(contract)}
 ```
 
 {key_table(contract)}
@@ -75,6 +76,12 @@ B is the batch size.
    :no-members:
 ```
 """
+
+
+def drawing(contract: Contract) -> str:
+    """The contract from top to bottom, with the shape of a key where it is written only."""
+    text = contract.to_mermaid().replace("flowchart LR", "flowchart TD").replace(" float32", "")
+    return re.sub(r'(k\d+) -- ".+" --> ', r"\1 --> ", text)
 
 
 def parts(model: Any) -> dict[str, Any]:

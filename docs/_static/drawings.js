@@ -6,7 +6,7 @@ addEventListener("DOMContentLoaded", () => {
     const dark = document.documentElement.dataset.theme === "dark";
     if (dark === shown) return;
     shown = dark;
-    mermaid.initialize({ startOnLoad: false, theme: dark ? "dark" : "neutral", flowchart: { htmlLabels: true } });
+    mermaid.initialize({ startOnLoad: false, theme: dark ? "dark" : "neutral", flowchart: { useMaxWidth: false } });
     for (const [element, source] of drawings) {
       element.removeAttribute("data-processed");
       element.textContent = source;
