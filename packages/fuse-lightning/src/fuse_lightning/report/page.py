@@ -34,7 +34,7 @@ figure img { display: block; max-width: 100%; margin: 0 auto; border-radius: 6px
 .images img { width: 100%; image-rendering: pixelated; }
 figcaption, .note { color: var(--faint); font-size: 14px; margin: 0 0 12px; }
 .images figcaption { margin: 4px 0 0; }
-svg { display: block; width: 100%; max-width: 560px; height: auto; margin: 0 auto; }
+svg { display: block; width: 100%; max-width: 460px; height: auto; margin: 0 auto; }
 svg text { fill: var(--ink); font: 12px system-ui, "DejaVu Sans", sans-serif; }
 svg .faint { fill: var(--faint); }
 svg .grid { stroke: var(--line); }
@@ -55,9 +55,10 @@ tbody th { font-weight: 400; white-space: nowrap; }
 code, pre { font: 13.5px/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 a { color: var(--link); }
 @media (max-width: 480px) { main { padding: 20px 12px 40px; } section { padding: 16px 14px; }
-  table { font-size: 13px; } th, td { padding: 6px 5px; }
-  tbody th { white-space: normal; overflow-wrap: anywhere; }
-  .confusion td { padding: 4px 1px; min-width: 27px; } h1 { font-size: 25px; } .tiles { grid-template-columns: repeat(2, 1fr); } }
+  table { font-size: 12.5px; } th, td { padding: 6px 3px; } thead th { font-size: 11.5px; }
+  tbody th { white-space: normal; overflow-wrap: anywhere; } .numbers tbody th { min-width: 76px; }
+  .confusion td { padding: 4px 1px; min-width: 27px; } h1 { font-size: 25px; }
+  .tiles { grid-template-columns: repeat(2, 1fr); } }
 @media print { body { background: white; } section, .tile { break-inside: avoid; } }
 """
 
@@ -73,7 +74,7 @@ def write_html(title: str, subtitle: str, body: Iterable[str]) -> str:
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>",
             f'<h1>{escape(title)}</h1>\n<p class="sub">{subtitle}</p>',
             *body,

@@ -88,9 +88,9 @@ def _training(epochs: Mapping[int, Mapping[str, float]], monitor: str | None, mo
     monitored = {epoch: values[monitor] for epoch, values in epochs.items() if monitor and monitor in values}
     finite = {epoch: value for epoch, value in monitored.items() if value == value}
     best = (min if mode == "min" else max)(finite, key=finite.__getitem__) if finite else None
-    numbers: list[Any] = (
-        [] if best is None else [(f"best {monitor}", f"{finite[best]:.4g}"), ("best epoch, counted from 0", best)]
-    )
+    numbers: list[Any] = []
+    if best is not None:
+        numbers = [(f"best {monitor}", f"{finite[best]:.4g}"), ("best epoch, counted from 0", best)]
     numbers.append(("epochs", len(epochs)))
     labels = dict.fromkeys(
         name.partition(".")[2]
@@ -98,10 +98,8 @@ def _training(epochs: Mapping[int, Mapping[str, float]], monitor: str | None, mo
         for name in sorted(values)
         if name.startswith(("train.", "validation."))
     )
-    labels = {
-        one: None for one in labels if one.removesuffix("_step") == one or one.removesuffix("_step") not in labels
-    }
-    shown = [label for label in labels if f"{label.rpartition('.')[0]}.mean" not in labels or label.endswith(".mean")]
+    whole_epochs = [one for one in labels if not (one.endswith("_step") and one.removesuffix("_step") in labels)]
+    shown = [one for one in whole_epochs if f"{one.rpartition('.')[0]}.mean" not in labels or one.endswith(".mean")]
     charts = []
     for label in shown:
         lines = {
