@@ -246,7 +246,7 @@ def walkthrough(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation into docs/_build/html and run its examples; `-- --links` checks links to other sites."""
+    """Build the documentation and run its examples; `-- --browser` opens it in a browser, `--links` follows links."""
     lightning = PACKAGES["fuse-lightning"]
     requirements = ["-r", "docs/requirements.txt"]
     install_package(session, lightning, ["cli", "walkthrough"], f"torch=={DEFAULT_TORCH}", *requirements)
@@ -255,6 +255,18 @@ def docs(session: nox.Session) -> None:
     session.run("python", "-I", "tools/run_examples.py", "docs/ideas.md", *pages, env=environment)
     build = ["python", "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "docs"]
     session.run(*build, "docs/_build/html", env=environment)
+    if "--browser" in session.posargs:
+        browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+        if browser is None:
+            session.error("--browser needs chromium or google-chrome")
+        with session.chdir(session.create_tmp()):
+            session.run("npm", "install", "--silent", "--no-save", "puppeteer-core@25", "axe-core@4", external=True)
+            arguments = [
+                str(ROOT / "docs" / "tests" / "check_site.mjs"),
+                str(ROOT / "docs" / "_build" / "html"),
+                browser,
+            ]
+            session.run("node", *arguments, external=True)
     if "--links" in session.posargs:
         session.run(*build, "-b", "linkcheck", "docs/_build/links", env=environment)
     session.log("The first page is docs/_build/html/index.html. `nox -s docs-serve` shows the site.")
