@@ -38,7 +38,8 @@ def loss_page(loss: LossPage, folder: Path) -> str:
         f"# {loss.title}",
         f"{{py:obj}}`~{names[loss.name]}`{other}",
         loss.use,
-        f"- **Range.** {loss.range}\n- **Shapes.** {loss.shapes}" + ("" if loss.source == "-" else f"\n- **Source.** {loss.source}"),
+        f"- **Range.** {loss.range}\n- **Shapes.** {loss.shapes}"
+        + ("" if loss.source == "-" else f"\n- **Source.** {loss.source}"),
     ]
     plots = list(loss.plots)
     if loss.function and loss.function not in ALONE:

@@ -13,14 +13,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import nibabel
 import torch
-from nibabel.testing import data_path
 
 from fuse_core import NDict
 from fuse_losses import LossCompound
 from fuse_models import BackboneUNet, HeadDenseSegmentation, ModelMultiHead
 
 torch.manual_seed(0)
-volume = torch.tensor(nibabel.load(Path(data_path) / "anatomical.nii").get_fdata(), dtype=torch.float32)
+FILE = Path(nibabel.__file__).parent / "tests" / "data" / "anatomical.nii"
+volume = torch.tensor(nibabel.load(FILE).get_fdata(), dtype=torch.float32)
 volume = volume / volume.quantile(0.99)
 classes = torch.bucketize(volume, torch.tensor([0.45, 0.72]))
 noisy = volume + 0.25 * torch.randn(volume.shape)
