@@ -3,7 +3,7 @@ An ensemble, its temperature and its uncertainty
 ================================================
 
 Five runs differ in their seed only. :py:obj:`~fuse_models.ModelEnsemble` averages what they predict, lets them vote,
-and says how far they disagree. One number, the temperature, then makes the probabilities honest.
+and says how far they disagree. One number, the temperature, then calibrates the probabilities.
 """
 
 import matplotlib.pyplot as plt
@@ -43,7 +43,9 @@ def train(seed):
 # The runs here are in memory; ``ModelEnsemble.from_directories`` reads them from run folders. ``"vmap"`` runs five
 # equal architectures in one pass.
 
-ensemble = ModelEnsemble([train(seed) for seed in range(5)], ["model.logits.digit"], execution="vmap").eval()
+ensemble = ModelEnsemble(
+    [train(seed) for seed in range(5)], ["model.logits.digit", "model.output.digit"], execution="vmap"
+).eval()
 with torch.inference_mode():
     on_validation, on_test = ensemble(validation), ensemble(test)
 print([key for key in on_test if "ensemble" in key][-3:])
@@ -84,11 +86,12 @@ assert F.cross_entropy(alone / temperature, label) < F.cross_entropy(alone, labe
 # %%
 # Uncertainty
 # -----------
-# Where the runs disagree, the ensemble is wrong more often.
+# Where the probabilities of the runs disagree, the ensemble is wrong more often.
 
-spread = on_test["model.logits.digit_ensemble_std"].mean(1)
+spread = on_test["model.output.digit_ensemble_std"].mean(1)
 wrong = (average.argmax(1) != label).float()
 by_spread = wrong[spread.argsort()].split(160)
+assert by_spread[-1].mean() > 2 * by_spread[0].mean()
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.4))
 axes[0].bar(range(len(by_spread)), [one.mean() for one in by_spread], color="#0072b2")
 axes[0].set_xlabel("fifth of the test samples, from agreement to disagreement")
