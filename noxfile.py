@@ -245,6 +245,44 @@ def walkthrough(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation and run its examples; `-- --browser` opens it in a browser, `--links` follows links."""
+    lightning = PACKAGES["fuse-lightning"]
+    requirements = ["-r", "docs/requirements.txt"]
+    install_package(session, lightning, ["cli", "walkthrough"], f"torch=={DEFAULT_TORCH}", *requirements)
+    environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    pages = [str(path) for path in sorted((ROOT / "docs" / "how-to").glob("*.md")) if "```python\n" in path.read_text()]
+    session.run("python", "-I", "tools/run_examples.py", "docs/ideas.md", *pages, env=environment)
+    build = ["python", "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "docs"]
+    session.run(*build, "docs/_build/html", env=environment)
+    if "--browser" in session.posargs:
+        browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+        if browser is None:
+            session.error("--browser needs chromium or google-chrome")
+        with session.chdir(session.create_tmp()):
+            session.run("npm", "install", "--silent", "--no-save", "puppeteer-core@25", "axe-core@4", external=True)
+            arguments = [
+                str(ROOT / "docs" / "tests" / "check_site.mjs"),
+                str(ROOT / "docs" / "_build" / "html"),
+                browser,
+            ]
+            session.run("node", *arguments, external=True)
+    if "--links" in session.posargs:
+        session.run(*build, "-b", "linkcheck", "docs/_build/links", env=environment)
+    session.log("The first page is docs/_build/html/index.html. `nox -s docs-serve` shows the site.")
+
+
+@nox.session(name="docs-serve", venv_backend="none")
+def docs_serve(session: nox.Session) -> None:
+    """Show the documentation that `docs` built, at http://localhost:8000 or the port given after --."""
+    folder = ROOT / "docs" / "_build" / "html"
+    if not folder.is_dir():
+        session.error("there is nothing to show yet: run nox -s docs first")
+    port = session.posargs[0] if session.posargs else "8000"
+    session.run("python", "-m", "http.server", port, "--bind", "localhost", "--directory", str(folder), external=True)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build all wheels and sdists into dist/, or those of the packages whose tags are given after --."""
     packages = [package for package in PACKAGES.values() if not session.posargs or package.tag in session.posargs]

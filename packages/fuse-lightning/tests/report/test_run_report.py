@@ -71,6 +71,15 @@ def test_the_page_grows_with_training_testing_and_predicting(tmp_path, make_trai
     assert f"<b>{right / len(rows):.4f}</b><span>accuracy</span>" in page
 
 
+def test_the_epochs_are_a_table_without_the_means_of_steps(tmp_path, make_trainer, module, loader):
+    make_trainer(max_epochs=2, callbacks=[RunReport(tmp_path)], log_every_n_steps=1).fit(module, loader, loader)
+    assert "train.losses.cls_step" in json.loads((tmp_path / "report.json").read_text())["epochs"]["1"]
+    page = (tmp_path / "index.html").read_text()
+    assert "cls_step" not in page
+    header = re.findall(r'<th scope="col">(.*?)</th>', page)
+    assert header[:5] == ["value", "best train", "best validation", "last train", "last validation"]
+
+
 def test_the_worst_cases_are_those_of_the_lowest_probability(tmp_path, make_trainer, module, loader):
     report = RunReport(tmp_path)
     trainer = make_trainer(callbacks=[report, PredictionsToFile(tmp_path / "predictions.csv")])

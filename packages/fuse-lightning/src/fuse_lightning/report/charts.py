@@ -100,15 +100,19 @@ def confusion_table(counts: np.ndarray, classes: Sequence[str]) -> str:
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in classes)
     lines = []
     for name, row, row_shares in zip(classes, counts, shares, strict=True):
-        cells = [
-            f'<td style="background:color-mix(in srgb, var(--train) {100 * share:.0f}%, var(--card));'
-            f'{"color:var(--paper)" if share > 0.55 else ""}">{count if count else "·"}</td>'
-            for count, share in zip(row, row_shares, strict=True)
-        ]
+        cells = [_confusion_cell(count, share) for count, share in zip(row, row_shares, strict=True)]
         lines.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>')
     caption = "Rows: true class. Columns: predicted class."
     whole = f'<table class="confusion"><caption>{caption}</caption><thead><tr><td></td>{head}</tr></thead><tbody>'
     return scrolling("Confusion matrix", "\n".join([whole, *lines, "</tbody></table>"]))
+
+
+def _confusion_cell(count: int, share: float) -> str:
+    """A cell whose letters are readable: on a light ground for small shares, on a strong one for the others."""
+    strength = 90 * share if share < 0.45 else 88 + 12 * share
+    much = "" if share < 0.45 else ' class="much"'
+    ground = f"background:color-mix(in srgb, var(--heat) {strength:.0f}%, var(--card))"
+    return f'<td style="{ground}"{much}>{count if count else "·"}</td>'
 
 
 class _Frame:

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2733; --faint: #53606d; --line: #d5dce4; --paper: #f4f6f9; --card: #ffffff;
-  --accent: #1f5fa8; --on-accent: #ffffff; --train: #0072b2; --validation: #b85000; --link: #1f5fa8; }
+  --accent: #1f5fa8; --on-accent: #ffffff; --train: #0072b2; --validation: #b85000; --link: #1f5fa8;
+  --heat: #005a8d; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6ebf1; --faint: #a4b0bd; --line: #37424e; --paper: #12171d;
-  --card: #1b222a; --accent: #2f6fb8; --train: #56b4e9; --validation: #e69f00; --link: #7db8f5; } }
+  --card: #1b222a; --accent: #2f6fb8; --train: #56b4e9; --validation: #e69f00; --link: #7db8f5;
+  --heat: #56b4e9; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
@@ -32,7 +34,7 @@ figure img { display: block; max-width: 100%; margin: 0 auto; border-radius: 6px
 .images img { width: 100%; image-rendering: pixelated; }
 figcaption, .note { color: var(--faint); font-size: 14px; margin: 0 0 12px; }
 .images figcaption { margin: 4px 0 0; }
-svg { display: block; width: 100%; max-width: 560px; height: auto; margin: 0 auto; }
+svg { display: block; width: 100%; max-width: 460px; height: auto; margin: 0 auto; }
 svg text { fill: var(--ink); font: 12px system-ui, "DejaVu Sans", sans-serif; }
 svg .faint { fill: var(--faint); }
 svg .grid { stroke: var(--line); }
@@ -45,13 +47,18 @@ caption { position: sticky; left: 0; max-width: calc(100vw - 80px); text-align: 
 th, td { padding: 6px 12px; text-align: left; border-bottom: 1px solid var(--line); }
 thead th { color: var(--faint); font-weight: 600; border-bottom-width: 2px; }
 tbody th { font-weight: 400; white-space: nowrap; }
-.numbers th + th, .numbers td { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.numbers th + th, .numbers td { text-align: right; font-variant-numeric: tabular-nums; }
+.numbers td { white-space: nowrap; }
 .confusion { width: auto; }
 .confusion td { text-align: center; padding: 4px 6px; min-width: 40px; border: 1px solid var(--card); }
+.confusion .much { color: var(--paper); }
 code, pre { font: 13.5px/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 a { color: var(--link); }
 @media (max-width: 480px) { main { padding: 20px 12px 40px; } section { padding: 16px 14px; }
-  th, td { padding: 6px 8px; } h1 { font-size: 25px; } .tiles { grid-template-columns: repeat(2, 1fr); } }
+  table { font-size: 12.5px; } th, td { padding: 6px 3px; } thead th { font-size: 11.5px; }
+  tbody th { white-space: normal; overflow-wrap: anywhere; } .numbers tbody th { min-width: 76px; }
+  .confusion td { padding: 4px 1px; min-width: 27px; } h1 { font-size: 25px; }
+  .tiles { grid-template-columns: repeat(2, 1fr); } }
 @media print { body { background: white; } section, .tile { break-inside: avoid; } }
 """
 

@@ -88,7 +88,9 @@ def _training(epochs: Mapping[int, Mapping[str, float]], monitor: str | None, mo
     monitored = {epoch: values[monitor] for epoch, values in epochs.items() if monitor and monitor in values}
     finite = {epoch: value for epoch, value in monitored.items() if value == value}
     best = (min if mode == "min" else max)(finite, key=finite.__getitem__) if finite else None
-    numbers: list[Any] = [] if best is None else [(f"best {monitor}", f"{finite[best]:.4g}"), ("best epoch", best)]
+    numbers: list[Any] = []
+    if best is not None:
+        numbers = [(f"best {monitor}", f"{finite[best]:.4g}"), ("best epoch, counted from 0", best)]
     numbers.append(("epochs", len(epochs)))
     labels = dict.fromkeys(
         name.partition(".")[2]
@@ -96,7 +98,8 @@ def _training(epochs: Mapping[int, Mapping[str, float]], monitor: str | None, mo
         for name in sorted(values)
         if name.startswith(("train.", "validation."))
     )
-    shown = [label for label in labels if f"{label.rpartition('.')[0]}.mean" not in labels or label.endswith(".mean")]
+    whole_epochs = [one for one in labels if not (one.endswith("_step") and one.removesuffix("_step") in labels)]
+    shown = [one for one in whole_epochs if f"{one.rpartition('.')[0]}.mean" not in labels or one.endswith(".mean")]
     charts = []
     for label in shown:
         lines = {
@@ -109,9 +112,19 @@ def _training(epochs: Mapping[int, Mapping[str, float]], monitor: str | None, mo
         }
         charts.append(line_chart(label, lines, best))
     curves = section("Learning curves", f'<div class="charts">{"".join(charts)}</div>')
-    _, rows = epoch_rows({} if best is None else epochs[best], epochs[last], monitor or "", fold=False)
+    whole, current = (
+        {name: value for name, value in epochs.get(epoch, {}).items() if not _is_of_steps(name, epochs[last])}
+        for epoch in (-1 if best is None else best, last)
+    )
+    _, rows = epoch_rows(whole, current, monitor or "", fold=False)
+    header = ["value", *(name if name.startswith("best") else f"last {name}" for name in rows[0][1:])]
     caption = f"The best epoch ({best}) and the last one ({last}), counted from 0. * decides the best epoch."
-    return numbers, [curves, section("Epochs", table(rows[0], rows[1:], caption))]
+    return numbers, [curves, section("Epochs", table(header, rows[1:], caption))]
+
+
+def _is_of_steps(name: str, values: Mapping[str, float]) -> bool:
+    """Whether a value is the mean since the last log, beside which the mean of the epoch is logged."""
+    return name.endswith("_step") and name.removesuffix("_step") in values
 
 
 def _classes(

@@ -74,7 +74,7 @@ def evaluate(run_dir: Path, splits: Splits) -> Evaluation:
     dice = dice_by_class(predicted, true)
     mean = float(np.nanmean(dice[1:]))
     counts = confusion_matrix(true.ravel(), predicted.ravel(), labels=range(len(CLASSES)))
-    title = f"{true.size:,} test pixels, mean Dice of the digits {mean:.4f}"
+    title = f"{true.size:,} test pixels, mean Dice of the digits over all pixels {mean:.4f}"
     draw_confusion_matrix(counts, CLASSES, title, run_dir / "confusion_matrix.png", percent=True)
     worst = np.argsort(by_image, kind="stable")
     for file, chosen in (("overlays.png", np.arange(5)), ("worst_segmented.png", worst[:5])):
@@ -85,10 +85,11 @@ def evaluate(run_dir: Path, splits: Splits) -> Evaluation:
         for index, name in enumerate(CLASSES)
     ]
     return Evaluation(
-        score_name="mean Dice",
+        score_name="mean Dice over all pixels",
         score=mean,
         numbers={
             "images": f"{len(true):,}",
+            "mean Dice over images": f"{np.nanmean(by_image):.4f}",
             "median image Dice": f"{np.nanmedian(by_image):.3f}",
             "worst image Dice": f"{by_image[worst[0]]:.3f}",
         },

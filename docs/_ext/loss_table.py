@@ -1,0 +1,301 @@
+"""What the pages of the losses say beside the docstrings: when to use a loss, its range, and other libraries' names."""
+
+from typing import NamedTuple
+
+
+class LossPage(NamedTuple):
+    """One page. Texts are Markdown."""
+
+    name: str
+    """The class, or the function if there is no class."""
+    title: str
+    function: str | None
+    """The function in `fuse_losses.functional`."""
+    use: str
+    range: str
+    shapes: str
+    source: str
+    plots: tuple[tuple[str, str, str], ...] = ()
+    """The name of a function of `loss_plots`, its title, and what to see in it."""
+    peers: tuple[tuple[str, str, str, str], ...] = ()
+    """An argument of ours, and that of MONAI, SMP and nnU-Net."""
+
+
+DENSE_SHAPES = (
+    "Prediction `[B, C, *spatial]` with up to three spatial axes, or `[B, C]`. Target: class indices `[B, *spatial]`, or "
+    "probabilities `[B, C, *spatial]`. Result: a scalar."
+)
+COMMON_PEERS = (
+    ('`activation="softmax"`', "`softmax=True`", '`mode="multiclass"`', "`apply_nonlin=softmax_helper_dim1`"),
+    ('`activation="sigmoid"`', "`sigmoid=True`", '`mode="multilabel"`', "`apply_nonlin=torch.sigmoid`"),
+    ("`include_background=False`", "`include_background=False`", "`classes=[1, ...]`", "`do_bg=False`"),
+    ("`ignore_index`", "`ignore_index`", "`ignore_index`", "`ignore_label` of the compound losses"),
+)
+
+LOSSES = (
+    LossPage(
+        "LossSegmentationCrossEntropy",
+        "Cross-entropy",
+        "segmentation_cross_entropy",
+        "The first loss to try, for classifications and segmentations. It counts every voxel alike, so a rare class has little "
+        "influence: give it `class_weights`, or add Dice with `LossCompound`. Do not use it to replace "
+        "`torch.nn.functional.cross_entropy` if you need none of the options: they are equal.",
+        "0 to infinity; lower is better. 0 at a perfect prediction (without smoothing of labels). Guessing K classes evenly gives "
+        "log K.",
+        DENSE_SHAPES + ' With `reduction="none"`: `[B, *spatial]`.',
+        "Szegedy et al. 2016 for `label_smoothing`.",
+        (
+            (
+                "label_smoothing",
+                "label_smoothing",
+                "With smoothing, the lowest loss lies before probability 1, so the network is not driven to certainty.",
+            ),
+        ),
+        (
+            (
+                "`class_weights`",
+                "`weight` of `DiceCELoss`",
+                "`weight` of `SoftBCEWithLogitsLoss`",
+                "`weight` in `ce_kwargs`",
+            ),
+            (
+                "`label_smoothing`",
+                "`label_smoothing` of `DiceCELoss`",
+                "`smooth_factor`",
+                "`label_smoothing` in `ce_kwargs`",
+            ),
+            ("`ignore_index`, any integer", "-", "`ignore_index`", "`ignore_index`"),
+            ("`pos_weight`", "-", "`pos_weight`", "`pos_weight` in `bce_kwargs`"),
+        ),
+    ),
+    LossPage(
+        "top_k_cross_entropy",
+        "Cross-entropy of the worst voxels",
+        "top_k_cross_entropy",
+        "For large images in which most voxels are easy: only the share `k` with the largest loss counts. Wrong labels are among "
+        "the largest losses too, so it is a poor choice for noisy labels. As a term: "
+        '`LossCompound(terms={"top_k_cross_entropy": {"k": 0.1}})`.',
+        "0 to infinity; lower is better.",
+        DENSE_SHAPES,
+        "Wu et al. 2016, section 3.2.",
+        (
+            (
+                "top_k",
+                "k",
+                "The same voxels with random probabilities. The fewer count, the larger is the mean over them.",
+            ),
+        ),
+        (
+            ("`k=0.1`, a share", "-", "-", "`TopKLoss(k=10)`, in percent"),
+            ("`label_smoothing`", "-", "-", "`label_smoothing`"),
+        ),
+    ),
+    LossPage(
+        "LossFocal",
+        "Focal loss",
+        "focal_loss",
+        "For strong imbalance: many easy negatives, few positives, in detection and for small lesions. Voxels that are classified "
+        "well count little. Start with `gamma=2`; with `gamma=0` it is cross-entropy. Its probabilities are less sure than those of "
+        "cross-entropy, so calibrate them before you use them as probabilities.",
+        "0 to infinity; lower is better.",
+        DENSE_SHAPES + ' With `reduction="none"`: `[B, *spatial]`, or `[B, C, *spatial]` in the sigmoid form.',
+        "Lin et al. 2017, equation 5.",
+        (
+            (
+                "gamma",
+                "gamma",
+                "The larger gamma, the less a voxel counts whose true class has a high probability already.",
+            ),
+            ("alpha", "alpha, in the sigmoid form", "Positives get the factor alpha, negatives 1 - alpha."),
+        ),
+        (
+            ("`gamma`", "`gamma`", "`gamma`", "-"),
+            ("`alpha`, a number or one for each class", "`alpha`", "`alpha`", "-"),
+            ("`class_weights`", "`weight`", "`class_weights`", "-"),
+            ('`activation="softmax"`', "`use_softmax=True`", '`mode="multiclass"`', "-"),
+            ("`ignore_index`", "`ignore_index`", "`ignore_index`", "-"),
+        ),
+    ),
+    LossPage(
+        "LossDice",
+        "Dice loss",
+        "dice_loss",
+        "For segmentations that are judged by their Dice, and for rare classes: a class counts the same whatever its size. Its "
+        "gradient is small where the prediction is far off, so it is mostly used with cross-entropy, see `LossCompound`. Take the "
+        "background out (`include_background=False`), otherwise it raises the mean. With small batches of rare classes use "
+        "`per_sample=False`.",
+        "From 0 to 1; lower is better. 0 is a perfect overlap, 1 none. With `log=True`: 0 to infinity.",
+        DENSE_SHAPES + ' With `reduction="none"`: `[B, C]`, or `[C]` with `per_sample=False`.',
+        "Drozdzal et al. 2016, equation 1; Milletari et al. 2016 for `squared`.",
+        (
+            (
+                "dice_forms",
+                "squared, jaccard and log",
+                "They agree at a perfect prediction, and differ in how steep they are.",
+            ),
+            (
+                "empty",
+                "empty: a class that the target does not hold",
+                (
+                    '`"skip"` leaves it out: no price, no reward. `"penalize"` costs the mean probability that it is given. `"zero"` '
+                    "counts it as perfect. A smoothed Dice, the usual way elsewhere, is nearly constant: it does not say which "
+                    "direction is better."
+                ),
+            ),
+        ),
+        (
+            *COMMON_PEERS,
+            ("`smooth_numerator=0`", "`smooth_nr=1e-5`", "`smooth=0`", "`smooth=1e-5`, added on both sides"),
+            ("`smooth_denominator=0`", "`smooth_dr=1e-5`", "`eps=1e-7`, a lower bound", "as above"),
+            ("`squared`", "`squared_pred`", "-", "-"),
+            ("`jaccard`", "`jaccard`", "`JaccardLoss`", "-"),
+            ("`log`", "-", "`log_loss`", "-"),
+            ("`per_sample=False`", "`batch=True`", "always", "`batch_dice=True`"),
+            ('`empty="skip"`', "-", "always, for the whole batch", "-"),
+            ("`class_weights`", "`weight`", "`class_weights`", "-"),
+            ("`across_processes`", "-", "-", "`ddp`"),
+        ),
+    ),
+    LossPage(
+        "LossTversky",
+        "Tversky loss",
+        "tversky_loss",
+        "When missing a lesion is worse than marking too much, or the other way round: `beta` above `alpha` favours sensitivity. "
+        "Choose them by the sensitivity and precision on the validation set. With `alpha = beta = 0.5` it is Dice, with "
+        "`alpha = beta = 1` Jaccard.",
+        "From 0 to 1; lower is better.",
+        DENSE_SHAPES + ' With `reduction="none"`: `[B, C]`.',
+        "Salehi et al. 2017, equation 2; Abraham and Khan 2019, equation 4, for `gamma`.",
+        (
+            (
+                "tversky",
+                "alpha and beta",
+                "The loss of a mask that is too large by some voxels, or too small by as many.",
+            ),
+            (
+                "tversky_gamma",
+                "gamma",
+                "Above 1, classes that overlap badly count more; below 1, nearly perfect ones do.",
+            ),
+        ),
+        (
+            ("`alpha`, false positives", "`alpha`", "`alpha`", "-"),
+            ("`beta`, false negatives", "`beta`", "`beta`", "-"),
+            ("`gamma`", "-", "`gamma`", "-"),
+            ("`smooth_numerator=0`", "`smooth_nr=1e-5`", "`smooth=0`", "-"),
+            ("`smooth_denominator=0`", "`smooth_dr=1e-5`", "`eps=1e-7`", "-"),
+            ("`per_sample=False`", "`batch=True`", "always", "-"),
+        ),
+    ),
+    LossPage(
+        "LossGeneralizedDice",
+        "Generalized Dice loss",
+        "generalized_dice_loss",
+        "For several classes of very different sizes. It is one overlap for all classes, in which a class is weighted by its "
+        'volume. With very small classes `"square"` can make their few voxels outweigh all others; `"simple"` is milder.',
+        "From 0 to 1; lower is better.",
+        DENSE_SHAPES + ' With `reduction="none"`: `[B]`.',
+        "Sudre et al. 2017.",
+        (
+            (
+                "volume_weights",
+                "volume_weights",
+                "What it costs to miss a class completely, by the size of the class; everything else is right.",
+            ),
+        ),
+        (
+            ('`volume_weights="square"`', '`w_type="square"`', "-", "-"),
+            ("`smooth_numerator=0`", "`smooth_nr=1e-5`", "-", "-"),
+            ("`per_sample=False`", "`batch=True`", "-", "-"),
+        ),
+    ),
+    LossPage(
+        "LossCompound",
+        "Sum of losses",
+        "compound_loss",
+        "The usual loss of a segmentation: cross-entropy and Dice, or focal loss and Tversky. The softmax is computed once for all "
+        "terms, so two losses cost about as much as one. After a call, `loss.terms` holds the detached value of each.",
+        "The sum of the weighted terms; lower is better.",
+        DENSE_SHAPES,
+        "Isensee et al. 2021 (nnU-Net) for the sum of cross-entropy and Dice.",
+        (("compound", "Two terms", "Cross-entropy pulls where Dice is flat, at low probabilities."),),
+        (
+            (
+                '`terms={"dice": a, "cross_entropy": b}`',
+                "`DiceCELoss(lambda_dice=a, lambda_ce=b)`",
+                "-",
+                "`DC_and_CE_loss(weight_dice=a, weight_ce=b)`",
+            ),
+            ('`terms={"dice": a, "focal": b}`', "`DiceFocalLoss(lambda_dice=a, lambda_focal=b)`", "-", "-"),
+            ('`terms={"dice": a, "top_k_cross_entropy": b}`', "-", "-", "`DC_and_topk_loss`"),
+            ("a list of predictions", "`DeepSupervisionLoss`", "-", "`DeepSupervisionWrapper`"),
+        ),
+    ),
+    LossPage(
+        "LossLinearCompound",
+        "Sum of losses with the last layer",
+        "linear_compound_loss",
+        "For many classes, or large volumes, on a GPU whose memory the logits fill. The last layer and the losses run block by block, "
+        "so neither the logits nor their gradient ever exist whole. It does not pay for few classes.",
+        "As `LossCompound`.",
+        "Prediction: the features before the layer, `[B, F, *spatial]`. Target as for `LossCompound`. Result: a scalar.",
+        "As `LossCompound`.",
+    ),
+    LossPage(
+        "LossSupervisedContrastive",
+        "Supervised contrastive loss",
+        "supervised_contrastive_loss",
+        "To train features, before or beside a classifier: features of one class attract each other, all others repel. With "
+        "`feat_j` it compares two views or two modalities, such as image and text. It needs large batches, in which each class "
+        "occurs several times.",
+        "0 to infinity; lower is better. For B samples and features without information it is about log(B - 1).",
+        "`feat_i` `[B, D]`, of any length, since they are scaled to 1. `target_i` `[B]`, integer. Result: a scalar.",
+        "Khosla et al. 2020, equation 2.",
+        (("temperature", "temperature", "The lower it is, the more the nearest wrong neighbours count."),),
+        (("`temperature=0.2`", "`ContrastiveLoss(temperature=0.5)`, without classes", "-", "-"),),
+    ),
+    LossPage(
+        "LossWarmUp",
+        "Warm-up",
+        None,
+        "When a loss disturbs the first steps: an adversarial term, a consistency between two heads, a contrastive loss. The loss is "
+        "zero, then grows.",
+        "That of the other loss, times a factor from 0 to 1.",
+        "Those of the other loss.",
+        "-",
+        (
+            (
+                "warm_up",
+                "nof_iterations and ramp",
+                "The factor of the other loss with `nof_iterations=100` and `ramp_iterations=100`.",
+            ),
+        ),
+    ),
+    LossPage(
+        "LossDefault",
+        "Any function of prediction and target",
+        None,
+        "To use a loss of PyTorch, or of any other library, with keys: `callable=torch.nn.functional.cross_entropy`.",
+        "That of the function.",
+        "Those of the function.",
+        "-",
+    ),
+    LossPage(
+        "LossWrapToDict",
+        "Any function, whatever its arguments are called",
+        None,
+        "To use a loss with more than two arguments, or arguments of other names, such as `torch.nn.GaussianNLLLoss`.",
+        "That of the function.",
+        "Those of the function.",
+        "-",
+    ),
+    LossPage(
+        "LossExtractFromBatchDict",
+        "A loss that the model computed",
+        None,
+        "When a model computes its own loss, as those of Hugging Face do: the model writes it under a key, and this class takes it.",
+        "That of the model.",
+        "A scalar under the key.",
+        "-",
+    ),
+)
