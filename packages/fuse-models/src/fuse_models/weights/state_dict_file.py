@@ -91,7 +91,8 @@ def _is_whole_pickle(path: Path, reason: str) -> bool:
             return False
         file.seek(-min(200, path.stat().st_size), os.SEEK_END)
         end = file.read().rstrip(b"\n")
-    return refused is None or not end.endswith(refused[1].rpartition(".")[2].encode())
+    name = refused[1].rpartition(".")[2].encode() if refused else b""
+    return refused is None or (not end.endswith(name) and not end[:-1].endswith(name))  # torch drops the last character
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
