@@ -13,15 +13,18 @@
 # ///
 """Time of models, beside torchvision, timm, nnU-Net's networks, segmentation-models-pytorch, FuseMedML and tensordict.
 
-nox -s "bench(models)" -- [--rounds 15] [--threads 2] [--tables backbones] [--quick]
+nox -s "bench(models)" -- [--rounds 15] [--threads 2] [--device cuda] [--tables backbones] [--quick]
 """
 
 import argparse
 import math
 import statistics
 import sys
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import segmentation_models_pytorch as smp
 import timm
@@ -40,6 +43,7 @@ from fuse_models import (
     BackboneUNet,
     BackboneViT,
     DecoderUNet,
+    Head1D,
     HeadDenseSegmentation,
     ModelEnsemble,
     ModelMultiHead,
@@ -50,6 +54,11 @@ from fuse_models import (
 sys.path.insert(0, str(Path(__file__).parent))
 import measure
 from measure import Run, print_header, print_row
+
+
+def clock_of(device: str) -> Callable[[], float]:
+    """The clock to measure with."""
+    return measure.gpu_clock if device == "cuda" else time.perf_counter
 
 
 def forward_and_backward(model: nn.Module, x: Tensor) -> None:
@@ -64,7 +73,7 @@ def without_classifier(model: nn.Module, name: str) -> nn.Module:
     return model
 
 
-def backbones(rounds: int, quick: bool) -> None:
+def backbones(rounds: int, quick: bool, device: str) -> None:
     """Print the time of whole backbones with average pooling and the same weights, in training mode."""
     peers = torchvision.models
     cases = {
@@ -82,10 +91,11 @@ def backbones(rounds: int, quick: bool) -> None:
     print_header("backbone", "input", "peer", "ours, ms", "peer, ms", "ours / peer", "aim")
     for name in list(cases)[: 1 if quick else None]:
         make_ours, make_peer, classifier, shape = cases[name]
-        ours, peer, x = make_ours(), without_classifier(make_peer(), classifier), torch.randn(shape)
+        ours, peer = make_ours().to(device), without_classifier(make_peer(), classifier).to(device)
+        x = torch.randn(shape, device=device)
         ours.load_state_dict({key: value for key, value in peer.state_dict().items() if key in ours.state_dict()})
         both = {"ours": partial(forward_and_backward, ours, x), "peer": partial(forward_and_backward, peer, x)}
-        seconds = measure.take_turns(both, rounds)
+        seconds = measure.take_turns(both, rounds, clock=clock_of(device))
         times = [f"{1000 * statistics.median(values):.0f}" for values in seconds.values()]
         library = "timm" if classifier == "classif" else "torchvision"
         print_row(name, f"`{shape}`", library, *times, f"{measure.ratio(seconds, 'ours', 'peer'):.3f}", "1.03")
@@ -95,6 +105,12 @@ def segmentation(backbone: nn.Module, channels: int) -> nn.Module:
     """A backbone and a linear head for two classes, from tensors to logits, as the peers' networks."""
     head = HeadDenseSegmentation("a", [("model.backbone_features", channels)], layers_description=())
     return ModelWrapDictToSeq(ModelMultiHead(backbone, [head], conv_inputs=["data.x"]), "model.logits.a", "data.x")
+
+
+def classification(backbone: nn.Module, channels: int) -> nn.Module:
+    """A backbone and a linear head for two classes, over a batch_dict."""
+    head = Head1D("a", conv_inputs=[("model.backbone_features", channels)], layers_description=())
+    return ModelMultiHead(backbone, [head], conv_inputs=["data.x"])
 
 
 def nnunet(residual: bool, features: tuple[int, ...]) -> nn.Module:
@@ -122,7 +138,7 @@ def nnunet(residual: bool, features: tuple[int, ...]) -> nn.Module:
     return PlainConvUNet(n_conv_per_stage=[2] * levels, n_conv_per_stage_decoder=[2] * (levels - 1), **plan)
 
 
-def networks(rounds: int, quick: bool) -> None:
+def networks(rounds: int, quick: bool, device: str) -> None:
     """Print the time of U-Nets, a decoder and a transformer with as many weights as the peer's, in training mode."""
     features = (16, 32, 64, 128)
     vit = {"embed_dim": 384, "depth": 6, "num_heads": 6}
@@ -156,9 +172,9 @@ def networks(rounds: int, quick: bool) -> None:
     print_header("network", "input", "peer", "ours, ms", "peer, ms", "ours / peer", "aim")
     for name in list(cases)[: 1 if quick else None]:
         make_ours, make_peer, library, shape = cases[name]
-        ours, peer, x = make_ours(), make_peer(), torch.randn(shape)
+        ours, peer, x = make_ours().to(device), make_peer().to(device), torch.randn(shape, device=device)
         both = {"ours": partial(forward_and_backward, ours, x), "peer": partial(forward_and_backward, peer, x)}
-        seconds = measure.take_turns(both, rounds)
+        seconds = measure.take_turns(both, rounds, clock=clock_of(device))
         times = [f"{1000 * statistics.median(values):.0f}" for values in seconds.values()]
         print_row(name, f"`{shape}`", library, *times, f"{measure.ratio(seconds, 'ours', 'peer'):.3f}", "1.03")
 
@@ -180,7 +196,7 @@ class Copy(nn.Module):
         return batch_dict
 
 
-def wrappers(rounds: int, _: bool) -> None:
+def wrappers(rounds: int, _: bool, __: str) -> None:
     """Print what calling a module through a wrapper costs beyond calling the module."""
     ndict = measure.load_fuse_med_ml("fuse.utils.ndict").NDict
     theirs = measure.load_fuse_med_ml("fuse.dl.models.model_wrapper")
@@ -234,7 +250,12 @@ def loop_over(members: list[nn.Module], batch: NDict) -> tuple[Tensor, ...]:
     return average, logits.std(0, correction=0), average.masked_fill(~winners, -torch.inf).argmax(1)
 
 
-def ensembles(rounds: int, quick: bool) -> None:
+def ensemble_of(members: list[nn.Module], device: str, **options: Any) -> ModelEnsemble:
+    """An ensemble that predicts on the device."""
+    return ModelEnsemble(members, ["model.logits.a"], **options).to(device).eval()
+
+
+def ensembles(rounds: int, quick: bool, device: str) -> None:
     """Print the time of ensembles of 8 small networks in eval mode, beside a loop that computes the same."""
     print("\n### Ensembles\n\nEight small networks in eval mode, without gradients.")
     print_header("network", "input", "loop, ms", "one after another / loop", "aim", "vmap / loop")
@@ -247,21 +268,53 @@ def ensembles(rounds: int, quick: bool) -> None:
         for shape in shapes[rank][: 1 if quick else None]:
             keys = {"model_inputs": ["data.x"], "model_outputs": ["model.logits.a"]}
             members = [ModelWrapSeqToDict(model=small_network(channels, shape[1], rank), **keys) for _ in range(8)]
-            batch = NDict({"data.x": torch.randn(shape)})
+            batch = NDict({"data.x": torch.randn(shape, device=device)})
             runs = {
-                execution: partial(ModelEnsemble(members, ["model.logits.a"], execution=execution).eval(), batch)
+                execution: partial(ensemble_of(members, device, execution=execution), batch)
                 for execution in ("sequential", "vmap")
             }
             runs["loop"] = partial(loop_over, members, batch)
             with torch.inference_mode():
-                seconds = measure.take_turns(runs, 3 * rounds)
+                seconds = measure.take_turns(runs, 3 * rounds, clock=clock_of(device))
             kind = f"{channels} units" if rank == 0 else f"{rank}D, {channels} channels"
             milliseconds = f"{1000 * statistics.median(seconds['loop']):.2f}"
             ratios = [f"{measure.ratio(seconds, execution, 'loop'):.2f}" for execution in ("sequential", "vmap")]
             print_row(kind, f"`{shape}`", milliseconds, ratios[0], "1.03", ratios[1])
 
 
-TABLES = {"backbones": backbones, "networks": networks, "wrappers": wrappers, "ensembles": ensembles}
+def memory(_: int, __: bool, device: str) -> None:
+    """Print the peak of the GPU's memory in a forward of an ensemble of ResNet-50, in eval mode."""
+    if device != "cuda":
+        print("\nThe table of memory needs --device cuda.")
+        return
+    print("\n### Memory of ensembles\n\nPeak of weights and activations on the GPU in a forward without gradients.")
+    print_header("ensemble", "input", "peak, MB", "over one member", "aim")
+    shape = (4, 3, 224, 224)
+    peaks: dict[str, float] = {}
+    for name, number, low_memory in (
+        ("one member", 1, False),
+        ("5 members", 5, False),
+        ("5 members, `low_memory=True`", 5, True),
+    ):
+        members = [classification(BackboneResnet(name="resnet50", pool="avg"), 2048) for _ in range(number)]
+        model = ensemble_of(members, device, low_memory=low_memory)
+        batch = NDict({"data.x": torch.randn(shape, device=device)})
+        with torch.inference_mode():
+            model(batch.copy())  # chooses algorithms
+        weights = sum(tensor.nbytes for tensor in model.state_dict().values() if tensor.is_cuda)
+        with torch.inference_mode():
+            peaks[name] = weights + measure.peak_growth(partial(model, batch), device)
+        over = peaks[name] / peaks["one member"]
+        print_row(name, f"`{shape}`", f"{peaks[name] / 1e6:.0f}", f"{over:.2f}", "1" if low_memory else "")
+
+
+TABLES = {
+    "backbones": backbones,
+    "networks": networks,
+    "wrappers": wrappers,
+    "ensembles": ensembles,
+    "memory": memory,
+}
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -273,12 +326,14 @@ def main(arguments: argparse.Namespace) -> None:
         "segmentation-models-pytorch",
         "fuse-med-ml",
         "tensordict",
+        device=arguments.device,
     )
     for name in arguments.tables:
-        TABLES[name](arguments.rounds, arguments.quick)
+        TABLES[name](arguments.rounds, arguments.quick, arguments.device)
 
 
 if __name__ == "__main__":
     parser = measure.options_of(__doc__, rounds=15, threads=2)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES))
     main(measure.parse(parser))

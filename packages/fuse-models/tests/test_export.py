@@ -151,3 +151,10 @@ def test_it_converts_to_onnx(name, tmp_path):
     feed = {name: x.numpy() for name, x in zip(session.input_names, inputs, strict=True)}
     (output,) = session.run(None, feed)
     torch.testing.assert_close(torch.from_numpy(output), model(*inputs), rtol=1e-3, atol=1e-4)
+
+
+@every_model
+def test_fx_traces_it(name):
+    model, _, others = plain(name)
+    traced = torch.fx.symbolic_trace(model)
+    torch.testing.assert_close(traced(*others), model(*others), rtol=1e-4, atol=1e-5)

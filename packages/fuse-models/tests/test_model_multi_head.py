@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fuse_core import NDict, NestedKeyError, WiringError, check_wiring
-from fuse_models import ModelMultiHead, ModelWrapSeqToDict
+from fuse_models import Head1D, ModelMultiHead, ModelWrapSeqToDict
 
 
 def head(name, channels=4, key="model.backbone_features"):
@@ -223,3 +223,23 @@ def test_a_model_of_a_subclass_is_named_in_errors(batch):
 
     with pytest.raises(NestedKeyError, match=r"MyModel reads 'data\.imgae'"):
         MyModel(nn.Identity(), [], conv_inputs=["data.imgae"])(batch)
+
+
+def test_the_list_of_heads_may_be_replaced():
+    model = ModelMultiHead(nn.Linear(4, 6), [head_of("a")], conv_inputs=["data.x"])
+    model.heads = nn.ModuleList([head_of("b")])
+    assert "model.output.b" in model({"data.x": torch.rand(2, 4)})
+    assert model.writes == ("model.backbone_features", "model.logits.b", "model.output.b")
+    with pytest.raises(ValueError, match=r"ModelMultiHead: 2 heads write 'model\.logits\.b'"):
+        model.heads = [head_of("b"), head_of("b")]
+
+
+def test_a_renamed_head_is_declared_by_its_new_name():
+    model = ModelMultiHead(nn.Linear(4, 6), [head_of("a")], conv_inputs=["data.x"])
+    model.heads[0].head_name = "b"
+    batch = model({"data.x": torch.rand(2, 4)})
+    assert set(batch) == {"data.x", *model.writes}
+
+
+def head_of(name):
+    return Head1D(name, conv_inputs=[("model.backbone_features", 6)])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fuse_core import NDict, check_wiring
+from fuse_core import NDict, check_wiring, collate
 from fuse_models import BackboneResnet, Head1D, HeadDenseSegmentation, ModelMultiHead, ModelMultistream
 
 NAN = torch.nan
@@ -168,3 +168,35 @@ def test_a_batch_without_any_modality_is_an_error():
     model = ModelMultistream(["x", "y"], [BackboneResnet()] * 2, [], optional_inputs={"x": "zero", "y": "zero"})
     with pytest.raises(ValueError, match=r"ModelMultistream: all inputs are missing in this batch"):
         model({})
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_samples_collated_with_none_lack_the_input(masked):
+    """Collating samples, of which some hold None, gives a list."""
+    network = head()
+    nn.init.normal_(network.optional_inputs.data__clinical)
+    lacking = without([1, 3], "data.clinical")
+    expected = network(lacking.copy())["model.output.risk"]
+    samples = [{key: lacking[key][i] for key in ("x", "data.age", "data.clinical")} for i in range(4)]
+    samples[1]["data.clinical"] = None
+    if not masked:
+        samples[3]["data.clinical"] = None
+    collated = collate([{"data.sample_id": i, **sample} for i, sample in enumerate(samples)])
+    assert isinstance(collated["data.clinical"], list)
+    if masked:
+        collated["data.clinical_present"] = [True, True, True, False]
+    torch.testing.assert_close(network(collated)["model.output.risk"], expected)
+    none = network(lacking | {"data.clinical": [None] * 4})["model.output.risk"]
+    torch.testing.assert_close(none, network(without([0, 1, 2, 3], "data.clinical"))["model.output.risk"])
+
+
+def test_streams_take_lists_with_none():
+    model, whole = streams(), modalities()
+    expected = model(whole | {"data.mri_present": torch.tensor([1, 0, 1])})["model.backbone_features"]
+    listed = [whole["data.mri"][0], None, whole["data.mri"][2]]
+    torch.testing.assert_close(model(whole | {"data.mri": listed})["model.backbone_features"], expected)
+
+
+def test_a_mask_has_one_entry_for_each_sample():
+    with pytest.raises(ValueError, match=r"'data\.clinical_present' has one entry for each of the 4 samples, .*\(3,\)"):
+        head()(batch() | {"data.clinical_present": torch.ones(3)})

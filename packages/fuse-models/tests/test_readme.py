@@ -9,6 +9,8 @@ README = Path(__file__).parents[1] / "README.md"
 EXAMPLES = re.findall(r"^```python\n(.+?)^```", README.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
 REASONS = {
     "monai": "MONAI is a test dependency",
+    "sklearn": "scikit-learn is a test dependency",
+    "transformers": "transformers is installed beside torch 2.6: see the group test-torch2_6",
     "timm": "timm needs torchvision, which is installed beside torch 2.6: see the group test-torch2_6",
 }
 

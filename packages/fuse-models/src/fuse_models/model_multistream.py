@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fuse_core import BACKBONE_FEATURES
 
-from .conv_inputs import BatchDict, ConvInput, concatenate_channels, parse_conv_inputs, read_conv_inputs
+from .conv_inputs import BatchDict, ConvInput, concatenate_channels, is_symbolic, parse_conv_inputs, read_conv_inputs
 from .layers.optional_inputs import OptionalInputs, Substitute
 from .model_with_heads import ModelWithHeads
 
@@ -145,12 +145,16 @@ class ModelMultistream(ModelWithHeads):
             return [stream(part) for stream, part in zip(streams, self._parts(batch_dict), strict=True)]
         outputs: list[Tensor | None] = []
         for declared, stream in zip(self.inputs, streams, strict=True):
-            key, is_optional = declared[0], declared[0] in self.optional_inputs.keys
-            if is_optional and self.optional_inputs.value(batch_dict, key) is None:
-                outputs.append(None)
-                continue
-            (x,) = read_conv_inputs(batch_dict, (declared,), type(self).__name__)
-            present = self.optional_inputs.present(batch_dict, key) if is_optional else None
+            key, present, name = declared[0], None, type(self).__name__
+            is_optional = key in self.optional_inputs.keys
+            if is_optional:
+                value, present = self.optional_inputs.read(batch_dict, key)
+                if value is None:
+                    outputs.append(None)
+                    continue
+                (x,) = read_conv_inputs({key: value}, (declared,), name)
+            else:
+                (x,) = read_conv_inputs(batch_dict, (declared,), name)
             if present is not None:
                 x = torch.where(present.reshape(-1, *[1] * (x.ndim - 1)), x, 0)  # where it may hold anything, even NaN
             output = stream(x)
@@ -170,8 +174,9 @@ class ModelMultistream(ModelWithHeads):
         tensors = read_conv_inputs(batch_dict, self.inputs, type(self).__name__)
         if not self.splits_channels:
             return tensors
-        self._check_channels(tensors[0].shape[1])
-        return tensors[0].tensor_split(len(self._module_of_stream), dim=1)
+        if not is_symbolic(tensors[0]):
+            self._check_channels(tensors[0].shape[1])
+        return [tensors[0][:, i : i + 1] for i in range(len(self._module_of_stream))]
 
 
 def _is_one_input(conv_inputs: Any) -> bool:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fuse_core import BACKBONE_FEATURES
 
-from .conv_inputs import BatchDict, ConvInput, concatenate_channels, parse_conv_inputs, read_conv_inputs
+from .conv_inputs import BatchDict, ConvInput, concatenate_channels, is_symbolic, parse_conv_inputs, read_conv_inputs
 from .model_with_heads import ModelWithHeads
 
 
@@ -79,7 +79,8 @@ class ModelSiamese(ModelWithHeads):
         return self._run_heads(batch_dict, concatenate_channels(features, self._more_features, name))
 
     def _features(self, branch_0: Tensor, branch_1: Tensor) -> Sequence[Tensor]:
-        if not self.batched or branch_0.shape != branch_1.shape or branch_0.dtype != branch_1.dtype:
+        traced = is_symbolic(branch_0) and not self.training  # in eval mode, the results are the same
+        if not self.batched or traced or branch_0.shape != branch_1.shape or branch_0.dtype != branch_1.dtype:
             return [self.backbone(branch_0), self.backbone(branch_1)]
         features = self.backbone(torch.cat([branch_0, branch_1]))
         number = branch_0.shape[0]  # not len(), which torch.export would take for a constant

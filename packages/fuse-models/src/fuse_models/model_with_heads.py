@@ -31,12 +31,17 @@ class ModelWithHeads(nn.Module):
         self, heads: Sequence[nn.Module], inputs: ConvInputs, key_out_features: str, more_features: tuple[str, ...] = ()
     ) -> None:
         """Called last by the constructors, so that the backbone stands first in the state dict."""
-        self.heads = HeadSequence(heads, type(self).__name__)
+        self.heads: Any = heads  # becomes a HeadSequence
         check_name(key_out_features, f"{type(self).__name__}(key_out_features=)")
         self.inputs = inputs
         self._optional_reads: tuple[str, ...] = ()
         self.key_out_features = key_out_features
         self._more_features = tuple(f"{key_out_features}{suffix}" for suffix in more_features)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "heads" and not isinstance(value, HeadSequence):
+            value = HeadSequence(value, type(self).__name__)
+        super().__setattr__(name, value)
 
     @property
     def reads(self) -> tuple[str, ...] | None:
@@ -61,7 +66,8 @@ class ModelWithHeads(nn.Module):
 
     def _declared_keys(self) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
         inputs = tuple(dict.fromkeys(key for key, _ in self.inputs if key not in self._optional_reads))
-        return self.heads.keys_with(inputs, (self.key_out_features, *self._more_features))
+        heads: HeadSequence = self.heads
+        return heads.keys_with(inputs, (self.key_out_features, *self._more_features))
 
     def _run_heads(self, batch_dict: BatchDict, features: Any) -> BatchDict:
         batch_dict[self.key_out_features] = features

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fuse_core import NDict, NestedKeyError, WiringError, check_wiring
-from fuse_models import Head1D, ModelEnsemble, ModelMultiHead, ModelWrapSeqToDict
+from fuse_models import Head1D, ModelEnsemble, ModelMultiHead, ModelWrapDictToSeq, ModelWrapSeqToDict
 from fuse_models.ensemble import members as ensemble_members
 
 KEY = "model.output.cls"
@@ -164,15 +164,16 @@ def test_sigmoid_scores_that_are_not_told_are_an_error(batch, number):
         ModelEnsemble(labels(number), [KEY]).eval()(batch)
 
 
+def headed(mode):
+    head = Head1D("cls", mode, conv_inputs=[("model.backbone_features", 72)], num_outputs=3)
+    return ModelMultiHead(nn.Flatten(), [head], conv_inputs=["data.image"])
+
+
 @pytest.mark.parametrize("mode", ["classification", "multilabel", "regression"])
 def test_kinds_are_taken_from_the_heads(mode, batch):
-    def member():
-        head = Head1D("cls", mode, conv_inputs=[("model.backbone_features", 72)], num_outputs=3)
-        return ModelMultiHead(nn.Flatten(), [head], conv_inputs=["data.image"])
-
     kinds = {"classification": ("probabilities", "logits"), "multilabel": ("labels", "label_logits")}
     output, logits = kinds.get(mode, ("values", None))
-    members = [member(), member()]
+    members = [headed(mode), headed(mode)]
     assert ModelEnsemble(members).prediction_keys == {KEY: output}
     if logits:
         ensemble = ModelEnsemble(members, ["model.logits.cls", KEY])
@@ -180,6 +181,35 @@ def test_kinds_are_taken_from_the_heads(mode, batch):
         result = ensemble.eval()(batch)
         scores = torch.stack([result[f"{KEY}_ensemble_{i}"] for i in range(2)])
         torch.testing.assert_close(result[f"{KEY}_ensemble_average"], scores.mean(0))
+
+
+@pytest.mark.parametrize("change", ["replaced", "mode"])
+def test_a_head_that_becomes_one_of_another_kind_is_an_error(batch, change):
+    ensemble = ModelEnsemble([headed("classification") for _ in range(2)]).eval()
+    ensemble(batch.copy())
+    model = ensemble.models[1]
+    if change == "replaced":
+        model.heads[0] = headed("multilabel").heads[0]
+    else:
+        model.heads[0].mode = "multilabel"
+    with pytest.raises(
+        ValueError, match=r"takes 'model\.output\.cls' for probabilities, but model 1 now declares labels"
+    ):
+        ensemble(batch)
+
+
+def test_members_of_another_precision_keep_it(batch):
+    ensemble = ModelEnsemble([Fixed([[0.5, 0.5]]), Fixed(torch.tensor([[0.3, 0.7]], dtype=torch.float16))], [KEY])
+    result = ensemble(batch)
+    assert [result[f"{KEY}_ensemble_{i}"].dtype for i in range(2)] == [torch.float32, torch.float16]
+
+
+def test_fx_traces_an_ensemble(batch):
+    ensemble = ModelEnsemble([headed("classification") for _ in range(3)], average_weights=[1, 2, 3]).eval()
+    keys = [f"{KEY}_ensemble_{name}" for name in (0, "average", "std", "majority_vote")]
+    plain = ModelWrapDictToSeq(ensemble, keys, "data.image")
+    traced = torch.fx.symbolic_trace(plain)
+    torch.testing.assert_close(traced(batch["data.image"]), plain(batch["data.image"]))
 
 
 def test_kinds_that_differ_are_an_error():
@@ -500,11 +530,61 @@ def delete_a_member(ensemble):
     return ensemble
 
 
+def assign_a_list(ensemble):
+    ensemble.models = nn.ModuleList([calibrated(nn.Tanh), calibrated()])
+    return ensemble
+
+
+def assign_a_slice(ensemble):
+    ensemble.models = ensemble.models[1:3]
+    return ensemble
+
+
+def insert_a_member(ensemble):
+    ensemble.models.insert(0, calibrated(nn.Tanh))
+    return ensemble
+
+
+def replace_a_layer(ensemble):
+    ensemble.models[1].model.layers[2] = nn.Tanh().eval()
+    return ensemble
+
+
+def normalise_the_weights_of_one(ensemble):
+    nn.utils.parametrizations.weight_norm(ensemble.models[1].model.layers[1])
+    return ensemble.eval()
+
+
+def replace_a_forward(ensemble):
+    ensemble.models[1].model.forward = lambda image: torch.full((len(image), 3), 1 / 3)
+    return ensemble
+
+
+def share_a_member(ensemble):
+    ensemble.models[1] = ensemble.models[0]
+    return ensemble
+
+
 def quantize(ensemble):
     return torch.ao.quantization.quantize_dynamic(ensemble, {nn.Linear}, dtype=torch.qint8)
 
 
-MEMBER_CHANGES = [calibrate, load_a_calibrated_state, replace_a_member, append_a_member, delete_a_member, quantize]
+MEMBER_CHANGES = [
+    calibrate,
+    load_a_calibrated_state,
+    replace_a_member,
+    append_a_member,
+    insert_a_member,
+    assign_a_list,
+    replace_a_layer,
+    normalise_the_weights_of_one,
+    replace_a_forward,
+    delete_a_member,
+    assign_a_slice,
+    share_a_member,
+    quantize,
+]
+SAME_ARCHITECTURE = [delete_a_member, assign_a_slice, share_a_member, quantize]
 
 
 @pytest.mark.filterwarnings("ignore:.*quantiz.*deprecated")
@@ -514,7 +594,7 @@ def test_changed_members_give_what_they_give_alone_or_are_refused(batch, executi
     ensemble = ModelEnsemble([calibrated() for _ in range(4)], [KEY], execution=execution).eval()
     ensemble(batch.copy())
     ensemble = change(ensemble)
-    if execution == "vmap" and change not in (delete_a_member, quantize):  # int8 layers have no weights to stack
+    if execution == "vmap" and change not in SAME_ARCHITECTURE:  # int8 layers have no weights to stack
         with pytest.raises(ValueError, match=r"needs models of one architecture, but models 0 and \d differ in"):
             ensemble(batch)
         return

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from fuse_models import HeadDenseSegmentation
+from fuse_models import HeadDenseSegmentation, ModelWrapDictToSeq
 
 
 def head_of(**options):
@@ -110,3 +110,45 @@ def test_the_kernel_is_positive(kernel):
 def test_vectors_alone_are_not_enough():
     with pytest.raises(ValueError, match=r"HeadDenseSegmentation 'lesion' has no feature map to classify"):
         HeadDenseSegmentation("lesion", post_concat_inputs=[("a", 2)])
+
+
+@pytest.mark.parametrize("hidden", [(), (5, 6)])
+def test_it_hands_over_the_features_before_its_last_layer(hidden):
+    head = head_of(layers_description=hidden, num_classes=3, features_key="model.features.seg")
+    plain = head_of(layers_description=hidden, num_classes=3)
+    plain.load_state_dict(head.state_dict())
+    f = torch.randn(2, 4, 3, 4, 5)
+    batch = head({"f": f})
+    assert set(head.writes) == {"model.features.seg", "model.logits.head_0", "model.output.head_0"}
+    torch.testing.assert_close(batch["model.output.head_0"], plain({"f": f})["model.output.head_0"])
+    features = batch["model.features.seg"]
+    assert features.shape == (2, hidden[-1] if hidden else 4, 3, 4, 5)
+    layer = head.last_layer
+    scores = torch.einsum("cf,bfxyz->bcxyz", layer.weight[..., 0], features) + layer.bias[:, None, None, None]
+    torch.testing.assert_close(batch["model.logits.head_0"], scores)
+
+
+def test_in_training_it_hands_over_the_features_alone():
+    head = head_of(features_key="model.features.seg").train()
+    assert set(head({"f": torch.randn(2, 4, 3, 3)})) == {"f", "model.features.seg"}
+
+
+def test_a_shared_classifier_has_no_last_layer():
+    assert head_of(shared_classifier_head=nn.Conv2d(4, 2, 1)).last_layer is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"deep_supervision": (8,)}, {"upsample_to": "data.image"}, {"shared_classifier_head": nn.Conv2d(4, 2, 1)}],
+)
+def test_features_are_handed_over_by_plain_heads_only(options):
+    with pytest.raises(ValueError, match=r"features_key works without deep_supervision, upsample_to and shared_class"):
+        head_of(features_key="model.features.seg", **options)
+
+
+@pytest.mark.parametrize("options", [{"maxpool_kernel": 2}, {"upsample_to": "x"}, {"features_key": "model.f"}])
+def test_fx_traces_it_with_every_option(options):
+    head = head_of(**options)
+    plain = ModelWrapDictToSeq(head, "model.output.head_0", ["f", "x"])
+    inputs = torch.randn(2, 4, 6, 8), torch.randn(2, 1, 12, 16)
+    torch.testing.assert_close(torch.fx.symbolic_trace(plain)(*inputs), plain(*inputs))

@@ -105,7 +105,7 @@ def test_heads_of_a_fusemedml_checkpoint_give_the_same_outputs(head_class, rank)
     theirs = fusemedml_names(name, rank)
     checkpoint = {"state_dict": {f"_model.heads.0.{key}": weight for key, weight in theirs.items()}}
     report = load_weights(model, checkpoint)
-    assert report.layout == "FuseMedML's heads"
+    assert report.layout == "FuseMedML's models"
     assert report.missing == report.left == ()
     batch = {"data.x": torch.randn(2, 6, *[4] * rank), "data.clinical": torch.randn(2, 4)}
     logits = model(dict(batch))["model.logits.cls"]

@@ -3,6 +3,7 @@
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 
 from fuse_models import BackboneInceptionResnetV2, BackboneResnet, BackboneResnet3D, load_weights
 
@@ -234,3 +235,20 @@ def test_weights_of_half_precision_load_in_the_backbones_own():
     loaded = make(weights=weights).state_dict()[first]
     assert loaded.dtype == torch.float32
     assert loaded.equal(weights[first].float())
+
+
+PREFIXES = ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model._orig_mod.", "_model.module."]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize(
+    "wrap", [lambda module: module, torch.nn.DataParallel, lambda m: torch.compile(m, backend="eager")]
+)
+def test_prefixes_are_found_in_any_order_and_wrapped_modules_load(prefix, wrap):
+    source = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    source[1].running_mean.fill_(3.0)
+    target = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    weights = {f"{prefix}{name}": weight for name, weight in source.state_dict().items()}
+    report = load_weights(target if wrap is nn.Identity else wrap(target), {"state_dict": weights, "epoch": 3})
+    assert report.missing == report.left == ()
+    assert all(weight.equal(source.state_dict()[name]) for name, weight in target.state_dict().items())

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..argument_checks import check_all_positive
+from ..conv_inputs import is_symbolic
 from ..layers.feature_levels import FeatureInfo
 from ..layers.unet_layers import CONVOLUTIONS
 
@@ -81,7 +82,7 @@ class DecoderUNet(nn.Module):
         backbone: Any = self.backbone
         maps = list(backbone.feature_maps(x) if hasattr(backbone, "feature_maps") else backbone(x))
         found = tuple(feature_map.shape[1] for feature_map in maps)
-        if found != self.channels_of_levels:
+        if not is_symbolic(x) and found != self.channels_of_levels:
             raise ValueError(
                 f"DecoderUNet expects maps of {self.channels_of_levels} channels from {type(backbone).__name__}, "
                 f"finest first, got {found}. Give feature_info of the maps that it returns."

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..argument_checks import check_option, check_positive, check_rate
+from ..conv_inputs import is_symbolic
 from ..layers.transformer_layers import TransformerBlock, initialise
 from .vit import check_heads
 
@@ -96,7 +97,8 @@ class BackboneTransformer(nn.Module):
         Returns:
             `(batch, embed_dim)`, or `(batch, embed_dim, length)` without `pool`, with zeros at padding.
         """
-        self._check(x, mask)
+        if not is_symbolic(x):
+            self._check(x, mask)
         tokens = self.dropout(self.embedding(x) + self.pos_embed[:, : x.shape[1]])
         present = None if mask is None else mask.bool()
         seen = present

@@ -1,11 +1,13 @@
 """U-Nets for images and volumes, with the architecture of nnU-Net's."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from ..argument_checks import check_all_positive, check_option, check_positive
+from ..conv_inputs import is_symbolic
 from ..layers.feature_levels import FeatureInfo
 from ..layers.unet_layers import NORMS, Decoder, Encoder, Norm, Sizes, initialise
 from ..weights.fitting import LoadReport
@@ -134,7 +136,7 @@ class BackboneUNet(nn.Module):
     def feature_maps(self, x: Tensor) -> list[Tensor]:
         """The maps of all levels, finest first: those of the decoder, and the lowest of the encoder."""
         total = self.feature_info[-1].stride
-        if x.ndim != self.ndim + 2 or any(size % stride for size, stride in zip(x.shape[2:], total, strict=True)):
+        if not is_symbolic(x) and (x.ndim != self.ndim + 2 or any(map(operator.mod, x.shape[2:], total))):
             raise ValueError(
                 f"BackboneUNet takes {self.ndim}D inputs (batch, channels, *spatial) with spatial sizes divisible by "
                 f"{total}, the product of all strides, got the shape {tuple(x.shape)}. Pad the input."

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..argument_checks import check_all_positive, check_option, check_positive, check_rate
+from ..conv_inputs import is_symbolic
 from ..layers.transformer_layers import TransformerBlock, initialise
 from ..layers.unet_layers import CONVOLUTIONS
 from ..weights.fitting import LoadReport
@@ -120,7 +121,7 @@ class BackboneViT(nn.Module):
         Returns:
             `(batch, embed_dim, *image_size / patch_size)`, or `(batch, embed_dim)` with `pool`.
         """
-        if x.shape[2:] != self.image_size:
+        if not is_symbolic(x) and x.shape[2:] != self.image_size:
             raise ValueError(
                 f"BackboneViT(image_size={self.image_size}) takes inputs of this size, got the shape {tuple(x.shape)}. "
                 f"Resize the input, or make the backbone for it."

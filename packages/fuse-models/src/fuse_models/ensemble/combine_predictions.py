@@ -1,5 +1,6 @@
 """The average and the majority vote of several models' predictions."""
 
+import math
 from typing import Literal, get_args
 
 import torch
@@ -51,24 +52,35 @@ def average_predictions(
     """
     axis = classes_axis if classes_axis < 0 else classes_axis + 1
     accurate = predictions.to(torch.promote_types(predictions.dtype, torch.float32))
-    if weights is None:
-        weights = torch.ones(len(accurate))
-    weights = weights.to(accurate).reshape(-1, *[1] * (accurate.ndim - 1))
-    weights = weights / weights.sum()
     tiny, eps = torch.finfo(accurate.dtype).tiny, torch.finfo(accurate.dtype).eps
     averages_logits = average == "logits"
     if kind == "values" or averages_logits == (kind in ("logits", "label_logits")):
-        result = (weights * accurate).sum(0)
+        result = _mean(accurate, weights)
     elif kind == "logits":
-        result = (accurate.log_softmax(axis) + weights.log()).logsumexp(0)
+        result = _log_mean_exp(accurate.log_softmax(axis), weights)
     elif kind == "label_logits":  # log p - log(1 - p), each from its own logsumexp, which does not cancel
-        log_weights = weights.log()
-        result = (logsigmoid(accurate) + log_weights).logsumexp(0) - (logsigmoid(-accurate) + log_weights).logsumexp(0)
+        result = _log_mean_exp(logsigmoid(accurate), weights) - _log_mean_exp(logsigmoid(-accurate), weights)
     elif kind == "labels":
-        result = (weights * accurate.clamp(tiny, 1 - eps / 2).logit()).sum(0).sigmoid()
+        result = _mean(accurate.clamp(tiny, 1 - eps / 2).logit(), weights).sigmoid()
     else:
-        result = (weights * accurate.clamp_min(tiny).log()).sum(0).softmax(classes_axis)
+        result = _mean(accurate.clamp_min(tiny).log(), weights).softmax(classes_axis)
     return result.to(predictions.dtype)
+
+
+def _mean(predictions: Tensor, weights: Tensor | None) -> Tensor:
+    return predictions.mean(0) if weights is None else (_shares(weights, predictions) * predictions).sum(0)
+
+
+def _log_mean_exp(log_values: Tensor, weights: Tensor | None) -> Tensor:
+    if weights is None:
+        return log_values.logsumexp(0) - math.log(len(log_values))
+    return (log_values + _shares(weights, log_values).log()).logsumexp(0)
+
+
+def _shares(weights: Tensor, like: Tensor) -> Tensor:
+    """The weights divided by their sum, with the models' axis first."""
+    weights = weights.to(like)
+    return (weights / weights.sum()).reshape(-1, *[1] * (like.ndim - 1))
 
 
 def majority_vote(predictions: Tensor, average: Tensor, kind: Kind, classes_axis: int) -> Tensor:
@@ -95,13 +107,13 @@ def majority_vote(predictions: Tensor, average: Tensor, kind: Kind, classes_axis
         threshold = 0.5 if kind == "labels" else 0.0
         present, absent = (predictions > threshold).sum(0), (predictions <= threshold).sum(0)  # NaN is neither
         return torch.where(present == absent, average > threshold, present > absent).long()
+    votes_of_models = predictions.argmax(classes_axis if classes_axis < 0 else classes_axis + 1)
+    votes_of_models = votes_of_models.movedim(0, classes_axis)  # the models' axis in place of the classes'
+    one = torch.ones((), dtype=torch.int32, device=average.device).expand(votes_of_models.shape)
     votes = torch.zeros(average.shape, dtype=torch.int32, device=average.device)
-    classes = torch.arange(average.shape[classes_axis], device=average.device)
-    classes = classes.reshape([-1 if axis == classes_axis % average.ndim else 1 for axis in range(average.ndim)])
-    for prediction in predictions.unbind():  # one by one: a count for each class is as large as a prediction
-        votes = votes + (prediction.argmax(classes_axis, keepdim=True) == classes)
-    winners = votes == votes.amax(classes_axis, keepdim=True)
+    votes = votes.scatter_add(classes_axis, votes_of_models, one)
     # NaN counts as the lowest average, because it is not even equal to itself
-    among_winners = average.masked_fill(~winners | average.isnan(), -torch.inf)
-    best = winners & (among_winners == among_winners.amax(classes_axis, keepdim=True))
-    return best.to(torch.uint8).argmax(classes_axis)  # the first of equal maxima; argmax does not take booleans
+    lowest = torch.finfo(average.dtype).min
+    average = average.nan_to_num(nan=lowest, posinf=torch.inf, neginf=lowest)
+    has_fewer = votes < votes.amax(classes_axis, keepdim=True)
+    return average.masked_fill(has_fewer, -torch.inf).argmax(classes_axis)  # the first of equal maxima

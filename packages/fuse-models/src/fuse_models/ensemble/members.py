@@ -9,6 +9,7 @@ from torch.func import functional_call, vmap
 
 from fuse_core import NDict, read_key
 
+from ..conv_inputs import is_symbolic
 from .same_architecture import architecture_difference
 
 Execution = Literal["sequential", "vmap"]
@@ -47,23 +48,26 @@ class EnsembleMembers(nn.ModuleList):
                     f"{difference}. Use execution='sequential'."
                 )
 
-    def forward(self, batch_dict: Mapping[str, Any]) -> list[Tensor]:
-        """For each prediction key the members' predictions, stacked on a new first axis."""
+    def forward(self, batch_dict: Mapping[str, Any]) -> list[tuple[Sequence[Tensor], Tensor]]:
+        """For each prediction key the members' predictions, and the same stacked on a new first axis."""
         if not len(self):
             raise ValueError("ModelEnsemble has no models left. Append one to ModelEnsemble.models.")
-        if self.execution == "vmap" and _can_be_vectorised(self):
+        if self.execution == "vmap" and _can_be_vectorised(self, batch_dict):
             self.check_one_architecture()  # in each call, because members may be changed or replaced at any time
-            return list(run_stacked(self, lambda member: self._predict(member, batch_dict, "a model")))
+            stacked = run_stacked(self, lambda member: self._predict(member, batch_dict, "a model"))
+            return [(predictions.unbind(), predictions) for predictions in stacked]
         if self.low_memory:
             by_member = [self._predict_and_leave(member, batch_dict, f"model {i}") for i, member in enumerate(self)]
         else:
             by_member = [self._predict(member, batch_dict, f"model {i}") for i, member in enumerate(self)]
         by_key = list(zip(*by_member, strict=True))
         for key, predictions in zip(self.prediction_keys, by_key, strict=True):
+            if is_symbolic(predictions[0]):
+                continue
             if any(prediction.shape != predictions[0].shape for prediction in predictions):
                 shapes = ", ".join(str(tuple(prediction.shape)) for prediction in predictions)
                 raise ValueError(f"ModelEnsemble needs predictions of one shape, but those for {key!r} have {shapes}.")
-        return [torch.stack(predictions) for predictions in by_key]
+        return [(predictions, torch.stack(predictions)) for predictions in by_key]
 
     def _predict_and_leave(self, member: nn.Module, batch_dict: Mapping[str, Any], name: str) -> tuple[Tensor, ...]:
         """Predict with a member that is on the batch's device only meanwhile."""
@@ -88,8 +92,9 @@ class EnsembleMembers(nn.ModuleList):
         predictions = []
         for key in self.prediction_keys:
             prediction = read_key(result, key, f"ModelEnsemble, in what {name} returned,")
-            if not isinstance(prediction, Tensor) or not prediction.is_floating_point():
-                kind = f"{prediction.dtype}" if isinstance(prediction, Tensor) else type(prediction).__name__
+            is_tensor = isinstance(prediction, Tensor)
+            if not is_symbolic(prediction) and not (is_tensor and prediction.is_floating_point()):
+                kind = f"{prediction.dtype}" if is_tensor else type(prediction).__name__
                 raise TypeError(
                     f"ModelEnsemble averages floating-point tensors, but {name} wrote {kind} to {key!r}. Use the key "
                     f"of its probabilities or logits."
@@ -105,7 +110,7 @@ def _own_copy(batch_dict: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _own_copy(value) if isinstance(value, Mapping) else value for key, value in batch_dict.items()}
 
 
-def _can_be_vectorised(members: nn.ModuleList) -> bool:
+def _can_be_vectorised(members: nn.ModuleList, batch_dict: Mapping[str, Any]) -> bool:
     """Whether members of one architecture do the same in a pass over their stacked weights.
 
     They do not in training mode, in which layers write to buffers, nor with hooks, which would see the tensors of all
@@ -113,6 +118,8 @@ def _can_be_vectorised(members: nn.ModuleList) -> bool:
     are in the graph. Members without weights have nothing to stack.
     """
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or not _weights(members[0]):
+        return False
+    if any(map(is_symbolic, batch_dict.values())):
         return False
     return not any(
         module.training

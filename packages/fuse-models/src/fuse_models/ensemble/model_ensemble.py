@@ -2,18 +2,22 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
 from ..argument_checks import check_option
-from ..conv_inputs import BatchDict
+from ..conv_inputs import BatchDict, is_symbolic
 from ..declared_keys import keys_read_by_any
 from ..weights.trained_model import load_trained_model
 from .combine_predictions import AVERAGES, Average, Kind, average_predictions, majority_vote
 from .members import EXECUTIONS, EnsembleMembers, Execution
-from .predicted_keys import check_classes, check_guessed_kind, predicted_keys
+from .predicted_keys import check_classes, check_guessed_kind, kinds_of, predicted_keys
+
+torch.fx.wrap("average_predictions")  # one step of a graph: they look at dtypes
+torch.fx.wrap("majority_vote")
 
 
 class ModelEnsemble(nn.Module):
@@ -109,14 +113,22 @@ class ModelEnsemble(nn.Module):
         if low_memory and execution == "vmap":
             raise ValueError("ModelEnsemble(execution='vmap') needs all models at once. Use low_memory=False.")
         self.prediction_keys, self._guessed = predicted_keys(members, prediction_keys)
-        self.models = EnsembleMembers(members, tuple(self.prediction_keys), execution, low_memory)
+        self._told = frozenset(prediction_keys) if isinstance(prediction_keys, Mapping) else frozenset()
+        self.execution: Execution = execution
+        self.low_memory = low_memory
+        self.models: Any = nn.ModuleList(members)  # becomes EnsembleMembers
         if execution == "vmap":
-            self.models.check_one_architecture()
+            cast(EnsembleMembers, self.models).check_one_architecture()
         self.average_weights: Tensor | None
         self.register_buffer("average_weights", _normalised(average_weights), persistent=False)
         self._check_weights()
         self.average: Average = average
         self.classes_axis = classes_axis
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "models" and isinstance(value, nn.ModuleList):  # one of the user's, or a slice
+            value = EnsembleMembers(list(value), tuple(self.prediction_keys), self.execution, self.low_memory)
+        super().__setattr__(name, value)
 
     @property
     def reads(self) -> tuple[str, ...] | None:
@@ -135,12 +147,13 @@ class ModelEnsemble(nn.Module):
     def forward(self, batch_dict: BatchDict) -> BatchDict:
         """The same batch_dict with the predictions of each model and of all together written to it."""
         self._check_weights()  # models may have been appended
-        for (key, kind), predictions in zip(self.prediction_keys.items(), self.models(batch_dict), strict=True):
-            if kind in ("probabilities", "logits"):
+        self._check_kinds()  # heads may have been replaced
+        for (key, kind), (own, predictions) in zip(self.prediction_keys.items(), self.models(batch_dict), strict=True):
+            if kind in ("probabilities", "logits") and not is_symbolic(predictions):
                 check_classes(key, predictions.shape[1:], self.classes_axis)
             if kind == "probabilities" and key in self._guessed and self._may_look_at(predictions):
                 check_guessed_kind(key, predictions, self.classes_axis)
-            for i, prediction in enumerate(predictions.unbind()):
+            for i, prediction in enumerate(own):
                 batch_dict[f"{key}_ensemble_{i}"] = prediction
             average = average_predictions(predictions, kind, self.average, self.classes_axis, self.average_weights)
             batch_dict[f"{key}_ensemble_average"] = average
@@ -152,8 +165,19 @@ class ModelEnsemble(nn.Module):
 
     def _may_look_at(self, predictions: Tensor) -> bool:
         """Whether values can be read without breaking a graph, or waiting for the device in a training step."""
-        is_traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
-        return not is_traced and predictions.device.type != "meta" and (predictions.is_cpu or not self.training)
+        if is_symbolic(predictions) or torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+            return False
+        return predictions.device.type != "meta" and (predictions.is_cpu or not self.training)
+
+    def _check_kinds(self) -> None:
+        for i, model in enumerate(self.models):
+            for key, declared in kinds_of(model).items():
+                if key not in self._told and self.prediction_keys.get(key, declared) != declared:
+                    raise ValueError(
+                        f"ModelEnsemble takes {key!r} for {self.prediction_keys[key]}, but model {i} now declares "
+                        f"{declared}. Make a new ensemble of the changed models, or give "
+                        f"prediction_keys={{{key!r}: kind}}."
+                    )
 
     def _check_weights(self) -> None:
         weights = self.average_weights

@@ -1,7 +1,7 @@
 """What all heads share: their declared inputs, and the keys of their predictions."""
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,9 @@ class HeadBase(nn.Module):
         ValueError: the mode is unknown, or there are no inputs, or an input does not declare its channels.
     """
 
+    # torch.jit.trace would compile them
+    __jit_unused_properties__: ClassVar = ["reads", "writes", "prediction_kinds"]
+
     vectors_argument = "append_features"
     """The name of `vector_inputs` in the subclass."""
 
@@ -57,15 +60,28 @@ class HeadBase(nn.Module):
         self.vector_inputs = _declared(vector_inputs, f"{kind}({self.vectors_argument}=)")
         self.optional_inputs = OptionalInputs(optional_inputs, dict(self.vector_inputs), kind)
         self.optional_reads = self.optional_inputs.optional_reads
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The keys that the batch_dict must hold."""
         declared = self.conv_inputs + self.vector_inputs
-        self.reads = tuple(key for key, _ in declared if key not in self.optional_inputs.keys)
-        logits, output = logits_key(head_name), output_key(head_name)
-        self.prediction_kinds: dict[str, str] = {
+        return tuple(key for key, _ in declared if key not in self.optional_inputs.keys)
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The keys that are written."""
+        return tuple(self.prediction_kinds)
+
+    @property
+    def prediction_kinds(self) -> dict[str, str]:
+        """The kind of each written prediction, for `ModelEnsemble`."""
+        logits, output = logits_key(self.head_name), output_key(self.head_name)
+        kinds = {
             "classification": {logits: "logits", output: "probabilities"},
             "multilabel": {logits: "label_logits", output: "labels"},
             "regression": {output: "values"},
-        }[mode]
-        self.writes = tuple(self.prediction_kinds)
+        }
+        return kinds[self.mode]
 
     def read_vectors(self, batch_dict: MutableMapping[str, Any], features: Tensor | None = None) -> Tensor:
         """The vectors, concatenated and in the precision of the head's weights: `(batch, sum of sizes)`.
@@ -74,8 +90,7 @@ class HeadBase(nn.Module):
         ...)`, tell the batch size where all vectors are missing.
         """
         vectors = [self._read_vector(batch_dict, key, size) for key, size in self.vector_inputs]
-        present = [tensor for tensor in (*vectors, features) if tensor is not None]
-        known = present[0] if present else None
+        known = next((tensor for tensor in (*vectors, features) if tensor is not None), None)
         if known is None:
             raise ValueError(f"{self._reader}: all its inputs are missing in this batch. Skip such batches.")
         filled = []
@@ -86,11 +101,13 @@ class HeadBase(nn.Module):
         return concatenate_channels(filled, (key for key, _ in self.vector_inputs), self._reader)
 
     def _read_vector(self, batch_dict: MutableMapping[str, Any], key: str, size: int) -> Tensor | None:
+        vector: Any
         is_optional = key in self.optional_inputs.keys
-        vector: Any = self.optional_inputs.value(batch_dict, key) if is_optional else None
-        if is_optional and vector is None:
-            return None
-        if not is_optional:
+        if is_optional:
+            vector, present = self.optional_inputs.read(batch_dict, key)
+            if vector is None:
+                return None
+        else:
             vector = read_key(batch_dict, key, self._reader)
         if isinstance(vector, Tensor) and vector.ndim == 1 and size == 1:
             vector = vector[:, None]
@@ -100,11 +117,7 @@ class HeadBase(nn.Module):
                 f"{found(vector)}. Declare the size that it has, or give another input."
             )
         vector = vector.to(self._precision())
-        return (
-            self.optional_inputs.fill(key, vector, self.optional_inputs.present(batch_dict, key))
-            if is_optional
-            else vector
-        )
+        return self.optional_inputs.fill(key, vector, present) if is_optional else vector
 
     def _precision(self) -> torch.dtype:
         """The dtype that the layers compute in. Weights of 8 bits are stored, not computed, in their dtype."""

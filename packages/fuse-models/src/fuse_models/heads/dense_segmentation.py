@@ -1,16 +1,17 @@
 """A head that classifies each location."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
+import torch.fx
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuse_core import read_key
 
 from ..argument_checks import check_all_positive, check_module_or_none, check_name, check_positive, check_rate
-from ..conv_inputs import BatchDict, concatenate_channels, is_symbolic, read_conv_inputs
+from ..conv_inputs import BatchDict, concatenate_channels, read_conv_inputs
 from ..layers.optional_inputs import Substitute
 from ..layers.perceptron_layers import perceptron_layers
 from .base import DeclaredInputs, HeadBase, Mode, total_size
@@ -46,6 +47,12 @@ class HeadDenseSegmentation(HeadBase):
             but the first, whose channels `conv_inputs` declares. Each map has layers of its own, and lists of scores
             are written, finest first. `upsample_to` is for the finest alone.
         optional_inputs: the keys of `post_concat_inputs` that may be missing, see `Head1D`.
+        features_key: a key to which the features before the last layer are written. In training mode the head then
+            writes nothing else: fuse-losses' `LossLinearCompound(layer=head.last_layer, pred=features_key)` computes
+            layer and loss together, so that the scores never exist whole. In eval mode the scores are written too.
+
+    Attributes:
+        last_layer: the last convolution; None with `shared_classifier_head`.
 
     Raises:
         NestedKeyError: the batch_dict lacks an input.
@@ -80,6 +87,7 @@ class HeadDenseSegmentation(HeadBase):
         upsample_to: str | None = None,
         deep_supervision: Sequence[int] = (),
         optional_inputs: Mapping[str, Substitute] | None = None,
+        features_key: str | None = None,
     ) -> None:
         if not conv_inputs:
             raise ValueError(
@@ -99,7 +107,6 @@ class HeadDenseSegmentation(HeadBase):
         self.maxpool_kernel = maxpool_kernel
         if upsample_to is not None:
             check_name(upsample_to, "HeadDenseSegmentation(upsample_to=)")
-            self.reads = tuple(dict.fromkeys((*self.reads, upsample_to)))
         self.upsample_to = upsample_to
         check_all_positive(deep_supervision, "HeadDenseSegmentation(deep_supervision=)")
         others = (post_concat_inputs, maxpool_kernel, shared_classifier_head)
@@ -108,14 +115,38 @@ class HeadDenseSegmentation(HeadBase):
                 f"{self._reader}: deep_supervision works with one key in conv_inputs, and without post_concat_inputs, "
                 f"maxpool_kernel and shared_classifier_head."
             )
+        if features_key is not None:
+            check_name(features_key, "HeadDenseSegmentation(features_key=)")
+            if any(option is not None for option in (upsample_to, shared_classifier_head)) or deep_supervision:
+                raise ValueError(
+                    f"{self._reader}: features_key works without deep_supervision, upsample_to and "
+                    f"shared_classifier_head."
+                )
+        self.features_key = features_key
         if shared_classifier_head is None:
             features = total_size(self.conv_inputs) + total_size(self.vector_inputs)
-            shared_classifier_head = _LocationClassifier(features, layers_description, num_classes, dropout_rate)
+            shared_classifier_head = LocationClassifier(features, layers_description, num_classes, dropout_rate)
         self.classifier = shared_classifier_head
         self.deep_classifiers = nn.ModuleList(
-            _LocationClassifier(channels, layers_description, num_classes, dropout_rate)
-            for channels in deep_supervision
+            LocationClassifier(channels, layers_description, num_classes, dropout_rate) for channels in deep_supervision
         )
+
+    @property
+    def last_layer(self) -> nn.Conv1d | None:
+        """The convolution that makes the scores, with a weight of shape (num_classes, features, 1)."""
+        if not isinstance(self.classifier, LocationClassifier):
+            return None
+        return cast(nn.Conv1d, self.classifier.layers[-1])
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The keys that the batch_dict must hold."""
+        return tuple(dict.fromkeys((*super().reads, *([self.upsample_to] if self.upsample_to else []))))
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """The keys that are written; in training mode with `features_key`, only that one is."""
+        return (*super().writes, *([self.features_key] if self.features_key else []))
 
     def forward(self, batch_dict: BatchDict) -> BatchDict:
         """The same batch_dict with the scores of each location written to it."""
@@ -125,38 +156,20 @@ class HeadDenseSegmentation(HeadBase):
                 return self.write_scores(batch_dict, self._scores_of_levels(batch_dict, maps))
         maps = read_conv_inputs(batch_dict, self.conv_inputs, self._reader)
         features = concatenate_channels(maps, (key for key, _ in self.conv_inputs), self._reader)
-        if not is_symbolic(features) or self.vector_inputs or self.maxpool_kernel is not None:
-            features = self._prepared(batch_dict, features)
-        return self.write_scores(batch_dict, self._upsampled(batch_dict, self.classifier(features)))
-
-    def _prepared(self, batch_dict: BatchDict, features: Tensor) -> Tensor:
-        """The feature map, made smaller, and with the vectors at each location."""
-        rank = features.ndim - 2
-        kernel = self.maxpool_kernel
-        if rank not in MAX_POOLINGS or (isinstance(kernel, tuple) and len(kernel) != rank):
-            raise ValueError(
-                f"{self._reader} takes feature maps of shape (batch, channels, *spatial) with 1 to 3 spatial axes, as "
-                f"many as maxpool_kernel has, got {self.conv_inputs[0][0]!r} of shape {tuple(features.shape)} with "
-                f"maxpool_kernel={kernel}."
-            )
-        if kernel is not None:
-            features = MAX_POOLINGS[rank](features, kernel)
-        if not self.vector_inputs:
-            return features
-        vectors = self.read_vectors(batch_dict, features)
-        everywhere = vectors.reshape(*vectors.shape, *[1] * rank).expand(-1, -1, *features.shape[2:])
-        return concatenate_channels([features, everywhere], ("conv_inputs", "post_concat_inputs"), self._reader)
+        features = _max_pooled(features, self.maxpool_kernel, self._reader, self.conv_inputs[0][0])
+        if self.vector_inputs:
+            features = _with_vectors(features, self.read_vectors(batch_dict, features), self._reader)
+        if self.features_key is None:
+            return self.write_scores(batch_dict, self._upsampled(batch_dict, self.classifier(features)))
+        classifier: Any = self.classifier
+        batch_dict[self.features_key] = features = classifier.hidden(features)
+        return batch_dict if self.training else self.write_scores(batch_dict, classifier.scores(features))
 
     def _upsampled(self, batch_dict: BatchDict, scores: Tensor) -> Tensor:
         if self.upsample_to is None:
             return scores
         like = read_key(batch_dict, self.upsample_to, self._reader)
-        if like.ndim != scores.ndim:
-            raise ValueError(
-                f"{self._reader} cannot upsample scores of shape {tuple(scores.shape)} to {self.upsample_to!r} of "
-                f"shape {tuple(like.shape)}: the number of spatial axes differs."
-            )
-        return F.interpolate(scores, size=like.shape[2:], mode=LINEAR[scores.ndim - 2])
+        return _interpolated(scores, like, self._reader, self.upsample_to)
 
     def _scores_of_levels(self, batch_dict: BatchDict, maps: Sequence[Tensor]) -> list[Tensor]:
         classifiers = [self.classifier, *self.deep_classifiers]
@@ -171,18 +184,60 @@ class HeadDenseSegmentation(HeadBase):
         return [self._upsampled(batch_dict, scores[0]), *scores[1:]]
 
 
-class _LocationClassifier(nn.Module):
+class LocationClassifier(nn.Module):
     """A perceptron over the channels of each location."""
 
     def __init__(self, in_channels: int, hidden: Sequence[int], num_classes: int, dropout_rate: float) -> None:
         super().__init__()
         self.in_channels = in_channels
-        pointwise = partial(nn.Conv1d, kernel_size=1)
+        pointwise = partial(nn.Conv1d, kernel_size=1)  # with a kernel of 1, locations have no neighbours
         self.layers = perceptron_layers(
             in_channels, hidden, num_classes, dropout_rate=dropout_rate, pointwise=pointwise
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, in_channels, *spatial)` to `(batch, num_classes, *spatial)`."""
-        scores: Any = self.layers(x.flatten(start_dim=2))  # with a kernel of 1, locations have no neighbours
-        return cast(Tensor, scores.unflatten(2, x.shape[2:]))
+        return _at_each_location(self.layers, x)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """The features before the last layer, `(batch, features, *spatial)`."""
+        return _at_each_location(list(self.layers)[:-1], x)
+
+    def scores(self, x: Tensor) -> Tensor:
+        """The last layer's result from these features, `(batch, num_classes, *spatial)`."""
+        return _at_each_location([self.layers[-1]], x)
+
+
+def _at_each_location(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    result: Any = x.flatten(start_dim=2)
+    for layer in layers:
+        result = layer(result)
+    return cast(Tensor, result.unflatten(2, x.shape[2:]))
+
+
+@torch.fx.wrap
+def _max_pooled(features: Tensor, kernel: int | tuple[int, ...] | None, reader: str, key: str) -> Tensor:
+    rank = features.ndim - 2
+    if rank not in MAX_POOLINGS or (isinstance(kernel, tuple) and len(kernel) != rank):
+        raise ValueError(
+            f"{reader} takes feature maps of shape (batch, channels, *spatial) with 1 to 3 spatial axes, as many as "
+            f"maxpool_kernel has, got {key!r} of shape {tuple(features.shape)} with maxpool_kernel={kernel}."
+        )
+    return features if kernel is None else MAX_POOLINGS[rank](features, kernel)
+
+
+@torch.fx.wrap
+def _with_vectors(features: Tensor, vectors: Tensor, reader: str) -> Tensor:
+    """The feature map with the vectors appended at each location."""
+    everywhere = vectors.reshape(*vectors.shape, *[1] * (features.ndim - 2)).expand(-1, -1, *features.shape[2:])
+    return concatenate_channels([features, everywhere], ("conv_inputs", "post_concat_inputs"), reader)
+
+
+@torch.fx.wrap
+def _interpolated(scores: Tensor, like: Tensor, reader: str, key: str) -> Tensor:
+    if like.ndim != scores.ndim:
+        raise ValueError(
+            f"{reader} cannot upsample scores of shape {tuple(scores.shape)} to {key!r} of shape {tuple(like.shape)}: "
+            f"the number of spatial axes differs."
+        )
+    return F.interpolate(scores, size=like.shape[2:], mode=LINEAR[scores.ndim - 2])

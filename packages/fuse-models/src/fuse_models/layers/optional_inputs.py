@@ -17,7 +17,8 @@ class OptionalInputs(nn.Module):
     """An embedding in place of each input that is missing.
 
     A whole batch lacks an input `K` if the batch_dict lacks the key or holds None. Single samples lack it if the
-    batch_dict holds a mask, `K_present`, of shape (batch,), that is False (or 0) there. Their values are not used.
+    batch_dict holds a mask, `K_present`, of shape (batch,), that is False (or 0) there, whatever their values are; or
+    if the batch_dict holds a list with None there, which is what collating gives.
 
     Args:
         substitutes: for each optional key `"learned"`, a vector that is trained, at first zeros, or `"zero"`.
@@ -45,14 +46,28 @@ class OptionalInputs(nn.Module):
                 self.register_buffer(_name(key), vector, persistent=False)
         self.optional_reads = tuple(name for key in self.keys for name in (key, f"{key}_present"))
 
-    def value(self, batch_dict: Mapping[str, Any], key: str) -> Any:
-        """The input, or None if the whole batch lacks it."""
-        return batch_dict.get(key)
-
-    def present(self, batch_dict: Mapping[str, Any], key: str) -> Tensor | None:
-        """The mask of the samples that have the input, as booleans; None if all have it."""
-        mask = self.value(batch_dict, f"{key}_present")
-        return None if mask is None else mask.bool()
+    def read(self, batch_dict: Mapping[str, Any], key: str) -> tuple[Any, Tensor | None]:
+        """The input, or None if the whole batch lacks it, and the mask of the samples that have it, or None for all."""
+        value: Any = batch_dict.get(key)
+        mask: Any = batch_dict.get(f"{key}_present")
+        if isinstance(value, list):
+            known = next((torch.as_tensor(sample) for sample in value if sample is not None), None)
+            if known is None:
+                return None, None
+            substitute: Tensor = getattr(self, _name(key))  # tells the device, to which lists may not have been moved
+            listed = torch.tensor([sample is not None for sample in value], device=substitute.device)
+            samples = [torch.zeros_like(known) if sample is None else torch.as_tensor(sample) for sample in value]
+            value = torch.stack(samples).to(substitute.device)
+            mask = listed if mask is None else listed & torch.as_tensor(mask, device=listed.device).bool().reshape(-1)
+        if value is None or mask is None:
+            return value, None
+        mask = torch.as_tensor(mask, device=value.device).bool()
+        if isinstance(value, Tensor) and mask.numel() != value.shape[0]:
+            raise ValueError(
+                f"'{key}_present' has one entry for each of the {value.shape[0]} samples, but its shape is "
+                f"{tuple(mask.shape)}."
+            )
+        return value, mask
 
     def substitute(self, key: str, like: Tensor) -> Tensor:
         """The vector of a key, in the precision and on the device of `like`, of shape (1, size)."""

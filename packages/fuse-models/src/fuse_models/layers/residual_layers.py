@@ -52,7 +52,9 @@ class ResidualBlock(nn.Module):
         self.downsample: nn.Module | None = None
         if stride != 1 or in_channels != sizes[-1]:
             projection = nn.Sequential(_conv(rank, in_channels, sizes[-1], 1, stride), NORMS[rank](sizes[-1]))
-            self.downsample = projection if shortcut == "B" else ZeroPaddedShortcut(stride, sizes[-1] - in_channels)
+            self.downsample = (
+                projection if shortcut == "B" else ZeroPaddedShortcut(rank, stride, sizes[-1] - in_channels)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, in_channels, *spatial)` to `(batch, channels, *spatial / stride)`."""
@@ -67,16 +69,16 @@ class ResidualBlock(nn.Module):
 class ZeroPaddedShortcut(nn.Module):
     """Every `stride`-th location of the input, with `more_channels` channels of zeros appended."""
 
-    def __init__(self, stride: int, more_channels: int) -> None:
+    def __init__(self, rank: int, stride: int, more_channels: int) -> None:
         super().__init__()
+        self.rank = rank
         self.stride = stride
         self.more_channels = more_channels
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, channels, *spatial)` to `(batch, channels + more_channels, *spatial / stride)`."""
-        for axis in range(2, x.ndim):
-            x = x[(slice(None),) * axis + (slice(None, None, self.stride),)]
-        return nn.functional.pad(x, (0, 0) * (x.ndim - 2) + (0, self.more_channels))
+        x = x[(slice(None), slice(None), *[slice(None, None, self.stride)] * self.rank)]
+        return nn.functional.pad(x, (0, 0) * self.rank + (0, self.more_channels))
 
 
 def residual_stage(

@@ -1,12 +1,13 @@
 """Finds a module's weights among given ones: removes prefixes, applies layouts, and compares names and shapes."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from .layouts import LAYOUTS
+from .layouts.renamed import Renamed
 
 LISTED = 4
 AS_GIVEN = "as given"
@@ -62,16 +63,20 @@ def fit_weights(
         MisfitError: a name is missing or unknown, a shape differs, or several parts fit.
     """
     given = {_uncompiled(name): tensor for name, tensor in given.items()}
-    layouts = {AS_GIVEN: dict(given)}
+    layouts: dict[str, Renamed] = {AS_GIVEN: dict(given)}
     for layout, rename in LAYOUTS.items():
         renamed = rename(given, own)
-        if renamed.keys() != given.keys():
+        if renamed.keys() != given.keys() or any(weight is None for weight in renamed.values()):
             layouts[layout] = renamed
     misfits: dict[str, str] = {}
     fitting: dict[tuple[str, str], dict[str, Tensor]] = {}
     for layout, weights in layouts.items():
         for prefix in _prefixes(own, weights):
-            part = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
+            part = {
+                name.removeprefix(prefix): weight
+                for name, weight in weights.items()
+                if weight is not None and name.startswith(prefix)
+            }
             _share(own, part)
             part = {name: weight for name, weight in part.items() if not _is_below(name, left_out)}
             if adapt is not None:
@@ -100,7 +105,7 @@ def fit_weights(
     return part, LoadReport(layout, prefix, tuple(name for name in own if name in part), missing, left)
 
 
-def _prefixes(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+def _prefixes(own: Mapping[str, Tensor], weights: Iterable[str]) -> list[str]:
     """No prefix, and those that most names have in front of a name of the module."""
     count: Counter[str] = Counter()
     for name in weights:

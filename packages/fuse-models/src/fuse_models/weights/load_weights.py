@@ -26,14 +26,15 @@ def load_weights(module: nn.Module, weights: Weights, *, strict: bool | Sequence
 
     The weights' names may have a prefix, as in a Lightning checkpoint of fuse-lightning (`model.`) or FuseMedML
     (`_model.`), from DataParallel (`module.`) or `torch.compile` (`_orig_mod.`), or because the module is a part of the
-    trained model (`model.backbone.`). The names of FuseMedML's heads and, for `BackboneResnet3D`, those of MONAI's and
+    trained model (`model.backbone.`). The names of FuseMedML's models and, for `BackboneResnet3D`, those of MONAI's and
     MedicalNet's ResNets are known too.
 
     Args:
         module: the module to load into.
         weights: a state dict; the path of a `.pth`, `.ckpt` or `.safetensors` file, see `load_state_dict_file`; a
-            mapping that holds a state dict under `"state_dict"`, `"model"` or `"network_weights"`; or a member of a
-            torchvision weights enum, which downloads its file unless it is in torch's cache.
+            mapping that holds a state dict under `"state_dict"`, `"model"`, `"model_state_dict"` or
+            `"network_weights"`; or a member of a torchvision weights enum, which downloads its file unless it is in
+            torch's cache.
         strict: True if all weights must fit, except those that stand beside the module in a larger model; a sequence of
             names that need not fit, with all names below them; or False if none must.
 
@@ -67,6 +68,8 @@ def load_into(
     hint: str = "Check the depth and the other arguments.",
 ) -> LoadReport:
     """Load a state dict; see `fit_weights` for the arguments. `owner` and `hint` are for the error message."""
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        module = module.module
     names = {name.replace("_orig_mod.", ""): name for name in module.state_dict()}
     own = {name.replace("_orig_mod.", ""): tensor for name, tensor in module.state_dict(keep_vars=True).items()}
     try:

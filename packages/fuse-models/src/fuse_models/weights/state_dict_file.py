@@ -1,6 +1,8 @@
 """Reads a state dict from a file, without running code that the file may hold."""
 
+import os
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-CONTAINERS = ("state_dict", "model", "network_weights")
-"""Where checkpoints keep the state dict: Lightning and others, torchvision's references, nnU-Net."""
+CONTAINERS = ("state_dict", "model", "model_state_dict", "network_weights")
+"""Where checkpoints keep the state dict: Lightning, torchvision's references, PyTorch's tutorials and nnU-Net."""
 
 
 class PickledObjectsError(ValueError):
@@ -24,7 +26,7 @@ def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
 
     A file whose name ends in `.safetensors` is read by safetensors, any other by `torch.load(weights_only=True)`, which
     rebuilds only tensors and plain containers and runs no code. From a checkpoint it takes the state dict below
-    `"state_dict"`, `"model"` or `"network_weights"`.
+    `"state_dict"`, `"model"`, `"model_state_dict"` or `"network_weights"`.
 
     Args:
         path: a file such as `model.safetensors`, `resnet18.pth` or `best_epoch.ckpt`.
@@ -46,7 +48,7 @@ def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"No weights at {str(path)!r}: there is no such file.")
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         try:
             return safetensors.torch.load_file(path)
         except safetensors.SafetensorError as error:
@@ -65,9 +67,9 @@ def load_torch_file(path: Path, *, trust_pickle: bool = False) -> Any:
             warnings.simplefilter("ignore")  # about pickle protocols, which the error below is about
             return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
     except pickle.UnpicklingError as error:
-        if trust_pickle:
-            raise _damaged(path, error) from error
         reason = " ".join(str(error).rpartition("WeightsUnpickler error:")[2].split()).partition(". ")[0]
+        if trust_pickle or not _is_whole_pickle(path, reason):
+            raise _damaged(path, error) from error
         raise PickledObjectsError(
             f"{str(path)!r} holds pickled objects, not only tensors and plain containers ({reason}), and was not "
             f"loaded: unpickling runs whatever code the file's author put there. Save the weights alone, by "
@@ -81,14 +83,27 @@ def load_torch_file(path: Path, *, trust_pickle: bool = False) -> Any:
         raise _damaged(path, error) from error
 
 
+def _is_whole_pickle(path: Path, reason: str) -> bool:
+    """Whether the file was refused for a class in it, not because it is text or ends within the name of a class."""
+    refused = re.search(r"GLOBAL (\S*)", reason)
+    with path.open("rb") as file:
+        if file.read(1) not in (b"\x80", b"P"):  # a pickle's, and a zip archive's
+            return False
+        file.seek(-min(200, path.stat().st_size), os.SEEK_END)
+        end = file.read().rstrip(b"\n")
+    name = refused[1].rpartition(".")[2].encode() if refused else b""
+    return refused is None or (not end.endswith(name) and not end[:-1].endswith(name))  # torch drops the last character
+
+
 def _damaged(path: Path, error: Exception) -> ValueError:
+    reason = str(error).partition("\n")[0]
     return ValueError(
-        f"{str(path)!r} is no readable checkpoint ({type(error).__name__}: {error}). Copy or download it again."
+        f"{str(path)!r} is no readable checkpoint ({type(error).__name__}: {reason}). Copy or download it again."
     )
 
 
 def state_dict_in(content: Any, where: str) -> dict[str, Tensor]:
-    """The state dict in a checkpoint: the content itself, or below one of `CONTAINERS`.
+    """The state dict in a checkpoint: the content itself, or below one or several of `CONTAINERS`.
 
     Args:
         content: what a file held, or what the user gave.
@@ -97,10 +112,11 @@ def state_dict_in(content: Any, where: str) -> dict[str, Tensor]:
     Raises:
         ValueError: there is no state dict.
     """
-    for container in CONTAINERS:
-        if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
-            content = content[container]
+    while isinstance(content, Mapping):
+        inner = next((content[name] for name in CONTAINERS if isinstance(content.get(name), Mapping)), None)
+        if inner is None:
             break
+        content = inner
     if not isinstance(content, Mapping):
         raise ValueError(f"{where} holds a {type(content).__name__}, where a state dict was expected.")
     others = [f"{name!r} ({type(value).__name__})" for name, value in content.items() if not isinstance(value, Tensor)]

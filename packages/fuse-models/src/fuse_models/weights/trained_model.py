@@ -13,7 +13,7 @@ def load_trained_model(
     model_factory: Callable[[], nn.Module] | None, path: Path, trust_pickle: bool = False
 ) -> nn.Module:
     """A model with the weights in a file; see `ModelEnsemble.from_directories` for the arguments and errors."""
-    if trust_pickle and path.suffix != ".safetensors":
+    if trust_pickle and path.suffix.lower() != ".safetensors":
         content = load_torch_file(path, trust_pickle=True)
         if isinstance(content, nn.Module):
             return content

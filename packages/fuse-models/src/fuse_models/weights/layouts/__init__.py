@@ -1,19 +1,18 @@
 """Rules that rename the weights of other projects, one file for each layout of names."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from torch import Tensor
-
-from .fusemedml_heads import rename_fusemedml_heads
+from .fusemedml import rename_fusemedml
 from .monai_resnet import rename_monai_resnet
 from .nnunet import rename_nnunet
+from .renamed import Renamed, Weights
 
-Layout = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], dict[str, Tensor]]
+Layout = Callable[[Weights, Weights], Renamed]
 
 MONAI_RESNET = "MONAI's and MedicalNet's 3D ResNets"
 
 LAYOUTS: dict[str, Layout] = {
-    "FuseMedML's heads": rename_fusemedml_heads,
+    "FuseMedML's models": rename_fusemedml,
     MONAI_RESNET: rename_monai_resnet,
     "nnU-Net's U-Nets": rename_nnunet,
 }
