@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from fuse_core import NDict
 from fuse_losses import (
@@ -83,6 +84,19 @@ def test_a_loss_changes_neither_the_batch_dict_nor_its_tensors_nor_its_own_state
         assert batch[key] is value
         assert torch.equal(value, original)
     assert {key: value.shape for key, value in loss.state_dict().items()} == state
+
+
+@every_loss
+def test_a_loss_runs_on_fake_tensors_which_have_no_values(loss):
+    batch = make_batch()
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fakes = NDict({key: mode.from_tensor(value) for key, value in batch.items() if key != "model.loss"})
+        fakes["model.loss"] = fakes["model.logits"].mean()
+        value = copy.deepcopy(loss)(fakes)
+        inputs = [fakes["model.logits"], fakes["model.feat"]]
+        grads = torch.autograd.grad(value, inputs, allow_unused=True)
+    assert value.shape == ()
+    assert any(one is not None for one in grads)
 
 
 @every_loss

@@ -21,6 +21,7 @@ from .blocks import (
     counting_dtype,
     future_gradient,
     store_block,
+    values_may_be_read,
     voxel_chunks,
     working_block,
 )
@@ -173,7 +174,7 @@ def _log_probability(block: Tensor, logits: Tensor, index: Tensor) -> Tensor:
     """The logarithm of the target's softmax, `[b, 1, s]`."""
     probability = block.gather(1, index)
     smallest = _smallest(block.dtype)
-    if block.device.type == "cpu" and bool(probability.amin() >= smallest):
+    if values_may_be_read(block, validate=False) and bool(probability.amin() >= smallest):
         return probability.log()
     # A tiny probability is not exact, and may be 0. The largest one is at least 1 / C.
     log_sum = logits.amax(1, keepdim=True) - block.amax(1, keepdim=True).log()
