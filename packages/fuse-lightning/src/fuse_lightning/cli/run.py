@@ -7,7 +7,7 @@ from importlib.resources import files
 
 from .errors import UsageError
 from .run_cli import RunCLI
-from .wiring_cli import WiringCLI
+from .check_cli import WiringCLI
 
 CONFIG_OPTIONS = ("-c", "--config")
 
