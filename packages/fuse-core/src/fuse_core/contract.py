@@ -15,7 +15,7 @@ from .contract_run import Run, Step, first_line, is_metric, needs_values, run_co
 from .did_you_mean import nearest_keys
 from .flat_keys import provides
 from .indexing import has_batch_axis, number_of_samples, take
-from .key_names import logits_key, output_key
+from .key_names import LOSSES, logits_key, output_key
 from .ndict import NDict
 from .nested_key_error import NestedKeyError
 from .tree_and_table import table
@@ -186,7 +186,7 @@ def check_contract(
         check.real_steps(named)
     if check.problems:
         raise ContractError(dict.fromkeys(check.problems), check.notes)
-    return Contract(_keys(*runs), runs[0].trained_by, check.notes)
+    return Contract(_keys(*runs), runs[0].trained_by if runs[0].losses else {}, check.notes)
 
 
 class _Check:
@@ -290,7 +290,7 @@ class _Check:
         read |= {key for component in self.components.values() for key in _declared(component, "reads")}
         used = {key.rpartition(".")[2] for key in read if key.startswith(HEADS)}
         for name, step in runs[1].steps.items():
-            unread = [key for key in step.writes if not provides(read, key)]
+            unread = [key for key in step.writes if not provides(read, key) and not key.startswith(f"{LOSSES}.")]
             lost = [key for key in unread if key.startswith(HEADS) and key.rpartition(".")[2] not in used]
             if lost and not self.is_incomplete:
                 self.problems.append(
@@ -298,8 +298,10 @@ class _Check:
                 )
             elif unread:
                 self.notes.append(f"{name} writes {_some(unread)}, which nothing reads.")
+        declared = [key for one in self.components.values() for key in _declared(one, "writes")]
+        is_open = any(getattr(one, "reads", None) is None for one in self.components.values())
         for key in prediction_keys:
-            if key not in runs[1].batch and not self.is_incomplete:
+            if key not in runs[1].batch and not (self.is_incomplete and (is_open or provides(declared, key))):
                 near = ", ".join(map(repr, nearest_keys(key, runs[1].batch))) or "none"
                 self.problems.append(
                     f"The prediction key {key!r} is not in the batch at the end. Nearest keys: {near}."
@@ -373,7 +375,8 @@ def _keys(*runs: Run) -> dict[str, KeyContract]:
         writer = next((name for name, step in steps.items() if key in step.writes), BATCH)
         readers = [name for name in steps if any(name in run.steps and key in run.steps[name].reads for run in runs)]
         dtype, device = (str(getattr(value, name, "")).removeprefix("torch.") for name in ("dtype", "device"))
-        shape = _shape(value if one is None else one, value, first.size, second.size if one is not None else first.size)
+        sizes = (second if one is None else first).size, (first if other is None else second).size
+        shape = _shape(value if one is None else one, value, *sizes)
         found[key] = KeyContract(shape, dtype or type(value).__name__, device, writer, readers)
     return found
 
