@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .collate import collate
-from .contract_run import Run, Step, first_line, is_metric, needs_values, run_components
+from .contract_run import Run, Step, first_line, is_metric, needs_values, run_components, undisturbed
 from .did_you_mean import nearest_keys
 from .flat_keys import provides
 from .indexing import has_batch_axis, number_of_samples, take
@@ -183,7 +183,8 @@ def check_contract(
         check.class_range(name, run)
         check.problems += check_component(name, component, run.batch) if check_component else ()
     if real:
-        check.real_steps(named)
+        with undisturbed():
+            check.real_steps(named)
     if check.problems:
         raise ContractError(dict.fromkeys(check.problems), check.notes)
     return Contract(_keys(*runs), runs[0].trained_by if runs[0].losses else {}, check.notes)
@@ -197,6 +198,7 @@ class _Check:
         self.problems: list[str] = []
         self.notes: list[str] = []
         self.done: set[str] = set()  # components whose failure is known
+        self.untrained: set[str] = set()  # components with parameters that no loss trains
         self.is_incomplete = False  # a component did not run, so keys may be missing
 
     def steps(self, run: Run, runs: Sequence[Run]) -> None:
@@ -283,6 +285,7 @@ class _Check:
                 fix = f"frozen=[{f'{short_names[name]}.{off[0]}'!r}, ...]"
                 self.problems.append(f"{name}: {_some(off)} do not require a gradient. Train them, or pass {fix}.")
             if cut and run.losses and not self.is_incomplete:
+                self.untrained.add(name)
                 self.problems.append(f"{name}: no loss trains {_some(cut)}. Add a loss, do not detach, or freeze them.")
 
     def unread_keys(self, runs: Sequence[Run], prediction_keys: Sequence[str]) -> None:
@@ -292,7 +295,8 @@ class _Check:
         for name, step in runs[1].steps.items():
             unread = [key for key in step.writes if not provides(read, key) and not key.startswith(f"{LOSSES}.")]
             lost = [key for key in unread if key.startswith(HEADS) and key.rpartition(".")[2] not in used]
-            if lost and not self.is_incomplete:
+            is_useless = name in self.untrained or len(unread) == len(step.writes)
+            if lost and is_useless and not self.is_incomplete:
                 self.problems.append(
                     f"{name} writes {_some(lost)}, which nothing reads. Add a loss, or remove the head."
                 )

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses import fake_tensor
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from .ndict import NDict
@@ -103,12 +104,14 @@ def run_components(
 ) -> Run:
     """Run copies of the components in turn on a batch of `size` samples; with `train`, also each loss's backward."""
     mode: Any = fake_tensor.FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext()
-    with _undisturbed():
+    with undisturbed():
         with mode:
             run = Run(size, RecordingBatch(make_batch(size)))
         memo: dict[int, Any] = {}
         for name, component in components.items():
             try:
+                if isinstance(component, nn.Module):
+                    _check_can_be_copied(component)
                 with fake_tensor.FakeCopyMode(mode) if fake else nullcontext():
                     run.copies[name] = copy.deepcopy(component, memo)
             except Exception as error:  # a component may hold anything, such as a file or a lock
@@ -123,8 +126,15 @@ def run_components(
     return run
 
 
+def _check_can_be_copied(module: nn.Module) -> None:
+    if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
+        raise TypeError("it has lazy parameters, which have no shape before the first batch")
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        raise TypeError("it is scripted or traced by torch.jit, whose parameters are not Python's")
+
+
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """No warnings, nothing compiled, and the states of random number generators as before."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     log = logging.getLogger(fake_tensor.__name__)  # it prints each error, which the contract reports
