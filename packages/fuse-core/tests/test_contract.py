@@ -9,6 +9,7 @@ import torch
 from contract_setups import SETUPS, Accuracy, Mistake, all_mistakes
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 import fuse_core
 from fuse_core import ContractError, TensorSpec, check_contract
@@ -198,6 +199,16 @@ def test_an_output_beside_logits_that_are_read_is_a_note():
     assert contract.notes == ["Output 'output' writes 'model.output.cls', which nothing reads."]
 
 
+def test_other_versions_of_an_output_that_is_read_are_a_note():
+    class Ensemble(Model):
+        def forward(self, batch_dict):
+            batch_dict["model.logits.cls_0"] = super().forward(batch_dict)["model.logits.cls"] * 1
+            return batch_dict
+
+    contract = check_contract({"net": Ensemble(), "ce": Loss()}, SPEC)
+    assert contract.notes == ["Ensemble 'net' writes 'model.logits.cls_0', which nothing reads."]
+
+
 def test_prediction_keys_must_exist():
     components = {"net": Model(), "ce": Loss()}
     check_contract(components, SPEC, prediction_keys=["model.logits.cls"])
@@ -322,6 +333,128 @@ def test_other_checks_can_be_plugged_in():
         problems({"net": Model(), "ce": Loss()}, check_component=expects_probabilities)
         == "Loss 'ce' gets logits of shape (6, 5)."
     )
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda scores: scores.softmax(0), lambda scores: scores - scores.mean(0), lambda scores: scores.flip(0)],
+)
+def test_samples_that_influence_one_another_are_found_on_real_tensors(function):
+    components = {"net": Model(function), "ce": Loss()}
+    check_contract(components, SPEC)
+    found = problems(components, real=True)
+    assert "Model 'net': a sample's 'model.logits.cls' depend on the other samples. Keep samples apart" in found
+
+
+@pytest.mark.parametrize("part", [nn.BatchNorm1d(5), nn.Dropout(), nn.LayerNorm(5)])
+def test_batch_norm_and_random_numbers_are_no_influence(part):
+    check_contract({"net": Model(part), "ce": Loss()}, SPEC, real=True, frozen=["net.function"])
+    check_contract({"net": Model(part), "ce": Loss()}, real_batch([0, 1, 2, 3]), real=True)
+
+
+def test_a_component_may_run_in_one_mode_only():
+    components = {"net": OnlyInTraining(), "ce": Loss()}
+    assert "Loss 'ce' fails for a batch of 14" in problems(components)
+    contract = check_contract(components, SPEC, only_in={"ce": "train"})
+    assert contract.keys["model.logits.cls"].shape == ("B", 5)
+    assert contract.keys["model.logits.cls"].readers == ["Loss 'ce'"]
+    with_accuracy = components | {
+        "net": Model(),
+        "accuracy": lambda batch_dict: {"model.seen": batch_dict["data.label"]},
+    }
+    contract = check_contract(with_accuracy, SPEC, only_in={"accuracy": "eval"})
+    assert contract.keys["model.seen"].writer == "<lambda> 'accuracy'"
+
+
+class OnlyInTraining(Model):
+    """Writes its scores in train mode only."""
+
+    def forward(self, batch_dict):
+        return super().forward(batch_dict) if self.training else batch_dict
+
+
+@pytest.mark.parametrize(
+    ("values", "sizes"),
+    [({}, (4, 8)), ({"data.edges": torch.ones(9, 2)}, (4, 4)), ({"data.any": object()}, (4, 4)), ({"a": 1}, (4, 8))],
+)
+def test_a_real_batch_is_checked_with_its_own_size_and_twice_this_size(values, sizes):
+    seen = []
+
+    def look(scores):
+        seen.append(len(scores))
+        return scores
+
+    check_contract({"net": Model(look), "ce": Loss()}, real_batch([0, 1, 2, 3]) | values)
+    assert tuple(seen) == sizes
+
+
+def test_a_batch_of_one_sample_is_checked_with_this_size():
+    class Bag(Model):
+        def forward(self, batch_dict):
+            batch_dict["model.logits.cls"] = self.linear(batch_dict["data.image"][0])[None]
+            assert len(batch_dict["data.image"]) == 1
+            return batch_dict
+
+    contract = check_contract(
+        {"net": Bag(), "ce": Loss()}, {"data.image": torch.ones(1, 8), "data.label": torch.ones(1).long()}
+    )
+    assert contract.keys["model.logits.cls"].shape == ("B", 5)
+
+
+def lazy():
+    return nn.LazyLinear(5)
+
+
+def scripted():
+    return torch.jit.script(nn.Linear(8, 5))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("make", [lazy, scripted])
+def test_what_cannot_be_copied_to_fake_tensors_is_a_note(make):
+    model = Model()
+    model.linear = make()
+    notes = check_contract({"net": model, "ce": Loss()}, SPEC).notes
+    assert any(note.startswith("Model 'net' was not checked, because it needs values: it ") for note in notes)
+
+
+def test_compiled_and_checkpointed_models_run_as_they_are():
+    model = Model(lambda scores: checkpoint(torch.relu, scores, use_reentrant=True))
+    model.linear = torch.compile(model.linear, backend="eager")
+    assert len(check_contract({"net": model, "ce": Loss()}, SPEC).trained_by["Model 'net'"]) == 2
+
+
+def test_a_model_that_returns_a_tensor_is_no_loss():
+    class Returns(Model):
+        def forward(self, batch_dict):
+            return self.linear(batch_dict["data.image"])
+
+    assert "Model 'net' returns a tensor. Write it to 'model.logits.cls', and return the batch." in problems(
+        {"net": Returns(function=None), "ce": Loss()}
+    ).replace("Returns", "Model")
+
+
+def test_a_backward_that_fails_is_told():
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(_, scores):
+            return scores.clone()
+
+        @staticmethod
+        def backward(_, gradient):
+            return gradient[:, :2]
+
+    found = problems({"net": Model(Broken.apply), "ce": Loss()})
+    assert "Loss 'ce': its backward fails: Function BrokenBackward returned an invalid gradient" in found
+
+
+def test_random_numbers_are_drawn_as_without_the_check():
+    components = {"net": Model(nn.Dropout()), "ce": Loss()}
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    check_contract(components, SPEC, real=True)
+    assert torch.equal(torch.rand(3), expected)
 
 
 # --------------------------------------------------------------------------------------------------------- the result

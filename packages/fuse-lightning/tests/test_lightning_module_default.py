@@ -177,7 +177,8 @@ def test_the_batch_carries_the_global_step(tmp_path):
             batch_dict["model.y"] = super().forward(batch_dict["data.x"])
             return batch_dict
 
-    make_trainer(tmp_path, max_epochs=1).fit(make_module(tmp_path, model=Spy(3, 1)), loader(12))
+    module = make_module(tmp_path, model=Spy(3, 1), check="wiring")  # the contract would run the model twice before
+    make_trainer(tmp_path, max_epochs=1).fit(module, loader(12))
     assert seen == [0, 1, 2]
 
 

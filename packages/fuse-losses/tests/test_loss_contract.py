@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from fuse_core import NDict
+from fuse_core import NDict, check_contract
 from fuse_losses import (
     LossBase,
     LossDefault,
@@ -83,6 +83,27 @@ def test_a_loss_changes_neither_the_batch_dict_nor_its_tensors_nor_its_own_state
         assert batch[key] is value
         assert torch.equal(value, original)
     assert {key: value.shape for key, value in loss.state_dict().items()} == state
+
+
+@every_loss
+@pytest.mark.parametrize("real", [False, True])
+def test_the_contract_of_a_loss_raises_no_alarm(loss, real):
+    class Model(torch.nn.Module):
+        reads, writes = ("data.x",), ("model.logits", "model.feat", "model.loss")
+
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(8, 15)
+
+        def forward(self, batch_dict):
+            scores = self.layer(batch_dict["data.x"])
+            written = scores.reshape(-1, 3, 5), scores[:, :8], scores.mean()
+            return batch_dict | dict(zip(self.writes, written, strict=True))
+
+    batch = make_batch().select("data") | {"data.x": torch.randn(4, 8)}
+    contract = check_contract({"model": Model(), "loss": loss}, batch, real=real)
+    assert all(contract.trained_by["Model 'model'"].values())
+    assert not any("was not checked" in note for note in contract.notes)
 
 
 @every_loss

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fuse_core import NDict, check_wiring
+from fuse_core import NDict, check_contract, check_wiring
 from fuse_models import (
     HeadGlobalPoolingClassifier,
     ModelEnsemble,
@@ -234,3 +234,14 @@ def test_inference_mode(make, batch):
 def test_the_key_of_the_features_is_a_string(model_class, arguments):
     with pytest.raises(ValueError, match=rf"{model_class.__name__}\(key_out_features=\) takes a non-empty string"):
         model_class(**arguments, heads=[], key_out_features=None)
+
+
+@every_model
+@pytest.mark.parametrize("real", [False, True])
+def test_the_contract_of_a_model_and_its_loss_raises_no_alarm(make, batch, real):
+    def cross_entropy(batch_dict):
+        return nn.functional.cross_entropy(logits_of(batch_dict), batch_dict["data.label"])
+
+    contract = check_contract({"model": make(), "ce": cross_entropy}, batch, real=real)
+    assert all(contract.trained_by[f"{type(make()).__name__} 'model'"].values())
+    assert not any("was not checked" in note for note in contract.notes)

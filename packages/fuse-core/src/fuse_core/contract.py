@@ -4,23 +4,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Any
+from numbers import Number
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from .collate import collate
-from .contract_run import Run, Step, is_metric, run_components
+from .contract_run import Run, Step, first_line, is_metric, needs_values, run_components, undisturbed
 from .did_you_mean import nearest_keys
 from .flat_keys import provides
 from .indexing import has_batch_axis, number_of_samples, take
-from .key_names import logits_key, output_key
+from .key_names import LOSSES, logits_key, output_key
 from .ndict import NDict
 from .nested_key_error import NestedKeyError
 from .tree_and_table import table
 from .wiring import BATCH, Wiring, WiringError, check_wiring, unique_names
 
-SIZES = (6, 14)  # the batch sizes: even, and unlikely as a number of classes or channels
+SIZES = (6, 14)  # batch sizes without a real batch: even, and unlikely as a number of classes or channels
 HEADS = (logits_key(""), output_key(""))
 
 
@@ -109,6 +110,7 @@ def check_contract(
     *,
     prediction_keys: Sequence[str] = (),
     frozen: Sequence[str] = (),
+    only_in: Mapping[str, Literal["train", "eval"]] | None = None,
     real: bool = False,
     check_component: Callable[[str, Any, NDict], Iterable[str]] | None = None,
 ) -> Contract:
@@ -118,13 +120,18 @@ def check_contract(
     component that returns a tensor is a loss. One with `update` and `compute` is a metric: it gets the batch, or zeros
     if it needs values. The components themselves are not changed.
 
+    A real batch is checked with its own size and with twice this size; only with its own if it holds one sample, or a
+    value whose samples cannot be repeated, such as a packed sequence.
+
     Args:
         components: the components in the order in which they run, by name or in a sequence.
         batch_spec: a real batch, or a sequence of samples, or a mapping of keys to `TensorSpec`. Values of other types
             are passed on unchanged.
         prediction_keys: keys that are read after the last component.
         frozen: components, or parts of them such as `"model.backbone"`, that no loss is meant to train.
-        real: also run two real samples. This finds values that are not finite, and checks components that need values.
+        only_in: components that run in one mode only, with this mode.
+        real: also run two real samples in eval mode. This finds values that are not finite, outputs of one sample that
+            depend on the other sample, and mistakes in components that need values.
         check_component: a function of name, component and fake batch that returns more problems, one sentence each.
 
     Raises:
@@ -153,29 +160,34 @@ def check_contract(
     """
     named = dict(unique_names(components))
     short_names = list(components) if isinstance(components, Mapping | nn.ModuleDict) else list(named)
-    spec = NDict(collate(batch_spec) if isinstance(batch_spec, Sequence) else batch_spec)
+    if isinstance(batch_spec, Sequence):
+        batch_spec = collate(batch_spec if len(batch_spec) > 1 else [*batch_spec] * 2)
+    spec = NDict(batch_spec)
     check = _Check(named, spec)
     try:
         check.notes += check_wiring(components, spec).notes
     except WiringError as error:
         check.problems, check.notes, check.is_incomplete = list(error.problems), list(error.notes), True
-    runs = [
-        run_components(named, partial(_batch, spec, torch.empty), size, train=train)
-        for size, train in zip(SIZES, (True, False), strict=True)
-    ]
+    runs = []
+    for size, mode, other in zip(_sizes(spec), ("train", "eval"), ("eval", "train"), strict=True):
+        left_out = {name for name, short in zip(named, short_names, strict=True) if (only_in or {}).get(short) == other}
+        chosen = {name: one for name, one in named.items() if name not in left_out}
+        runs.append(run_components(chosen, partial(_batch, spec, torch.empty), size, train=mode == "train"))
     for run in runs:
-        check.steps(run)
+        check.steps(run, runs)
     check.batch_axes(*runs)
     check.gradients(runs[0], dict(zip(named, short_names, strict=True)), frozen)
     check.unread_keys(runs, prediction_keys)
     for name, component in named.items():
-        check.class_range(name, runs[0])
-        check.problems += check_component(name, component, runs[0].batch) if check_component else ()
+        run = next(run for run in runs if name in run.steps)
+        check.class_range(name, run)
+        check.problems += check_component(name, component, run.batch) if check_component else ()
     if real:
-        check.real_steps(run_components(named, partial(_batch, spec, torch.randn), 2, train=False, fake=False))
+        with undisturbed():
+            check.real_steps(named)
     if check.problems:
         raise ContractError(dict.fromkeys(check.problems), check.notes)
-    return Contract(_keys(*runs), runs[0].trained_by, check.notes)
+    return Contract(_keys(*runs), runs[0].trained_by if runs[0].losses else {}, check.notes)
 
 
 class _Check:
@@ -186,38 +198,50 @@ class _Check:
         self.problems: list[str] = []
         self.notes: list[str] = []
         self.done: set[str] = set()  # components whose failure is known
+        self.untrained: set[str] = set()  # components with parameters that no loss trains
         self.is_incomplete = False  # a component did not run, so keys may be missing
 
-    def steps(self, run: Run) -> None:
+    def steps(self, run: Run, runs: Sequence[Run]) -> None:
         """What each component does: errors, losses that are no scalars, changes and overwrites."""
         writers = dict.fromkeys(self.spec, BATCH)
         for name, step in run.steps.items():
             if name not in self.done:
                 count = len(self.problems)
-                self._step(name, step, run, writers)
+                self._step(name, step, run, writers, [one.steps[name] for one in runs if name in one.steps])
                 self.done |= {name} if len(self.problems) > count else set()
             writers.update(dict.fromkeys(step.writes, name))
 
-    def _step(self, name: str, step: Step, run: Run, writers: Mapping[str, str]) -> None:
-        if step.needs_values and is_metric(self.components[name]) and name in run.copies:
-            step = _run_on_zeros(name, self.components[name], run)
+    def _step(self, name: str, step: Step, run: Run, writers: Mapping[str, str], steps: Sequence[Step]) -> None:
+        component, declared = self.components[name], _declared(self.components[name], "writes")
+        if step.needs_values and is_metric(component) and name in run.copies:
+            step = _run_on_zeros(name, component, run)
         if step.error is not None:
             self._failed(name, step, run)
-        self.problems += [f"{name} {found}. {self._reads(name, run)}" for found in step.suspicious[:1]]
+        if all(one.suspicious for one in steps):  # once could be by chance: as many classes as samples
+            self.problems += [f"{name} {found}. {self._reads(name, run)}" for found in step.suspicious[:1]]
         for key in step.changed:
             self.problems.append(f"{name} changes {key!r} of {writers.get(key, BATCH)} in place. Change a copy of it.")
         for key in step.writes:
             if writers.get(key, BATCH) != BATCH and not any(repr(key) in problem for problem in self.problems):
                 self.problems.append(f"{name} overwrites {key!r}, written by {writers[key]}. Rename one of them.")
-        if isinstance(step.result, Tensor) and step.result.ndim > 0:
-            self.problems.append(f"{name} returns a loss of shape {tuple(step.result.shape)}. Reduce it to a scalar.")
-        elif step.error is None and not isinstance(step.result, Tensor) and not is_metric(self.components[name]):
-            absent = [key for key in _declared(self.components[name], "writes") if not provides(run.batch, key)]
+        if isinstance(step.result, Tensor):
+            if declared:
+                self.problems.append(f"{name} returns a tensor. Write it to {declared[0]!r}, and return the batch.")
+            elif step.result.ndim > 0:
+                shape = tuple(step.result.shape)
+                self.problems.append(f"{name} returns a loss of shape {shape}. Reduce it to a scalar.")
+        elif all(one.error is None for one in steps) and not is_metric(component):
+            written = [key for one in steps for key in one.writes]
+            absent = [key for key in declared if not provides(written, key)]
             self.problems += [f"{name} does not write {key!r}. Remove it from `writes`." for key in absent]
+        if step.backward_error is not None:
+            self.is_incomplete = True
+            text = f"{name}: its backward fails: {first_line(step.backward_error)}"
+            (self.notes if needs_values(step.backward_error) else self.problems).append(text)
 
     def _failed(self, name: str, step: Step, run: Run) -> None:
         self.done.add(name)
-        message = (str(step.error).strip() or type(step.error).__name__).splitlines()[0][:300]
+        message = first_line(step.error)
         if step.needs_values:
             self.notes.append(f"{name} was not checked, because it needs values: {message}")
         elif not (self.is_incomplete and isinstance(step.error, NestedKeyError)):
@@ -237,9 +261,9 @@ class _Check:
 
     def batch_axes(self, first: Run, second: Run) -> None:
         for name, step in first.steps.items():
-            for key, one in step.writes.items():
+            for key, one in step.writes.items() if first.size != second.size else ():
                 other: Any = dict.get(second.batch, key)
-                shape = _shape(one, other)
+                shape = _shape(one, other, first.size, second.size)
                 if shape and (shape[0] != "B" or "?" in shape):
                     found = f"{tuple(one.shape)} for {first.size} samples and {tuple(other.shape)} for {second.size}"
                     self.problems.append(f"{name} writes {key!r} of shape {found}. Keep the samples on the first axis.")
@@ -260,7 +284,8 @@ class _Check:
             if off:
                 fix = f"frozen=[{f'{short_names[name]}.{off[0]}'!r}, ...]"
                 self.problems.append(f"{name}: {_some(off)} do not require a gradient. Train them, or pass {fix}.")
-            if cut and not self.is_incomplete:
+            if cut and run.losses and not self.is_incomplete:
+                self.untrained.add(name)
                 self.problems.append(f"{name}: no loss trains {_some(cut)}. Add a loss, do not detach, or freeze them.")
 
     def unread_keys(self, runs: Sequence[Run], prediction_keys: Sequence[str]) -> None:
@@ -268,16 +293,19 @@ class _Check:
         read |= {key for component in self.components.values() for key in _declared(component, "reads")}
         used = {key.rpartition(".")[2] for key in read if key.startswith(HEADS)}
         for name, step in runs[1].steps.items():
-            unread = [key for key in step.writes if not provides(read, key)]
+            unread = [key for key in step.writes if not provides(read, key) and not key.startswith(f"{LOSSES}.")]
             lost = [key for key in unread if key.startswith(HEADS) and key.rpartition(".")[2] not in used]
-            if lost and not self.is_incomplete:
+            is_useless = name in self.untrained or len(unread) == len(step.writes)
+            if lost and is_useless and not self.is_incomplete:
                 self.problems.append(
                     f"{name} writes {_some(lost)}, which nothing reads. Add a loss, or remove the head."
                 )
             elif unread:
                 self.notes.append(f"{name} writes {_some(unread)}, which nothing reads.")
+        declared = [key for one in self.components.values() for key in _declared(one, "writes")]
+        is_open = any(getattr(one, "reads", None) is None for one in self.components.values())
         for key in prediction_keys:
-            if key not in runs[1].batch and not self.is_incomplete:
+            if key not in runs[1].batch and not (self.is_incomplete and (is_open or provides(declared, key))):
                 near = ", ".join(map(repr, nearest_keys(key, runs[1].batch))) or "none"
                 self.problems.append(
                     f"The prediction key {key!r} is not in the batch at the end. Nearest keys: {near}."
@@ -301,8 +329,15 @@ class _Check:
                 found = f"class {wrong[0]} in {targets[0]!r}, but {scores[0]!r} holds {classes} classes"
                 self.problems.append(f"{name} reads {found}. Correct the labels or the number of classes.")
 
-    def real_steps(self, run: Run) -> None:
+    def real_steps(self, components: Mapping[str, Any]) -> None:
+        """Run real samples in eval mode, and then the first of them several times, with equal random numbers."""
         self.is_incomplete = bool(self.problems)
+        first, second = _sizes(self.spec)
+        size = first if first == second else 2
+        batch = _batch(self.spec, torch.randn, size)
+        same = {k: take(v, [0] * size) for k, v in batch.items() if has_batch_axis(v) and len(v) == size}
+        run = run_components(components, lambda _: batch, size, train=False, fake=False)
+        other = run_components(components, lambda _: batch | same, size, train=False, fake=False)
         for name, step in run.steps.items():
             values = {**step.writes, "its loss": step.result}
             bad = [key for key, value in values.items() if isinstance(value, Tensor) and not value.isfinite().all()]
@@ -312,22 +347,40 @@ class _Check:
                 )
             if step.error is not None and not any(problem.startswith(name) for problem in self.problems):
                 self._failed(name, step, run)
+            pairs = {key: (value, other.steps[name].writes.get(key)) for key, value in step.writes.items()}
+            mixed = [key for key, pair in pairs.items() if not bad and _differ_in_first_sample(*pair)]
+            if mixed:  # what later components read is mixed already
+                fix = "Keep samples apart: which axis do softmax, mean or norm run over?"
+                self.problems.append(f"{name}: a sample's {_some(mixed)} depend on the other samples. {fix}")
+                break
+
+
+def _differ_in_first_sample(one: Any, other: Any) -> bool:
+    are_batched = all(isinstance(value, Tensor) and value.ndim and len(value) for value in (one, other))
+    return are_batched and not torch.allclose(one[0].float(), other[0].float(), rtol=1e-2, atol=1e-4)
 
 
 def _run_on_zeros(name: str, metric: Any, run: Run) -> Step:
-    zeros = {
-        k: torch.zeros(v.shape, dtype=v.dtype, device=v.device) for k, v in run.batch.items() if isinstance(v, Tensor)
+    zeros = {  # of one number each in memory
+        k: torch.zeros((), dtype=v.dtype, device=v.device).expand(v.shape)
+        for k, v in run.batch.items()
+        if isinstance(v, Tensor)
     }
     return run_components({name: metric}, lambda _: run.batch | zeros, run.size, train=False, fake=False).steps[name]
 
 
-def _keys(first: Run, second: Run) -> dict[str, KeyContract]:
+def _keys(*runs: Run) -> dict[str, KeyContract]:
+    first, second = runs
     found = {}
-    for key, value in second.batch.items():
-        writer = next((name for name, step in second.steps.items() if key in step.writes), BATCH)
-        readers = [name for name, step in second.steps.items() if key in step.reads]
-        dtype, device = (str(getattr(value, one, "")).removeprefix("torch.") for one in ("dtype", "device"))
-        shape = _shape(dict.get(first.batch, key), value)
+    for key in dict.fromkeys((*second.batch, *first.batch)):
+        steps = {name: step for run in runs for name, step in run.steps.items()}
+        one, other = dict.get(first.batch, key), dict.get(second.batch, key)
+        value = one if other is None else other
+        writer = next((name for name, step in steps.items() if key in step.writes), BATCH)
+        readers = [name for name in steps if any(name in run.steps and key in run.steps[name].reads for run in runs)]
+        dtype, device = (str(getattr(value, name, "")).removeprefix("torch.") for name in ("dtype", "device"))
+        sizes = (second if one is None else first).size, (first if other is None else second).size
+        shape = _shape(value if one is None else one, value, *sizes)
         found[key] = KeyContract(shape, dtype or type(value).__name__, device, writer, readers)
     return found
 
@@ -354,15 +407,28 @@ def _batch(spec: NDict, make: Callable[..., Tensor], size: int) -> NDict:
     return batch
 
 
-def _shape(first: Any, second: Any) -> tuple[int | str, ...] | None:
+def _sizes(spec: NDict) -> tuple[int, int]:
+    """The two batch sizes; see `check_contract`."""
+    real = {key: value for key, value in spec.items() if not isinstance(value, TensorSpec)}
+    count = number_of_samples(real)
+    if not count:
+        return SIZES
+    for value in real.values():
+        is_single = value is None or isinstance(value, str | bytes | Number) or getattr(value, "ndim", None) == 0
+        if not is_single and not (has_batch_axis(value) and len(value) == count):
+            return count, count
+    return count, count if count == 1 else 2 * count
+
+
+def _shape(one: Any, other: Any, size: int, other_size: int) -> tuple[int | str, ...] | None:
     """The shape of a tensor with both batch sizes: B for the batch size, `?` for an axis that follows another rule."""
-    if not (isinstance(first, Tensor) and isinstance(second, Tensor)):
+    if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
         return None
-    if first.ndim != second.ndim:
+    if one.ndim != other.ndim:
         return ("?",)
     return tuple(
-        "B" if pair == SIZES else pair[0] if pair[0] == pair[1] else "?"
-        for pair in zip(first.shape, second.shape, strict=True)
+        "B" if (a, b) == (size, other_size) and (a != b or axis == 0) else a if a == b else "?"
+        for axis, (a, b) in enumerate(zip(one.shape, other.shape, strict=True))
     )
 
 

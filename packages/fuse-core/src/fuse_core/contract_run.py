@@ -2,16 +2,20 @@
 
 import copy
 import logging
+import random
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses import fake_tensor
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from .ndict import NDict
@@ -22,22 +26,11 @@ NEED_VALUES = (
     fake_tensor.UnsupportedOperatorException,
     fake_tensor.UnsupportedFakeTensorException,
 )
-# What torch says if a program asks a fake tensor for its memory.
-NEED_MEMORY = (".numpy() is not supported", "data pointer", "Numpy is not available", "only supports real tensors")
-ELEMENTWISE = {
-    "add",
-    "sub",
-    "rsub",
-    "mul",
-    "div",
-    "truediv",
-    "true_divide",
-    "maximum",
-    "minimum",
-    "l1_loss",
-    "mse_loss",
-}
-ELEMENTWISE |= {"smooth_l1_loss", "huber_loss", "broadcast_tensors"}
+# What torch says if a program asks a fake tensor for its memory, or mixes it with a real one.
+NEED_MEMORY = [".numpy() is not supported", "data pointer", "Numpy is not available", "only supports real tensors"]
+NEED_MEMORY += ["FakeTensor", "fake tensor", "Fake tensor"]
+ELEMENTWISE = {"add", "sub", "rsub", "mul", "div", "truediv", "true_divide", "maximum", "minimum", "l1_loss"}
+ELEMENTWISE |= {"mse_loss", "smooth_l1_loss", "huber_loss", "broadcast_tensors"}
 PRODUCTS = {"linear", "matmul", "mm", "bmm"}  # torch checks their dtypes on real tensors only
 
 
@@ -49,6 +42,7 @@ class Step:
     writes: dict[str, Any] = field(default_factory=dict)
     result: Any = None
     error: Exception | None = None
+    backward_error: Exception | None = None
     needs_values: bool = False
     changed: list[str] = field(default_factory=list)  # keys changed in place
     suspicious: list[str] = field(default_factory=list)  # operations that torch allows on these tensors
@@ -95,19 +89,29 @@ def is_metric(component: Any) -> bool:
     return callable(getattr(component, "update", None)) and callable(getattr(component, "compute", None))
 
 
+def needs_values(error: Exception) -> bool:
+    """Whether an error comes of running on fake tensors only."""
+    return isinstance(error, NEED_VALUES) or any(text in str(error) for text in NEED_MEMORY)
+
+
+def first_line(error: BaseException | None) -> str:
+    """The first line of an error's message, or its type."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
 def run_components(
     components: Mapping[str, Any], make_batch: Callable[[int], NDict], size: int, *, train: bool, fake: bool = True
 ) -> Run:
     """Run copies of the components in turn on a batch of `size` samples; with `train`, also each loss's backward."""
     mode: Any = fake_tensor.FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext()
-    log = logging.getLogger(fake_tensor.__name__)  # it prints each error, which the contract reports
-    with warnings.catch_warnings(), mock.patch.object(log, "disabled", True):
-        warnings.simplefilter("ignore")
+    with undisturbed():
         with mode:
             run = Run(size, RecordingBatch(make_batch(size)))
         memo: dict[int, Any] = {}
         for name, component in components.items():
             try:
+                if isinstance(component, nn.Module):
+                    _check_can_be_copied(component)
                 with fake_tensor.FakeCopyMode(mode) if fake else nullcontext():
                     run.copies[name] = copy.deepcopy(component, memo)
             except Exception as error:  # a component may hold anything, such as a file or a lock
@@ -122,6 +126,32 @@ def run_components(
     return run
 
 
+def _check_can_be_copied(module: nn.Module) -> None:
+    if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
+        raise TypeError("it has lazy parameters, which have no shape before the first batch")
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        raise TypeError("it is scripted or traced by torch.jit, whose parameters are not Python's")
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """No warnings, nothing compiled, and the states of random number generators as before."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    log = logging.getLogger(fake_tensor.__name__)  # it prints each error, which the contract reports
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        stack.enter_context(mock.patch.object(log, "disabled", True))
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
+
+
 def _run_one(component: Any, batch: Any, size: int) -> Step:
     step = Step()
     before = dict(batch)
@@ -132,7 +162,7 @@ def _run_one(component: Any, batch: Any, size: int) -> Step:
             step.result = component.update(batch) if is_metric(component) else component(batch)
     except Exception as error:  # a component may raise anything
         step.error = error
-        step.needs_values = isinstance(error, NEED_VALUES) or any(text in str(error) for text in NEED_MEMORY)
+        step.needs_values = needs_values(error)
     if isinstance(step.result, Mapping) and step.result is not batch:
         batch.update(step.result)
     step.reads = {key for key in batch.keys_read if key in before}
@@ -171,7 +201,7 @@ def _pairs_samples(tensors: list[Tensor], size: int) -> bool:
     rank = max(one.ndim for one in tensors)
     shapes = ((1,) * (rank - one.ndim) + tuple(one.shape) for one in tensors)
     pairs = list(zip(*shapes, strict=True))
-    return all(a == b or 1 in (a, b) for a, b in pairs) and (size, 1) in pairs and (1, size) in pairs
+    return size > 1 and all(a == b or 1 in (a, b) for a, b in pairs) and {(size, 1), (1, size)} <= set(pairs)
 
 
 def _record_gradients(run: Run) -> None:
@@ -179,9 +209,12 @@ def _record_gradients(run: Run) -> None:
     parameters = [found for found in parameters if found[2].requires_grad]
     for name, key, _ in parameters:
         run.trained_by.setdefault(name, {})[key] = []
-    tensors = [one for _, _, one in parameters]
     for loss, value in run.losses.items():
-        if parameters and value.ndim == 0 and value.requires_grad:
-            gradients = torch.autograd.grad(value, tensors, retain_graph=True, allow_unused=True)
-            for (name, key, _), gradient in zip(parameters, gradients, strict=True):
-                run.trained_by[name][key] += [loss] if gradient is not None else []
+        if value.ndim == 0 and value.requires_grad:
+            try:  # not autograd.grad, which reentrant checkpointing refuses
+                value.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+            except Exception as error:
+                run.steps[loss].backward_error = error
+            for name, key, parameter in parameters:
+                run.trained_by[name][key] += [loss] if parameter.grad is not None else []
+                parameter.grad = None

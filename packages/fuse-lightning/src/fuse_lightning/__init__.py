@@ -3,6 +3,7 @@
 from .__about__ import __version__
 from .checkpoints.atomic_checkpoint_io import AtomicCheckpointIO
 from .checkpoints.random_state import RandomState
+from .checks.module_contract import check_module_contract
 from .checks.nonfinite_losses import NonFiniteLossError
 from .checks.step_wiring import check_step_wiring
 from .configure_optimizers import ConfigureOptimizers
@@ -44,6 +45,7 @@ __all__ = [
     "RandomState",
     "RunReport",
     "__version__",
+    "check_module_contract",
     "check_step_wiring",
     "convert_predictions_to_dataframe",
     "epoch_end_compute_and_log_losses",

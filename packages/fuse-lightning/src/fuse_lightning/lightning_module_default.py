@@ -19,6 +19,7 @@ from .checkpoints.best_epoch_source import BestEpochSource
 from .checkpoints.hyperparameters import keep_plain_values
 from .checkpoints.inside_epoch import EPOCH_SUMS, begin_next_epoch, load_metric_states, metric_states, of_all_processes
 from .checkpoints.model_export import check_only_tensors, save_best_or_last_model
+from .checks.module_contract import CheckMode, check_first_batch
 from .checks.module_wiring import mode_losses, module_wiring
 from .checks.monitors import check_monitors, losses_in_batch, names_to_log
 from .checks.nonfinite_losses import NonFiniteLosses, NonFinitePolicy
@@ -80,7 +81,8 @@ class LightningModuleDefault(pl.LightningModule):
     In distributed training these are the first process's.
 
     Before the first step on a loader, its first batch is checked: are all keys there that model, losses and metrics
-    read?
+    read? Before training, copies of them also run on fake tensors like the first batch, to find shapes, dtypes and
+    gradients that do not fit; see `check_module_contract`.
 
     **Several loaders** for validation or test have names: those of the mapping of loaders given to the Trainer, or
     those that losses and metrics use, in order, or else `loader_0`, `loader_1`. Logged names are then
@@ -118,6 +120,8 @@ class LightningModuleDefault(pl.LightningModule):
             training losses.
         save_every_n_steps: also write `last.ckpt` after so many optimizer steps.
         save_every_minutes: also write `last.ckpt` after so many minutes.
+        check: what to check on first batches: `"contract"`, `"wiring"` for keys only, or `"off"`. Of a module with a
+            `training_step` or `forward` of its own, and with several processes, only the keys are checked.
 
     Raises:
         TypeError: a loss or metric is not a module, or `best_epoch_source` has an argument that ModelCheckpoint lacks.
@@ -148,6 +152,7 @@ class LightningModuleDefault(pl.LightningModule):
         progress_bar_metrics: Sequence[str] | None = None,
         save_every_n_steps: int | None = None,
         save_every_minutes: float | None = None,
+        check: CheckMode = "contract",
     ) -> None:
         super().__init__()
         if save_hyperparameters_kwargs is not None:
@@ -158,6 +163,8 @@ class LightningModuleDefault(pl.LightningModule):
             raise ValueError("LightningModuleDefault(losses=) needs at least one loss, got none.")
         _check_option("on_nonfinite", on_nonfinite, get_args(NonFinitePolicy))
         _check_option("log_unit", log_unit, (None, *get_args(LogUnit)))
+        _check_option("check", check, get_args(CheckMode))
+        self._check = check
         self.model_dir = Path(model_dir)
         self.model = model
         self.losses = register_components("losses", losses)
@@ -301,12 +308,14 @@ class LightningModuleDefault(pl.LightningModule):
 
     def _check_wiring(self, mode: str, batch_dict: Mapping[str, Any], loader_idx: int = 0) -> None:
         """Check the first batch of a loader."""
-        if (mode, loader_idx) in self._checked_wiring:
+        if (mode, loader_idx) in self._checked_wiring or self._check == "off":
             return
         batch_dict = _as_ndict(batch_dict)
         self._checked_wiring.add((mode, loader_idx))
         evaluation = self._evaluations.get(mode)
         loader = None if evaluation is None else evaluation[loader_idx].log_prefix.partition(".")[2]
+        if mode == "train" and self._check == "contract":
+            check_first_batch(self, LightningModuleDefault, batch_dict)
         self.wiring(batch_dict, mode, loader)
         if mode == "train" and self.prediction_keys is not None:
             self._warn_of_prediction_keys(batch_dict)

@@ -14,7 +14,7 @@ def test_help_is_short_and_names_every_command(capsys):
     assert main(["--help"]) == 0
     printed = capsys.readouterr().out
     assert len(printed.splitlines()) < 40
-    for command in ("fit", "validate", "test", "predict", "wiring", "template"):
+    for command in ("fit", "validate", "test", "predict", "check", "template"):
         assert command in printed
         assert main([command, "--help"]) == 0
         assert f"fuse-lightning {command}" in (own := capsys.readouterr().out)

@@ -31,13 +31,16 @@ def module_wiring(
     if mode == "predict":
         keys = getattr(parts, "prediction_keys", None) or ()
         return check_step_wiring(batch_dict, parts.model, prediction_keys=keys)
+    return check_step_wiring(batch_dict, parts.model, *mode_components(module, mode, loader))
+
+
+def mode_components(module: pl.LightningModule, mode: str, loader: str | None = None) -> tuple[Any, Any]:
+    """The losses and the metrics of a mode and loader."""
     if mode not in ("train", "validation", "test"):
         raise ValueError(f"wiring(mode=) is 'train', 'validation', 'test' or 'predict', got {mode!r}.")
-    losses, metrics = (
-        _of_loader(components, mode, loader)
-        for components in (mode_losses(module, mode), getattr(parts, f"{mode}_metrics", None))
-    )
-    return check_step_wiring(batch_dict, parts.model, losses, metrics)
+    both = mode_losses(module, mode), getattr(module, f"{mode}_metrics", None)
+    losses, metrics = (_of_loader(components, mode, loader) or {} for components in both)
+    return losses, metrics
 
 
 def mode_losses(module: pl.LightningModule, mode: str) -> Any:

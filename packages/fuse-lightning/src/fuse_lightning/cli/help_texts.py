@@ -10,7 +10,7 @@ start
   fit --print_config    print a commented configuration that runs as it is
 
 use a configuration
-  wiring                print which component reads and writes which keys, without training
+  check                 check that keys, shapes, dtypes and gradients fit together, without training
   fit                   train
   validate, test        evaluate a checkpoint
   predict               write a checkpoint's predictions to a table
@@ -24,7 +24,7 @@ A configuration is code: the classes that it names are imported and called. Do n
 
 Example:
   fuse-lightning fit --print_config > run.yaml
-  fuse-lightning wiring --config run.yaml
+  fuse-lightning check --config run.yaml
   fuse-lightning fit --config run.yaml
   fuse-lightning test --config run.yaml
 """
@@ -66,14 +66,18 @@ COMMAND_HELP = {
     "test": _EVALUATE.format("test", "Compute the losses and metrics of the test data."),
     "predict": _EVALUATE.format("predict", "Predict, and write predictions.csv to the run folder, a row per sample.")
     + "  --overwrite           replace predictions.csv\n",
-    "wiring": "usage: fuse-lightning wiring --config FILE [options]\n\n"
-    "Take one batch of each loader and follow its keys from component to component. Prints a table and a Mermaid\n"
-    "drawing for training, validation, test and prediction; equal ones are printed once.\n"
-    "The exit code is 1 if a key is missing.\n\n"
+    "check": "usage: fuse-lightning check --config FILE [options]\n\n"
+    "Run model, losses and metrics on fake tensors, and tell all keys, shapes, dtypes and gradients that do not fit.\n"
+    "Prints a table for training, validation, test and prediction; equal ones are printed once. Writes them to\n"
+    "contract.md, with a Mermaid drawing. The exit code is 2 if something does not fit. The old name is wiring.\n\n"
+    "One sample of each dataset is loaded. To check without data, describe a batch in the configuration:\n\n"
+    "  batch_spec:\n"
+    "    data.image: {shape: [null, 1, 28, 28], dtype: float32}   # null is the batch axis\n"
+    "    data.label: {shape: [null], dtype: int64}\n\n"
     + _CONFIGURATION.format(starting_point="")
     + """
 output
-  --output FILE         also write it to a Markdown file
+  --output FILE         the Markdown file to write (default: contract.md)
 """,
     "template": """\
 usage: fuse-lightning template DIR [--style STYLE]
@@ -85,3 +89,5 @@ Write the walkthrough as a project of your own, to run and to edit.
                         (default: ready-made)
 """,
 }
+
+COMMAND_HELP["wiring"] = COMMAND_HELP["check"]

@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 
-from fuse_core import did_you_mean
+from fuse_core import WiringError, did_you_mean
 from fuse_lightning import __version__
 
 from .errors import FAILURE, INTERRUPTED, TERMINATED, USAGE, ConfigurationError, UsageError, short_message
@@ -19,7 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C, 143 after SIGTERM.
+        The exit code: 0, 1 for a failure, 2 for wrong usage or parts that do not fit, 130 after Ctrl-C, 143 after
+        SIGTERM.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     show_traceback = "--traceback" in given
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         else:
             print(f"error: {message}", file=sys.stderr)  # noqa: T201
-        return USAGE if isinstance(error, UsageError | ConfigurationError) else FAILURE
+        return USAGE if isinstance(error, UsageError | ConfigurationError | WiringError) else FAILURE
 
 
 def _run(arguments: list[str]) -> int:

@@ -68,6 +68,7 @@ class RunCLI(LightningCLI):
         parser.add_argument("--run_dir", type=str, default="runs/default", help="The folder for all files of the run.")
         parser.add_argument("--overwrite", action="store_true", help="Replace the files of an earlier run.")
         parser.add_argument("--report", action="store_true", help="Write a page of results, index.html.")
+        parser.add_argument("--batch_spec", type=dict[str, Any] | None, help="Shapes and dtypes, for check.")
         parser.link_arguments("run_dir", "trainer.default_root_dir")
         parser.link_arguments("run_dir", "model.init_args.model_dir")
 

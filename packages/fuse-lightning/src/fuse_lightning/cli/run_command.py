@@ -1,13 +1,13 @@
-"""`fuse-lightning fit`, `validate`, `test`, `predict` and `wiring`."""
+"""`fuse-lightning fit`, `validate`, `test`, `predict` and `check`."""
 
 import logging
 import shlex
 import warnings
 from importlib.resources import files
 
+from .check_cli import CheckCLI
 from .errors import UsageError
 from .run_cli import RunCLI
-from .wiring_cli import WiringCLI
 
 CONFIG_OPTIONS = ("-c", "--config")
 
@@ -37,8 +37,8 @@ def run_command(command: str, arguments: list[str]) -> None:
         # Lightning itself causes this warning, with a newer torch.
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
         logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(is_no_advertisement)
-        if command == "wiring":
-            WiringCLI(arguments)
+        if command in ("check", "wiring"):
+            CheckCLI(arguments)
         else:
             RunCLI([command, *arguments])
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
 Chunk = tuple[slice, slice]
 _DEVICES_WITHOUT_FLOAT64 = {"mps"}
@@ -21,7 +22,9 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def values_may_be_read(tensor: Tensor, validate: bool) -> bool:
     """Whether Python may look at the values: it costs no synchronisation, or was asked for, and nothing is tracing."""
-    return (validate or tensor.device.type == "cpu") and not torch.compiler.is_compiling()
+    if torch.compiler.is_compiling() or isinstance(tensor, FakeTensor):
+        return False
+    return validate or tensor.device.type == "cpu"
 
 
 def adds_by_index(device: torch.device) -> bool:

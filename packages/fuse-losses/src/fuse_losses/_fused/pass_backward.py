@@ -5,7 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from .blocks import accumulation_dtype, block_of, blocks_of, class_index, store_block, working_block
+from .blocks import accumulation_dtype, block_of, blocks_of, class_index, store_block, values_may_be_read, working_block
 from .focal_term import focal_term_slope
 from .kernels import kernels_for
 from .pass_forward import times_class_factor, weighted_truth
@@ -107,7 +107,7 @@ def _probability_to_divide_by(block: Tensor, index: Tensor, valid: Tensor | None
     if valid is not None and valid.shape[1] == 1:
         probability = torch.where(valid, probability, 1.0)
     smallest = smallest_probability(block.dtype)
-    if block.device.type == "cpu" and bool(probability.amin() >= smallest):
+    if values_may_be_read(block, validate=False) and bool(probability.amin() >= smallest):
         return probability, False
     return probability.clamp(min=smallest), True
 

@@ -3,7 +3,15 @@
 import torch
 from torch import Tensor
 
-from .blocks import accumulation_dtype, adds_by_index, block_of, blocks_of, class_index, counting_dtype
+from .blocks import (
+    accumulation_dtype,
+    adds_by_index,
+    block_of,
+    blocks_of,
+    class_index,
+    counting_dtype,
+    values_may_be_read,
+)
 from .focal_term import focal_term
 from .kernels import kernels_for
 from .probabilities import (
@@ -83,7 +91,7 @@ def _log_probability(block: Tensor, logits: Tensor, index: Tensor) -> tuple[Tens
     """The softmax at the target and its logarithm, `[b, 1, s]`, and whether all of the softmax is known as finite."""
     probability = block.gather(1, index)
     smallest = smallest_probability(block.dtype)
-    if block.device.type == "cpu" and bool(probability.amin() >= smallest):
+    if values_may_be_read(block, validate=False) and bool(probability.amin() >= smallest):
         return probability, probability.log(), True
     # A tiny probability is not exact, and may be 0. The largest one is at least 1 / C.
     log_sum = logits.amax(1, keepdim=True) - block.amax(1, keepdim=True).log()
@@ -96,7 +104,7 @@ def _zero_invalid(block: Tensor, valid: Tensor, in_place: bool, finite: bool) ->
     if not in_place:
         return block.masked_fill(~valid, 0.0)
     # Several times as fast as filling, but NaN times 0 is NaN.
-    if finite or (block.device.type == "cpu" and bool(block.sum().isfinite())):
+    if finite or (values_may_be_read(block, validate=False) and bool(block.sum().isfinite())):
         return block.mul_(valid)
     return block.masked_fill_(~valid, 0.0)
 

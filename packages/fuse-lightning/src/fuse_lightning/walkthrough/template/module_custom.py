@@ -3,14 +3,13 @@
 It computes the same numbers as `LightningModuleDefault` (the style `ready-made`), but every line can be changed:
 another step, a second optimizer, losses that start late, anything that Lightning allows.
 
-To keep it short, it leaves out five things that `LightningModuleDefault` does. Add those that you need:
+To keep it short, it leaves out four things that `LightningModuleDefault` does. Add those that you need:
 
 - `on_nonfinite`: a NaN or infinite loss does not stop the run. `Trainer(detect_anomaly=True)` finds the operation that
   caused it, but is slow.
 - `save_model`: there is no `model.safetensors`. The weights are in the `state_dict` of `best_epoch.ckpt`, with the
   prefix `model.`. Load the module from it and call `safetensors.torch.save_model(module.model, path)`.
 - several loaders for validation or test: each needs its own `EpochLosses` and metrics, chosen by `dataloader_idx`.
-- the check of the first batch's keys at the start of training: here `wiring_page.py` checks them before.
 - the checks before training that no loader is empty, and that all monitored values are logged.
 """
 
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from fuse_core import GLOBAL_STEP, NDict
 from fuse_lightning import (
     EpochLosses,
+    check_module_contract,
     epoch_end_compute_and_log_losses,
     epoch_end_compute_and_log_metrics,
     model_default_callbacks,
@@ -85,6 +85,11 @@ class DigitsModule(pl.LightningModule):
         """Reset the sums; an interrupted epoch leaves its own behind."""
         self.train_losses.reset()
         reset_metrics(self.train_metrics)
+
+    def on_train_batch_start(self, batch_dict: NDict, batch_idx: int) -> None:
+        """Check before the first step that shapes, dtypes and gradients of all parts fit together."""
+        if self.global_step == 0 and batch_idx == 0:
+            check_module_contract(self, batch_dict)
 
     def training_step(self, batch_dict: NDict, batch_idx: int) -> Tensor:
         """Run model, losses and metrics. Returns the sum of the losses; Lightning calls `backward` on it."""
