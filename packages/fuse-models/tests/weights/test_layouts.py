@@ -6,12 +6,14 @@ from monai.networks.nets import resnet
 from torch import nn
 
 from fuse_models import (
+    BackboneInceptionResnetV2,
     BackboneResnet3D,
     Head1D,
     Head3D,
     HeadDenseSegmentation,
     HeadGlobalPoolingClassifier,
     ModelMultiHead,
+    ModelMultistream,
     load_weights,
 )
 
@@ -105,7 +107,7 @@ def test_heads_of_a_fusemedml_checkpoint_give_the_same_outputs(head_class, rank)
     theirs = fusemedml_names(name, rank)
     checkpoint = {"state_dict": {f"_model.heads.0.{key}": weight for key, weight in theirs.items()}}
     report = load_weights(model, checkpoint)
-    assert report.layout == "FuseMedML's heads"
+    assert report.layout == "FuseMedML"
     assert report.missing == report.left == ()
     batch = {"data.x": torch.randn(2, 6, *[4] * rank), "data.clinical": torch.randn(2, 4)}
     logits = model(dict(batch))["model.logits.cls"]
@@ -122,3 +124,35 @@ def test_heads_of_a_fusemedml_checkpoint_give_the_same_outputs(head_class, rank)
     x = x.reshape(*x.shape[:2], *[1] * rank) if rank and not is_dense else x
     expected = convolve(torch.relu(convolve(x, first, first_bias)), last, last_bias)
     torch.testing.assert_close(logits, expected if is_dense else expected.flatten(1), rtol=1e-5, atol=1e-5)
+    loaded = {name: weight.clone() for name, weight in model.state_dict().items()}
+    for weight in model.parameters():
+        nn.init.zeros_(weight)
+    model.load_state_dict({f"heads.0.{key}": weight for key, weight in theirs.items()})  # as Lightning does
+    torch.testing.assert_close(dict(model.state_dict()), loaded, rtol=0, atol=0)
+
+
+def test_a_head_alone_takes_fusemedmls_names_in_load_state_dict():
+    head = Head1D("cls", conv_inputs=[("model.backbone_features", 6)], layers_description=(8,), num_outputs=3)
+    theirs = {name: torch.randn_like(weight) for name, weight in head.state_dict().items()}
+    nn.ModuleDict({"head": head}).load_state_dict({f"head.head_module.{name}": theirs[name] for name in theirs})
+    torch.testing.assert_close(dict(head.state_dict()), theirs, rtol=0, atol=0)
+
+
+def test_the_streams_that_fusemedml_saves_twice_are_loaded_once():
+    model = ModelMultistream(("data.x", 2), [nn.Conv2d(1, 2, 3), nn.Conv2d(1, 2, 3)], heads=[])
+    expected = {name: torch.randn_like(weight) for name, weight in model.state_dict().items()}
+    theirs = expected | {name.replace("backbone_streams", "backbones"): expected[name] for name in expected}
+    assert load_weights(model, {f"_model.{name}": theirs[name] for name in theirs}).missing == ()
+    torch.testing.assert_close(dict(model.state_dict()), expected, rtol=0, atol=0)
+    model.load_state_dict(theirs)
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*backbones\.2\.weight"):
+        model.load_state_dict(theirs | {"backbones.2.weight": torch.zeros(1)})
+
+
+def test_the_convolution_that_fusemedmls_cut_inception_resnet_never_uses_is_left_out():
+    backbone = BackboneInceptionResnetV2(in_channels=1, logical_units_num=12)
+    model = ModelMultiHead(backbone, heads=[], conv_inputs=["data.x"])
+    unused = {"backbone.repeat_1.0.conv2d.weight": torch.zeros(1088, 384, 1, 1)}
+    theirs = model.state_dict() | unused | {"backbone.repeat_1.0.conv2d.bias": torch.zeros(1088)}
+    assert load_weights(model, {f"_model.{name}": theirs[name] for name in theirs}).layout == "FuseMedML"
+    model.load_state_dict(theirs)

@@ -26,7 +26,7 @@ def load_weights(module: nn.Module, weights: Weights, *, strict: bool | Sequence
 
     The weights' names may have a prefix, as in a Lightning checkpoint of fuse-lightning (`model.`) or FuseMedML
     (`_model.`), from DataParallel (`module.`) or `torch.compile` (`_orig_mod.`), or because the module is a part of the
-    trained model (`model.backbone.`). The names of FuseMedML's heads and, for `BackboneResnet3D`, those of MONAI's and
+    trained model (`model.backbone.`). The names of FuseMedML's models and, for `BackboneResnet3D`, those of MONAI's and
     MedicalNet's ResNets are known too.
 
     Args:

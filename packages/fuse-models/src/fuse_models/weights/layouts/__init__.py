@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from .fusemedml_heads import rename_fusemedml_heads
+from .fusemedml import rename_fusemedml
 from .monai_resnet import rename_monai_resnet
 from .nnunet import rename_nnunet
 
@@ -13,7 +13,7 @@ Layout = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], dict[str, Tensor
 MONAI_RESNET = "MONAI's and MedicalNet's 3D ResNets"
 
 LAYOUTS: dict[str, Layout] = {
-    "FuseMedML's heads": rename_fusemedml_heads,
+    "FuseMedML": rename_fusemedml,
     MONAI_RESNET: rename_monai_resnet,
     "nnU-Net's U-Nets": rename_nnunet,
 }
