@@ -221,7 +221,6 @@ def test_a_missing_key_stops_with_the_components_name(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"losses": {}}, ValueError, "at least one loss"),
         ({"losses": {"b": nn.MSELoss()}}, TypeError, r"'b', a MSELoss, takes other.*callable=MSELoss\(\)\), or"),
         ({"losses": {"f": nn.functional.mse_loss}}, TypeError, r"losses=\) takes modules.* 'f' is a function"),
         ({"train_metrics": {"m": MeanSquaredError}}, TypeError, r"train_metrics=\) takes modules"),
@@ -312,13 +311,47 @@ def test_a_batch_that_is_a_tuple_is_told_what_to_wrap(make_module, make_trainer,
         getattr(make_trainer(), run)(make_module(prediction_keys=["model.y"]), loader)
 
 
-def test_a_module_without_losses_tests_and_predicts(make_module, make_trainer, make_loader, mse_metric):
-    module = make_module(losses=None, test_metrics={"mse": mse_metric()}, prediction_keys=["model.y"])
+@pytest.mark.parametrize("losses", [None, {}])
+def test_a_module_without_losses_tests_and_predicts(make_module, make_trainer, make_loader, mse_metric, losses):
+    module = make_module(losses=losses, test_metrics={"mse": mse_metric()}, prediction_keys=["model.y"])
     (logged,) = make_trainer().test(module, make_loader(4), verbose=False)
     assert list(logged) == ["test.metrics.mse"]
     assert len(make_trainer().predict(module, make_loader(8))) == 2
     with pytest.raises(ValueError, match=r"Training needs a loss\. Give LightningModuleDefault\(losses="):
         make_trainer().fit(module, make_loader(4))
+
+
+def test_folder_model_and_losses_may_be_positional(tmp_path, mse_loss):
+    model = nn.Identity()
+    module = LightningModuleDefault(tmp_path, model, {"mse": mse_loss})
+    assert (module.model_dir, module.model, list(module.losses)) == (tmp_path, model, ["mse"])
+
+
+def test_a_checkpoint_with_losses_and_metrics_loads_without_them(make_module, make_trainer, make_loader, tmp_path):
+    loss = LossDefault(pred="model.y", target="data.y", callable=nn.functional.mse_loss)
+    loss.register_buffer("factor", torch.ones(1))
+    metric = MeanSquaredError()
+    metric.persistent(True)
+    metrics = {"mse": MetricDefault(pred="model.y", target="data.y", metric=metric)}
+    trained = make_module(losses={"mse": loss}, train_metrics=metrics, validation_metrics=metrics)
+    make_trainer().fit(trained, make_loader(8), make_loader(8))
+    new = make_module().model
+    module = LightningModuleDefault.load_from_checkpoint(tmp_path / "last.ckpt", model_dir=None, model=new)
+    torch.testing.assert_close(module.model.state_dict(), trained.model.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("option", [{"save_model": True}, {"best_epoch_source": MONITOR}, {"save_every_n_steps": 5}])
+def test_options_that_write_files_need_a_folder(make_module, option):
+    with pytest.raises(ValueError, match=rf"^{next(iter(option))}=(True)? needs model_dir, the folder for"):
+        make_module(model_dir=None, **option)
+
+
+def test_without_a_folder_nothing_is_written_but_lightnings_checkpoint(
+    make_module, make_trainer, make_loader, tmp_path
+):
+    make_trainer().fit(make_module(model_dir=None), make_loader(8), make_loader(8))
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {"checkpoints/epoch=0-step=2.ckpt"}
 
 
 def test_a_compiled_module_is_compiled_once(make_module, make_trainer, make_loader):

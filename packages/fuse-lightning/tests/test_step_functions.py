@@ -3,6 +3,7 @@ import math
 import re
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 from torchmetrics import MeanSquaredError, Metric, MetricCollection
@@ -18,6 +19,7 @@ from fuse_core import NDict, NestedKeyError
 from fuse_lightning import (
     MetricDefault,
     MetricError,
+    epoch_end_compute_and_log_losses,
     step_extract_predictions,
     step_losses,
     step_metrics,
@@ -106,6 +108,33 @@ def test_a_loss_must_be_a_scalar(batch):
 def test_a_loss_must_be_a_tensor(batch, value):
     with pytest.raises(TypeError, match=rf"scalar tensors, but 'odd' \(function\) returned {value}\. Return the loss"):
         step_losses({"odd": lambda batch_dict: value}, batch)
+
+
+class OfAList(pl.LightningModule):
+    """Logs a list of the losses of batches at the end of validation."""
+
+    def __init__(self, batch_losses):
+        super().__init__()
+        self.batch_losses = batch_losses
+
+    def validation_step(self, batch_dict, batch_idx): ...
+
+    def on_validation_epoch_end(self):
+        epoch_end_compute_and_log_losses(self, "validation", self.batch_losses)
+
+
+def test_the_losses_of_an_epoch_may_be_a_list(make_trainer, make_loader):
+    batch_losses = [{"a": 1.0, "total_loss": 1.0}, NDict({"a": torch.tensor(4.0), "b": None, "total_loss": 8.0})]
+    (logged,) = make_trainer().validate(OfAList(batch_losses), make_loader(4), verbose=False)
+    assert logged == {"validation.losses.a": 2.5, "validation.losses.total_loss": 4.5}
+    assert len(batch_losses) == 2
+
+
+def test_a_list_of_views_is_warned_of(make_trainer, make_loader):
+    views = [NDict({"losses.a": torch.tensor(1.0)})["losses"]]
+    with pytest.warns(UserWarning, match=r"keeps every batch .* Append batch_dict\['losses'\]\.copy\(\)"):
+        (logged,) = make_trainer().validate(OfAList(views), make_loader(4), verbose=False)
+    assert logged == {"validation.losses.a": 1.0}
 
 
 def test_there_must_be_a_loss(batch):

@@ -74,7 +74,7 @@ OF_THE_MODULE = (DefaultModelCheckpoint, LastCheckpoint, DefaultModelEpochSummar
 
 
 def model_default_callbacks(
-    model_dir: str | Path,
+    model_dir: str | Path | None,
     best_epoch_source: BestEpochSource | None = None,
     log_lr: bool = True,
     save_every_n_steps: int | None = None,
@@ -84,7 +84,7 @@ def model_default_callbacks(
     """Checkpoints of the best epoch and the last one, a summary table per epoch, and the learning rate in the log.
 
     Args:
-        model_dir: where `last.ckpt`, `best_epoch.ckpt` and the summary are written.
+        model_dir: where `last.ckpt`, `best_epoch.ckpt` and the summary are written. None writes none of them.
         best_epoch_source: arguments of `ModelCheckpoint` that choose the best epoch: `monitor`, the logged name, and
             `mode`, `"min"` or `"max"`. A list of such dicts gives several checkpoints, named
             `best_epoch_<monitor>.ckpt`. With `save_top_k` other than 1 the names end in epoch and step. None keeps
@@ -96,9 +96,17 @@ def model_default_callbacks(
 
     Raises:
         TypeError: an entry of `best_epoch_source` is not a dict, or has an argument that ModelCheckpoint lacks.
-        ValueError: an entry has no `monitor` or an unknown `mode`, or two entries have the same monitor.
+        ValueError: an entry has no `monitor` or an unknown `mode`, two entries have the same monitor, or an option
+            needs `model_dir`.
     """
     sources = checked_sources(best_epoch_source)
+    learning_rate = [LearningRateMonitor(logging_interval="epoch")] if log_lr else []
+    if model_dir is None:
+        options = {"save_every_n_steps": save_every_n_steps, "save_every_minutes": save_every_minutes}
+        for name, value in ({"best_epoch_source": best_epoch_source} | options).items():
+            if value is not None:
+                raise ValueError(f"{name}= needs model_dir, the folder for its checkpoints; got model_dir=None.")
+        return [RandomState(), *learning_rate]
     callbacks: list[Callback] = []
     for source in sources:
         name = BEST_CHECKPOINT if len(sources) == 1 else with_monitor(BEST_CHECKPOINT, source["monitor"])
@@ -121,15 +129,12 @@ def model_default_callbacks(
         callbacks.append(LastCheckpoint(model_dir, every_n_train_steps=save_every_n_steps))
     if save_every_minutes is not None:
         callbacks.append(LastCheckpoint(model_dir, train_time_interval=timedelta(minutes=save_every_minutes)))
-    callbacks.append(RandomState())
-    if log_lr:
-        callbacks.append(LearningRateMonitor(logging_interval="epoch"))
-    return callbacks
+    return [*callbacks, RandomState(), *learning_rate]
 
 
 def callbacks_for_trainer(
     trainer: pl.Trainer,
-    model_dir: str | Path,
+    model_dir: str | Path | None,
     best_epoch_source: BestEpochSource | None,
     callbacks: Sequence[Callback] = (),
     save_every_n_steps: int | None = None,
@@ -140,8 +145,9 @@ def callbacks_for_trainer(
     If module and Trainer have callbacks of one type, Lightning keeps the module's and drops the Trainer's. So the
     user's callbacks, such as a ModelCheckpoint or an EarlyStopping, are returned together with the module's, unless
     one of the module's has the same `state_key`, under which a checkpoint stores one state. The ModelCheckpoint that
-    Lightning adds by itself is removed, and so are the default callbacks of a module that was trained before. With
-    `Trainer(enable_checkpointing=False)` there are no checkpoints, with `barebones=True` there is no summary.
+    Lightning adds by itself is removed if there is a `model_dir`, and so are the default callbacks of a module that was
+    trained before. With `Trainer(enable_checkpointing=False)` there are no checkpoints, with `barebones=True` there is
+    no summary.
 
     Args:
         trainer: the trainer that gets the callbacks.
@@ -155,6 +161,8 @@ def callbacks_for_trainer(
     # Trainer(enable_checkpointing=False) has at most the summaries of a module that was trained before.
     writes_checkpoints = any(type(one) is not DefaultModelEpochSummary for one in trainer.checkpoint_callbacks)
     automatic = next((one for one in trainer.checkpoint_callbacks if _is_automatic(one, trainer)), None)
+    if model_dir is None:
+        automatic = None  # it is the only one that writes a checkpoint
     present[:] = [one for one in present if type(one) not in OF_THE_MODULE]
     logs_lr = any(isinstance(one, LearningRateMonitor) for one in (*present, *callbacks))
     defaults = model_default_callbacks(

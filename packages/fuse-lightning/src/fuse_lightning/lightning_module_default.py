@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, WeightAveraging
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -20,6 +21,7 @@ from .checkpoints.hyperparameters import keep_plain_values
 from .checkpoints.inside_epoch import EPOCH_SUMS, begin_next_epoch, load_metric_states, metric_states, of_all_processes
 from .checkpoints.model_export import check_only_tensors, save_best_or_last_model
 from .checks.module_contract import CheckMode, check_first_batch
+from .checkpoints.state_dict_names import fitting_state_dict, is_of_fusemedml
 from .checks.module_wiring import mode_losses, module_wiring
 from .checks.monitors import check_monitors, losses_in_batch, names_to_log
 from .checks.nonfinite_losses import NonFiniteLosses, NonFinitePolicy
@@ -43,6 +45,8 @@ from .step_functions import (
 )
 
 LogUnit = Literal["optimizer_step", "epoch"]
+
+COMPONENTS = ("losses", "validation_losses", "test_losses", "train_metrics", "validation_metrics", "test_metrics")
 
 # Not Any: the command line reads from this type that an optimizer in YAML comes without its parameters.
 OptimizersAndSchedules: TypeAlias = (
@@ -90,9 +94,10 @@ class LightningModuleDefault(pl.LightningModule):
     ones, give `{loader: {name: loss}}`, or a list of `(loader, {name: loss})`.
 
     Args:
-        model_dir: the folder for checkpoints and the epoch summary.
+        model_dir: the folder for checkpoints and the epoch summary. None writes neither, as for prediction and test; a
+            training then has the checkpoint that Lightning writes to the Trainer's folder.
         model: takes a batch_dict and returns it with its outputs added.
-        losses: losses by name. Needed for training only.
+        losses: losses by name. None or an empty mapping for prediction, and for tests by metrics alone.
         validation_losses: losses for validation and test; None takes `losses`.
         train_metrics: metrics by name, such as `MetricDefault`, or objects with FuseMedML's `collect`, `eval` and
             `reset`. A metric that is also given for validation, or for several loaders, is copied.
@@ -125,15 +130,16 @@ class LightningModuleDefault(pl.LightningModule):
 
     Raises:
         TypeError: a loss or metric is not a module, or `best_epoch_source` has an argument that ModelCheckpoint lacks.
-        ValueError: no losses, a reserved name, an unknown option, or a wrong `best_epoch_source`.
+        ValueError: a reserved name, an unknown option, a wrong `best_epoch_source`, or no `model_dir` where an option
+            needs it.
     """
 
     def __init__(
         self,
-        *,
-        model_dir: str | Path,
+        model_dir: str | Path | None,
         model: nn.Module,
         losses: Mapping[str, nn.Module] | None = None,
+        *,
         validation_losses: PerLoader | None = None,
         train_metrics: Mapping[str, Any] | None = None,
         validation_metrics: PerLoader | None = None,
@@ -159,13 +165,11 @@ class LightningModuleDefault(pl.LightningModule):
             self.save_hyperparameters(**save_hyperparameters_kwargs)
             keep_plain_values(self.hparams)
             self._hparams_initial = copy.deepcopy(self.hparams)  # for loggers: CSVLogger pickles objects
-        if losses is not None and not losses:
-            raise ValueError("LightningModuleDefault(losses=) needs at least one loss, got none.")
         _check_option("on_nonfinite", on_nonfinite, get_args(NonFinitePolicy))
         _check_option("log_unit", log_unit, (None, *get_args(LogUnit)))
         _check_option("check", check, get_args(CheckMode))
         self._check = check
-        self.model_dir = Path(model_dir)
+        self.model_dir = None if model_dir is None else Path(model_dir)
         self.model = model
         self.losses = register_components("losses", losses)
         # Shared losses are registered once, so that a checkpoint holds them once.
@@ -194,6 +198,8 @@ class LightningModuleDefault(pl.LightningModule):
         if prediction_keys is not None:
             self.set_predictions_keys(prediction_keys)
         if save_model:
+            if model_dir is None:
+                raise ValueError("save_model=True needs model_dir, the folder for model.safetensors; got None.")
             check_only_tensors(model.state_dict())
         self._save_model = save_model
         self._sep = tensorboard_sep
@@ -403,7 +409,7 @@ class LightningModuleDefault(pl.LightningModule):
         """Write the model with `save_model=True`."""
         self._train_ended = True
         self._nonfinite_losses.stop()
-        if self._save_model and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if self._save_model and self.model_dir and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             save_best_or_last_model(self.trainer, self.model_dir, self.model)
 
     def on_fit_end(self) -> None:
@@ -432,11 +438,23 @@ class LightningModuleDefault(pl.LightningModule):
             self._warned_of_loader = warn_of_loaders(self.trainer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the sums of an epoch that is resumed inside, and fit the keys to a model that is compiled or not."""
+        """Keep the sums of an epoch that is resumed inside, and fit the names to this module.
+
+        Losses and metrics in the checkpoint are left out if the module has none. FuseMedML's checkpoints are taken, but
+        not to resume a training.
+
+        Raises:
+            ValueError: a training would be resumed from a checkpoint of FuseMedML.
+        """
         self._resumed = checkpoint.get(EPOCH_SUMS)
-        own = {key.replace("_orig_mod.", ""): key for key in self.state_dict()}
-        state_dict = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {own.get(key.replace("_orig_mod.", ""), key): state_dict[key] for key in state_dict}
+        resumes = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+        if resumes and is_of_fusemedml(checkpoint["state_dict"]):
+            raise ValueError(
+                "The checkpoint is FuseMedML's: its optimizer does not fit. Give its weights to the model, with "
+                "fuse_models.load_weights(model, path), and train without ckpt_path."
+            )
+        left_out = [name for name in COMPONENTS if not getattr(self, name)]
+        checkpoint["state_dict"] = fitting_state_dict(checkpoint["state_dict"], self.state_dict(), left_out)
 
     def on_validation_epoch_start(self) -> None:
         """Reset losses and metrics."""

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from fuse_core import LOSSES, SAMPLE_ID, TOTAL_LOSS, NDict, log_name, loss_key, number_of_samples, read_key
+from fuse_core import LOSSES, SAMPLE_ID, TOTAL_LOSS, NDict, NDictView, log_name, loss_key, number_of_samples, read_key
 
 from .losses.epoch_losses import COUNTED, TERMS, EpochLosses
-from .metrics.metric_collected import MetricCollected
+from .metrics.metric_collected import MetricCollected, registered
 from .metrics.updated_metrics import updated_metrics
 from .metrics.value_files import write_metric_files
 
@@ -32,7 +32,7 @@ class MetricError(RuntimeError):
 
 
 Components: TypeAlias = Mapping[str, Any] | nn.ModuleDict
-"""Losses or metrics by name."""
+"""Losses or metrics by name. Metrics may be objects with FuseMedML's `collect`, `eval` and `reset`."""
 
 
 def step_losses(losses: Components, batch_dict: MutableMapping[str, Any]) -> Tensor:
@@ -108,7 +108,7 @@ def step_metrics(metrics: Components, batch_dict: Mapping[str, Any]) -> None:
     metric: Any
     for name, metric in metrics.items():
         try:
-            metric.update(batch_dict)
+            registered(metric).update(batch_dict)
         except Exception as error:
             raise MetricError(name, metric, error) from error
 
@@ -134,7 +134,11 @@ def step_extract_predictions(prediction_keys: Sequence[str], batch_dict: Mapping
 
 
 def epoch_end_compute_and_log_losses(
-    pl_module: pl.LightningModule, mode: str, batch_losses: EpochLosses, sep: str = ".", log_counted: bool = False
+    pl_module: pl.LightningModule,
+    mode: str,
+    batch_losses: EpochLosses | Sequence[Mapping[str, Any]],
+    sep: str = ".",
+    log_counted: bool = False,
 ) -> None:
     """Log the epoch's mean of each loss over all processes as `<mode>.losses.<name>`, and reset the means.
 
@@ -143,16 +147,35 @@ def epoch_end_compute_and_log_losses(
     Args:
         pl_module: the module to log with.
         mode: `"train"`, `"validation"` or `"test"`; with several loaders also a dot and the loader's name.
-        batch_losses: the losses of the epoch's batches.
+        batch_losses: the losses of the epoch's batches. Of a list of `batch_dict["losses"].copy()`, as FuseMedML keeps
+            them, the plain mean over the batches is logged, without values that are None; the list is not emptied.
         sep: the separator of the logged names.
         log_counted: also log how much each loss counted as `<mode>.counted.<name>`.
     """
     strategy = pl_module.trainer.strategy
-    means, counted = batch_losses.means_and_counted(lambda tensor: strategy.reduce(tensor, reduce_op="sum"))
+    epoch_losses = (
+        batch_losses if isinstance(batch_losses, EpochLosses) else _of_batches(batch_losses, pl_module.device)
+    )
+    means, counted = epoch_losses.means_and_counted(lambda tensor: strategy.reduce(tensor, reduce_op="sum"))
     for branch, values in ((LOSSES, means), (COUNTED, counted if log_counted else {})):
         for name, value in values.items():
             log_reduced(pl_module, log_name(*mode.split("."), branch, *name.split("."), sep=sep), value)
-    batch_losses.reset()
+    epoch_losses.reset()
+
+
+def _of_batches(batch_losses: Sequence[Mapping[str, Any]], device: torch.device) -> EpochLosses:
+    if any(isinstance(one, NDictView) for one in batch_losses):
+        warnings.warn(
+            "A list of batch_dict['losses'] keeps every batch of the epoch in memory. Append "
+            "batch_dict['losses'].copy(), or use EpochLosses in place of the list.",
+            stacklevel=3,
+        )
+    epoch_losses = EpochLosses()
+    for one in batch_losses:
+        given = {loss_key(name): value for name, value in one.items() if value is not None}
+        values = NDict({key: torch.as_tensor(value, device=device) for key, value in given.items()})
+        epoch_losses.update(values, samples=1)
+    return epoch_losses
 
 
 def epoch_end_compute_and_log_metrics(
@@ -180,6 +203,7 @@ def epoch_end_compute_and_log_metrics(
     """
     metric: Any
     results = NDict()
+    metrics = {name: registered(metric) for name, metric in metrics.items()}
     updated = updated_metrics(metrics)
     trainer = pl_module.trainer
     for name, metric in metrics.items():

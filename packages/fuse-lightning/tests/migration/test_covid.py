@@ -1,16 +1,6 @@
 """A chest volume, age and sex."""
 
-import pytest
-import torch
-import torch.nn.functional as F
-from torchmetrics.classification import MulticlassAUROC
-from torchmetrics.functional.classification import multiclass_auroc
-
-from fuse_lightning import MetricDefault
-from fuse_losses import LossDefault
 from fuse_models import BackboneResnet3D, Head3D, ModelMultiHead
-
-OUTPUT = "model.output.covid"
 
 
 def test_covid_volumes_give_the_numbers_of_fusemedml(expected, migration, tmp_path):
@@ -37,18 +27,5 @@ def test_covid_volumes_give_the_numbers_of_fusemedml(expected, migration, tmp_pa
         migration.scattered(8, 2),
         migration.labels(8, 2),
     )
-    losses = {"cls_loss": LossDefault(pred="model.logits.covid", target="data.label", callable=F.cross_entropy)}
-    metrics = {"auc": MetricDefault(pred=OUTPUT, target="data.label", metric=MulticlassAUROC(2))}
-    monitor = {"monitor": "validation.metrics.auc", "mode": "max"}
 
-    logged, table = migration.train_and_predict(tmp_path, model, losses, metrics, batches, OUTPUT, monitor, lr=1e-3)
-
-    for name in ("train.losses.cls_loss", "validation.losses.total_loss"):
-        assert logged[name] == pytest.approx(expected["logged"][name], abs=1e-5)
-    for mode in ("train", "validation"):
-        there = expected["logged"][f"{mode}.metrics.auc.macro_avg"]
-        assert logged[f"{mode}.metrics.auc"] == pytest.approx(there, abs=1e-6)
-    probabilities = torch.tensor(table.filter(like=OUTPUT).to_numpy())
-    assert probabilities[0].tolist() == pytest.approx(expected["predicted"], abs=1e-5)
-    auc = multiclass_auroc(probabilities, torch.tensor(table["data.label"].to_numpy()), 2)
-    assert auc.item() == pytest.approx(expected["evaluated"]["metrics.auc.macro_avg"], abs=1e-6)
+    migration.check_classifier(expected, tmp_path, model, batches, "covid", metric="auc", classes=2, lr=1e-3)

@@ -1,13 +1,12 @@
 """A map of classes, learned with Dice on probabilities and cross-entropy."""
 
+import numpy as np
 import pytest
-import pytorch_lightning as pl
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from fuse_lightning import LightningModuleDefault, MetricDefault
+from fuse_lightning import MetricDefault
 from fuse_losses import LossDefault, LossDice
 from fuse_models import ModelWrapSeqToDict
 
@@ -36,26 +35,13 @@ def test_prostate_segmentation_gives_the_numbers_of_fusemedml(expected, migratio
     }
     metric = MulticlassAccuracy(2, average="micro")
     metrics = {"accuracy": MetricDefault(pred=OUTPUT, target="data.label", metric=metric)}
-    module = LightningModuleDefault(
-        model_dir=tmp_path,
-        model=model,
-        losses=losses,
-        train_metrics=metrics,
-        validation_metrics=metrics,
-        optimizers_and_lr_schs=torch.optim.SGD(model.parameters(), lr=0.05),
-        best_epoch_source={"monitor": "validation.losses.total_loss", "mode": "min"},
-    )
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = pl.Trainer(accelerator="cpu", max_epochs=2, num_sanity_val_steps=0, default_root_dir=tmp_path, **quiet)
+    monitor = {"monitor": "validation.losses.total_loss", "mode": "min"}
 
-    trainer.fit(module, batches, batches)
-    logged = {name: float(trainer.callback_metrics[name]) for name in expected["logged"]}
-    module.set_predictions_keys([OUTPUT, "data.label"])
-    predictions = trainer.predict(module, batches)  # maps: one batch after another
+    logged, table = migration.train_and_predict(tmp_path, model, losses, metrics, batches, OUTPUT, monitor)
 
-    assert logged == pytest.approx(expected["logged"], abs=1e-5)
-    probabilities = torch.cat([batch[OUTPUT] for batch in predictions])
-    masks = torch.cat([batch["data.label"] for batch in predictions])
+    assert {name: logged[name] for name in expected["logged"]} == pytest.approx(expected["logged"], abs=1e-5)
+    assert list(table.columns) == expected["columns"]
+    probabilities, masks = np.stack(table[OUTPUT]), np.stack(table["data.label"])
     assert probabilities[0].flatten()[:12].tolist() == pytest.approx(expected["predicted"], abs=1e-5)
-    evaluated = (probabilities.argmax(1) == masks).float().mean().item()
+    evaluated = (probabilities.argmax(1) == masks).mean()
     assert evaluated == pytest.approx(expected["evaluated"]["metrics.accuracy"], abs=1e-6)

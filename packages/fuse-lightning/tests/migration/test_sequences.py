@@ -1,17 +1,9 @@
 """A transformer over the tokens of visits, with PyTorch's encoder in place of fuse.dl's Transformer."""
 
-import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAUROC
-from torchmetrics.functional.classification import multiclass_auroc
 
-from fuse_lightning import MetricDefault
-from fuse_losses import LossDefault
 from fuse_models import Head1D, ModelMultiHead
-
-OUTPUT = "model.output.outcome"
 
 
 class FirstToken(nn.Module):
@@ -56,18 +48,5 @@ def test_sequences_give_the_numbers_of_fusemedml(expected, migration, tmp_path):
     batches = migration.loader(
         ["data.tokens", "data.label"], migration.images(12, 6, 8, classes=2), migration.labels(12, 2)
     )
-    losses = {"cls_loss": LossDefault(pred="model.logits.outcome", target="data.label", callable=F.cross_entropy)}
-    metrics = {"auc": MetricDefault(pred=OUTPUT, target="data.label", metric=MulticlassAUROC(2))}
-    monitor = {"monitor": "validation.metrics.auc", "mode": "max"}
 
-    logged, table = migration.train_and_predict(tmp_path, model, losses, metrics, batches, OUTPUT, monitor)
-
-    for name in ("train.losses.cls_loss", "validation.losses.total_loss"):
-        assert logged[name] == pytest.approx(expected["logged"][name], abs=1e-5)
-    for mode in ("train", "validation"):
-        there = expected["logged"][f"{mode}.metrics.auc.macro_avg"]
-        assert logged[f"{mode}.metrics.auc"] == pytest.approx(there, abs=1e-6)
-    probabilities = torch.tensor(table.filter(like=OUTPUT).to_numpy())
-    assert probabilities[0].tolist() == pytest.approx(expected["predicted"], abs=1e-5)
-    auc = multiclass_auroc(probabilities, torch.tensor(table["data.label"].to_numpy()), 2)
-    assert auc.item() == pytest.approx(expected["evaluated"]["metrics.auc.macro_avg"], abs=1e-6)
+    migration.check_classifier(expected, tmp_path, model, batches, "outcome", metric="auc", classes=2)

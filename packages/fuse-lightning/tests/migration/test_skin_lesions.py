@@ -1,14 +1,6 @@
 """Three classes from an image and tabular features."""
 
-import pytest
-import torch.nn.functional as F
-from torchmetrics.classification import MulticlassAccuracy
-
-from fuse_lightning import MetricDefault
-from fuse_losses import LossDefault
 from fuse_models import BackboneResnet, HeadGlobalPoolingClassifier, ModelMultiHead
-
-OUTPUT = "model.output.head_0"
 
 
 def test_skin_lesions_give_the_numbers_of_fusemedml(expected, migration, tmp_path):
@@ -35,16 +27,5 @@ def test_skin_lesions_give_the_numbers_of_fusemedml(expected, migration, tmp_pat
         migration.scattered(8, 5),
         migration.labels(8, 3),
     )
-    losses = {"cls_loss": LossDefault(pred="model.logits.head_0", target="data.label", callable=F.cross_entropy)}
-    accuracy = MetricDefault(pred=OUTPUT, target="data.label", metric=MulticlassAccuracy(3, average="micro"))
-    monitor = {"monitor": "validation.metrics.accuracy", "mode": "max"}
 
-    logged, table = migration.train_and_predict(
-        tmp_path, model, losses, {"accuracy": accuracy}, batches, OUTPUT, monitor, lr=1e-3
-    )
-
-    assert {name: logged[name] for name in expected["logged"]} == pytest.approx(expected["logged"], abs=1e-5)
-    probabilities = table.filter(like=OUTPUT).to_numpy()
-    assert probabilities[0] == pytest.approx(expected["predicted"], abs=1e-5)
-    evaluated = (probabilities.argmax(1) == table["data.label"]).mean()
-    assert evaluated == pytest.approx(expected["evaluated"]["metrics.accuracy"])
+    migration.check_classifier(expected, tmp_path, model, batches, "head_0", metric="accuracy", classes=3, lr=1e-3)

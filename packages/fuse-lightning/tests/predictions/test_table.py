@@ -79,6 +79,28 @@ def test_maps_are_rejected():
         convert_predictions_to_dataframe([{"map": torch.zeros(2, 3, 4)}])
 
 
+def test_cells_hold_the_array_of_each_sample_whatever_its_rank():
+    maps = torch.arange(12.0).reshape(2, 2, 3)
+    batches = [
+        {"data.sample_id": [f"{i}a", f"{i}b"], "seg": maps + i, "cls": torch.tensor([[0.25, 0.75], [0.5, 0.5]])}
+        | {"half": torch.ones(2, 1, dtype=torch.bfloat16), "label": torch.tensor([1, 0])}
+        for i in range(2)
+    ]
+    table = convert_predictions_to_dataframe(batches, cells=True, id_column="id")
+    assert list(table.columns) == ["id", "seg", "cls", "half", "label"]
+    assert table["id"].tolist() == ["0a", "0b", "1a", "1b"]
+    assert table["seg"][3].tolist() == (maps[1] + 1).tolist()
+    assert table["cls"][0].tolist() == [0.25, 0.75]
+    assert table["half"][0].dtype == "float32"
+    assert table["label"].tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("predictions", [{"data.sample_id": ["a"], "id": [1]}, {"x": [1]}])
+def test_sample_ids_that_cannot_be_renamed(predictions):
+    with pytest.raises(ValueError, match=r"id_column='id'\) renames 'data\.sample_id', but the predictions are under"):
+        convert_predictions_to_dataframe([predictions], id_column="id")
+
+
 def test_without_pandas_it_says_what_to_install(monkeypatch):
     real_import = builtins.__import__
 

@@ -8,9 +8,10 @@ from torch import nn
 from .argument_checks import check_name
 from .conv_inputs import BatchDict, ConvInputs
 from .heads.sequence import HeadSequence
+from .weights.fusemedml_state_dict import TakesFuseMedMLStateDict
 
 
-class ModelWithHeads(nn.Module):
+class ModelWithHeads(TakesFuseMedMLStateDict):
     """Declares the keys of its inputs, features and heads, as they are when asked for, and runs the heads.
 
     Attributes:

@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from fuse_core import NDict
+from fuse_core import LOSSES, NDict
+
+from ..losses.epoch_losses import COUNTED, TERMS
 
 
 @runtime_checkable
@@ -57,8 +60,8 @@ class MetricCollected(nn.Module):
         self.name_and_keys = type(metric).__name__  # its keys are not known
 
     def update(self, batch_dict: Mapping[str, Any]) -> None:
-        """Take in one batch."""
-        self.metric.collect(batch_dict)
+        """Take in one batch. The object gets the losses as floats, as from FuseMedML."""
+        self.metric.collect(_with_plain_losses(batch_dict))
 
     def compute(self, results: NDict | None = None) -> Any:
         """The value, or values by name, given the results of earlier metrics."""
@@ -72,6 +75,27 @@ class MetricCollected(nn.Module):
 def registered(metric: Any) -> Any:
     """A `MetricCollected` of an object with FuseMedML's interface; anything else as it is."""
     # A module's `eval` means something else.
-    if isinstance(metric, CollectingMetric) and not isinstance(metric, nn.Module):
+    if not isinstance(metric, nn.Module) and isinstance(metric, CollectingMetric):
         return MetricCollected(metric)
     return metric
+
+
+def _with_plain_losses(batch_dict: Mapping[str, Any]) -> NDict:
+    """A copy in which each value has an entry for each sample, or is the same for all.
+
+    Scalar tensors under `losses` become floats, read from the device at once, and what else `step_losses` wrote is left
+    out. A metric that takes the batch apart into samples could not index such tensors.
+    """
+    copied = NDict(batch_dict)
+    losses: dict[str, Tensor] = {}
+    for key, value in list(copied.items()):
+        branch = key.partition(".")[0]
+        if branch in (COUNTED, TERMS):
+            del copied[key]
+        elif branch == LOSSES and isinstance(value, Tensor) and value.ndim == 0:
+            losses[key] = value.detach()
+    if losses:
+        device = next(iter(losses.values())).device
+        values = torch.stack([value.to(device) for value in losses.values()])
+        copied.update(zip(losses, values.tolist(), strict=True))
+    return copied

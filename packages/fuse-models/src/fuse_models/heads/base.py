@@ -4,19 +4,20 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fuse_core import logits_key, output_key, read_key
 
 from ..argument_checks import check_name, check_option
 from ..conv_inputs import BatchDict, concatenate_channels, found, is_symbolic, parse_conv_inputs
 from ..layers.optional_inputs import OptionalInputs, Substitute
+from ..weights.fusemedml_state_dict import TakesFuseMedMLStateDict
 
 Mode = Literal["classification", "multilabel", "regression"]
 DeclaredInputs = Sequence[tuple[str, int]]
 
 
-class HeadBase(nn.Module):
+class HeadBase(TakesFuseMedMLStateDict):
     """Reads feature maps and vectors from the batch_dict and writes predictions to it.
 
     Args:
