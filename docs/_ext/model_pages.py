@@ -100,6 +100,7 @@ def key_table(contract: Contract) -> str:
         f"| `{name}` | `{str(key).replace(' float32', '')}` | {key.writer} | {', '.join(key.readers) or 'you'} |"
         for name, key in contract.keys.items()
     ]
+    rows = [re.sub(r"\w+ '(.+?)'", r"\1", row) for row in rows]  # names without classes, which the drawing shows
     return "| key | shape | written by | read by |\n|---|---|---|---|\n" + "\n".join(rows)
 
 
