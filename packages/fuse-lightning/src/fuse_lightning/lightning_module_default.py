@@ -20,8 +20,8 @@ from .checkpoints.best_epoch_source import BestEpochSource
 from .checkpoints.hyperparameters import keep_plain_values
 from .checkpoints.inside_epoch import EPOCH_SUMS, begin_next_epoch, load_metric_states, metric_states, of_all_processes
 from .checkpoints.model_export import check_only_tensors, save_best_or_last_model
-from .checks.module_contract import CheckMode, check_first_batch
 from .checkpoints.state_dict_names import fitting_state_dict, is_of_fusemedml
+from .checks.module_contract import CheckMode, check_first_batch
 from .checks.module_wiring import mode_losses, module_wiring
 from .checks.monitors import check_monitors, losses_in_batch, names_to_log
 from .checks.nonfinite_losses import NonFiniteLosses, NonFinitePolicy
