@@ -47,8 +47,9 @@ class DenseOptions(TypedDict, total=False):
 
     ignore_index: int | None
     """Voxels of this class index do not count, as if they were not there. Any integer, whether or not it is a class. In
-    a target with a channel for each class these are the voxels whose channel `ignore_index` is 1, or if there is no
-    such channel, those where any channel holds this value."""
+    a target with a channel for each class these are the voxels whose channel `ignore_index` is 1. If there is no such
+    channel, these are the voxels where any channel holds this value; without a softmax, only the entries that hold
+    it."""
 
     include_background: bool
     """False is `ignore_classes=[0]`."""
