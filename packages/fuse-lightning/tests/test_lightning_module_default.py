@@ -319,9 +319,6 @@ def test_a_module_without_losses_tests_and_predicts(make_module, make_trainer, m
         make_trainer().fit(module, make_loader(4))
 
 
-@pytest.mark.skipif(
-    torch.__version__.startswith("2.6."), reason="torch 2.6 warns of graph breaks and compiles the steps"
-)
 def test_a_compiled_module_is_compiled_once(make_module, make_trainer, make_loader):
     graphs = []
 
@@ -331,7 +328,7 @@ def test_a_compiled_module_is_compiled_once(make_module, make_trainer, make_load
 
     torch._dynamo.reset()
     make_trainer().fit(torch.compile(make_module(), backend=backend), make_loader(32))
-    assert len(graphs) == 1
+    assert len(graphs) == (0 if torch.__version__.startswith("2.6.") else 1)  # torch 2.6 cannot trace an NDict
 
 
 def test_batches_of_several_training_loaders_have_the_loaders_name_before_their_keys(

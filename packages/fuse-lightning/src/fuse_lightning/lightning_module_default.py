@@ -1,6 +1,7 @@
 """The LightningModule to train a model that works on a batch_dict."""
 
 import copy
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
@@ -57,9 +58,13 @@ def _not_compiled(step: Function) -> Function:
 
     `forward`, which the step calls, is compiled.
     """
-    if torch.__version__.startswith("2.6."):  # whose wrapper hides the step's arguments from Lightning
-        return step
-    return cast(Function, torch.compiler.disable(step))  # type: ignore[no-untyped-call]
+    not_compiled = torch.compiler.disable(step)  # type: ignore[no-untyped-call]
+
+    @functools.wraps(step)  # a method around it: torch 2.6 loses `self` of one that it does not compile
+    def method(*args: Any, **kwargs: Any) -> Any:
+        return not_compiled(*args, **kwargs)
+
+    return cast(Function, method)
 
 
 class LightningModuleDefault(pl.LightningModule):

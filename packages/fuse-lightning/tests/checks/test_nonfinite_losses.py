@@ -155,6 +155,7 @@ def test_a_copy_of_a_trained_module_notices_too(make_module, make_trainer, make_
     module = make_module(losses={"odd": NaNFor()})
     make_trainer(enable_checkpointing=False).fit(module, make_loader(4))
     copied = copy.deepcopy(module)
+    assert copied._nonfinite_losses is not module._nonfinite_losses  # both may be trained at the same time
     copied.losses["odd"].samples = (0,)
     with pytest.raises(NonFiniteLossError, match="'odd' is nan"):
         make_trainer(enable_checkpointing=False).fit(copied, make_loader(4))

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor, nn
@@ -60,10 +61,11 @@ class NonFiniteLosses:
         self._next_slot = 0
         self._told: set[str] = set()  # losses that were reported to count nothing
 
-    def __deepcopy__(self, memo: Any) -> "NonFiniteLosses":
-        # Copies of a module share it. A copy would have a view that is not of its memory, and hooks of the original;
-        # OptimizerClosureCallback copies a module's attributes for each further pass of a batch.
-        return self
+    def __deepcopy__(self, memo: dict[int, Any]) -> "NonFiniteLosses":
+        # A copy of the module watches its own losses. OptimizerClosureCallback copies a module's attributes alone, for
+        # each further pass of a batch: the hooks on the parameters stay with this object.
+        of_copy = any(isinstance(one, pl.LightningModule) and id(one) != key for key, one in memo.items())
+        return NonFiniteLosses(self.policy) if of_copy else self
 
     def check_strategy(self, strategy: Strategy) -> None:
         """Raise ValueError if batches cannot be skipped because parameters are sharded over processes."""
