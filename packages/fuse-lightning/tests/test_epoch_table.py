@@ -60,3 +60,10 @@ def test_a_terminal_gets_colors_and_80_columns(monkeypatch):
 def test_a_log_gets_plain_text(monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: False, raising=False)
     assert "\x1b" not in table()
+
+
+def test_the_means_of_steps_stand_beside_the_validation_of_an_epoch_without_an_end():
+    values = {"train.losses.cls_step": 0.25, "validation.losses.cls": 0.5}
+    assert "| losses.cls * |          - |               - | 0.2500 |     0.5000 |" in epoch_table(
+        {}, values, "Epoch 0", monitor="validation.losses.cls", color=False
+    )

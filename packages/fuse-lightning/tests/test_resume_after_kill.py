@@ -13,8 +13,6 @@ import pytest
 SCRIPT = Path(__file__).with_name("kill_run.py")
 # Each variant of the script once, and with `nox -t matrix` many times.
 KILLS = int(os.environ.get("FUSE_KILLS") or (1000 if os.environ.get("FUSE_DEEP_TESTS") == "1" else 15))
-    os.environ.get("FUSE_KILLS") or (1000 if os.environ.get("FUSE_DEEP_TESTS") == "1" else 15)
-)  # each variant once
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the trainings are forked from one process")

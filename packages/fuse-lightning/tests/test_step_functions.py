@@ -227,7 +227,9 @@ def test_a_metric_of_each_class_is_logged_by_class_and_written_whole(make_module
     names = ["none", "one", "two"]
     metric = of_classes(MulticlassAccuracy(3, average=None), class_names=names)
     logged = validate(make_module, make_trainer, make_loader, metric)
+    mean = logged.pop("validation.metrics.m.mean")
     assert list(logged) == [f"validation.metrics.m.{name}" for name in names]
+    assert mean == pytest.approx(sum(logged.values()) / 3)
     with (tmp_path / "metric_validation.m.csv").open() as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["class", "value"]

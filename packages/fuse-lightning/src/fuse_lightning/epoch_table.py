@@ -64,6 +64,8 @@ def epoch_rows(
     for name in names:
         if name not in folded and name not in asides:
             mode, label = _mode_and_label(name)
+            if mode == "train" and name.removesuffix("_step") not in names:
+                label = label.removesuffix("_step")  # an epoch without an end has only the means of its last steps
             by_label.setdefault(label, {})[mode] = name
     modes = [mode for mode in MODES if any(mode in row for row in by_label.values())]
     columns = [(kind, mode, values) for kind, values in (("best", best), ("", current)) for mode in modes]

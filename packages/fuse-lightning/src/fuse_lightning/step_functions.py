@@ -161,7 +161,8 @@ def epoch_end_compute_and_log_metrics(
     """Log each metric as `<mode>.metrics.<name>` and reset it.
 
     A metric with several values, such as a MetricCollection, is logged as `<mode>.metrics.<name>.<value's name>`. A
-    metric with a value for each class is logged as `<mode>.metrics.<name>.<class>`, see `MetricDefault(class_names=)`.
+    metric with a value for each class is logged as `<mode>.metrics.<name>.<class>`, see `MetricDefault(class_names=)`,
+    and their mean, without NaN, as `<mode>.metrics.<name>.mean`. Of a confusion matrix the diagonal is logged.
     A metric that was not updated in the epoch, on any process, is logged as NaN, with a warning. A metric with
     FuseMedML's interface may return values that are not numbers: they are passed to later metrics, but not logged.
 
@@ -195,14 +196,20 @@ def epoch_end_compute_and_log_metrics(
                 class_names = _class_names(full_name, metric, one)
                 if folder is not None and trainer.is_global_zero and not trainer.sanity_checking:
                     write_metric_files(folder, f"{mode}.{full_name}", one, class_names)
-                one = (one.diagonal() if one.ndim == 2 else one).float()  # counts are integers
+                is_matrix = one.ndim == 2
+                one = (one.diagonal() if is_matrix else one).float()  # counts are integers
                 numbers = {f"{full_name}.{label}": number for label, number in zip(class_names, one, strict=True)}
+                if not is_matrix and "mean" not in class_names:
+                    numbers[f"{full_name}.mean"] = one.nanmean()
             elif _is_number(one):
                 numbers = {full_name: one}
             elif collected:
                 continue
             else:
-                raise ValueError(f"Metrics are logged as numbers, but {full_name!r} returned {one!r}.")
+                raise ValueError(
+                    f"Metrics are logged as numbers, but {full_name!r} returned {one!r}. Subclass the metric and let "
+                    f"its compute return a number, a dict of numbers, or a tensor with a number for each class."
+                )
             for number_name, number in numbers.items():
                 log_reduced(pl_module, log_name(*mode.split("."), "metrics", *number_name.split("."), sep=sep), number)
     reset_metrics(metrics)

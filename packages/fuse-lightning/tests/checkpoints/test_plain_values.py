@@ -61,7 +61,8 @@ def test_a_state_dict_in_which_nothing_changes_stays_itself():
 @pytest.mark.parametrize("value", [datetime.datetime(2020, 1, 1), len, object(), np.datetime64("2020-01-01")])
 def test_other_objects_are_refused_with_their_place(value):
     with pytest.raises(
-        NotPlainError, match=r"^optimizer_states\[0\]\.param_groups\[1\]\.lr holds a .* numbers, strings"
+        NotPlainError,
+        match=r"^'optimizer_states\[0\]\.param_groups\[1\]\.lr' in the checkpoint is a .* numbers, strings",
     ):
         as_plain({"optimizer_states": [{"param_groups": [{}, {"lr": value}]}]})
 
@@ -110,7 +111,7 @@ class Watched(nn.Module):
 def test_what_cannot_be_saved_is_refused_before_the_first_step(make_module, make_trainer, make_loader):
     net = Watched()
     module = make_module(model=ModelWrapSeqToDict(model=net, model_inputs=["data.x"], model_outputs=["model.y"]))
-    with pytest.raises(NotPlainError, match=r"^callbacks\.Keeps\.value holds a builtins\.object"):
+    with pytest.raises(NotPlainError, match=r"^'callbacks\.Keeps\.value' in the checkpoint is a builtins\.object"):
         make_trainer(callbacks=[Keeps(object())]).fit(module, make_loader(8))
     assert net.forwards == 0
 
@@ -138,3 +139,8 @@ def test_a_model_that_cannot_be_written_only_warns(make_module, make_trainer, ma
     with pytest.warns(UserWarning, match=r"model\.safetensors was not written\. IsADirectoryError"):
         make_trainer().fit(make_module(save_model=True), make_loader(8))
     assert (tmp_path / "last.ckpt").exists()
+
+
+def test_a_hyperparameter_that_is_not_plain_is_refused_with_the_way_to_leave_it_out():
+    with pytest.raises(NotPlainError, match=r"leave it out with save_hyperparameters\(ignore=\['model'\]\)\.$"):
+        as_plain({"hyper_parameters": {"model": object()}})

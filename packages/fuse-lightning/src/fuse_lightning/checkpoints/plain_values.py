@@ -28,10 +28,12 @@ class NotPlainError(TypeError):
     """A value cannot be stored; `place` says where it is, such as `optimizer_states[0].param_groups[0].lr`."""
 
     def __init__(self, value: Any, place: str) -> None:
+        argument = place.partition("hyper_parameters.")[2]
+        how = f" with save_hyperparameters(ignore=[{argument!r}])" if argument else ""
         super().__init__(
-            f"{place} holds a {type(value).__module__}.{type(value).__qualname__}, which a checkpoint cannot hold: "
-            f"only plain values can be read again without running code. Use numbers, strings, tensors, and lists and "
-            f"dicts of them, or leave it out."
+            f"{place!r} in the checkpoint is a {type(value).__module__}.{type(value).__qualname__}. Only plain values "
+            f"can be read again without running code: numbers, strings, tensors, and lists and dicts of them. Use "
+            f"those, or leave it out{how}."
         )
         self.place = place
 

@@ -1,5 +1,6 @@
 """Losses or metrics of one loader or several loaders, as registered modules."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -27,7 +28,7 @@ def register_components(
         convert: makes a module of a component that is not a module but may be used.
 
     Raises:
-        TypeError: a component is not a module.
+        TypeError: a component is not a module, or a loss does not take a batch_dict.
         ValueError: a name is reserved, or not allowed for a module.
     """
     if components is None:
@@ -73,12 +74,25 @@ def _modules(argument: str, components: ByName | nn.ModuleDict, convert: Callabl
                 f"LightningModuleDefault({argument}=) takes modules, so that they move and save with it, but {name!r} "
                 f"is a {type(module).__name__}. Wrap a function in LossDefault, or a metric in MetricDefault."
             )
+        if argument.endswith("losses"):
+            _check_takes_batch_dict(argument, name, module)
         if loss_key(name) == TOTAL_LOSS:
             raise ValueError(f"LightningModuleDefault({argument}=): the name {name!r} is taken by the losses' sum.")
     try:
         return nn.ModuleDict(modules)
     except (KeyError, TypeError) as error:
         raise ValueError(f"LightningModuleDefault({argument}=) needs names that a module may have: {error}.") from None
+
+
+def _check_takes_batch_dict(argument: str, name: str, loss: nn.Module) -> None:
+    try:
+        inspect.signature(loss.forward).bind({})
+    except TypeError:
+        raise TypeError(
+            f"LightningModuleDefault({argument}=): {name!r}, a {type(loss).__name__}, takes other arguments than the "
+            f"batch_dict. Wrap it: LossDefault(pred=key, target=key, callable={type(loss).__name__}()), or "
+            f"LossWrapToDict for other arguments."
+        ) from None
 
 
 def loader_names(mode: str, groups: Mapping[str, nn.ModuleDict], loaders: Any) -> list[str | None]:

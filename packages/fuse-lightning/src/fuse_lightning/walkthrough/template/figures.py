@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,6 +17,7 @@ from .start_run import LOGS_DIR
 # Large letters: a picture of 9 x 6.75 inches on a slide can be read from the last row.
 FONT = {"title": 15, "label": 13, "tick": 12, "cell": 12}
 DPI = 160
+matplotlib.rcParams["text.parse_math"] = False  # a "$" in a name begins no formula
 
 
 def new_figure(width: float, height: float) -> Figure:
