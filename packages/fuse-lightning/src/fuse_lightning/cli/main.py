@@ -70,6 +70,6 @@ def _run_configuration(command: str, arguments: list[str]) -> None:
         raise UsageError(f"fuse-lightning {command} needs {' and '.join(missing)}. Install the extra: {install}")
     sys.path.insert(0, os.getcwd())  # the user's own classes are imported from the current folder
 
-    from .run import run_command
+    from .run_command import run_command
 
     run_command(command, arguments)

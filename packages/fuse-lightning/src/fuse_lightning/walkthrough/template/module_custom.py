@@ -10,7 +10,7 @@ To keep it short, it leaves out five things that `LightningModuleDefault` does. 
 - `save_model`: there is no `model.safetensors`. The weights are in the `state_dict` of `best_epoch.ckpt`, with the
   prefix `model.`. Load the module from it and call `safetensors.torch.save_model(module.model, path)`.
 - several loaders for validation or test: each needs its own `EpochLosses` and metrics, chosen by `dataloader_idx`.
-- the check of the first batch's keys at the start of training: here `wiring.py` checks them before.
+- the check of the first batch's keys at the start of training: here `wiring_page.py` checks them before.
 - the checks before training that no loader is empty, and that all monitored values are logged.
 """
 

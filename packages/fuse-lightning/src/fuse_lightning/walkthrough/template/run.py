@@ -8,7 +8,7 @@ There are two tasks, `classification` and `segmentation`. Each has files named a
 5. optimizer: `optimizer.py` has the optimizer and the learning rate schedule
 6. train: `module_ready_made.py` has the LightningModule; `training.py` trains and resumes it
 7. infer: `predict` in `training.py`, and `save_predictions` in `<task>_report.py`
-8. evaluate: `evaluate` in `<task>_report.py`; `figures.py` and `page.py` show it
+8. evaluate: `evaluate` in `<task>_report.py`; `figures.py` and `results_page.py` show it
 
 `main` below calls them in this order. To make the project yours, change one task's files and delete the other's.
 """
@@ -33,12 +33,12 @@ from . import classification, segmentation
 from .figures import draw_learning_curves, read_learning_curves
 from .loaders import make_training_loader
 from .module_ready_made import STYLE, make_module
-from .page import write_page
+from .results_page import write_page
 from .settings import BadInputError, Settings, add_settings, make_settings, read_config, write_config
 from .start_run import MODEL_DIR, newest_run, start_run_folder
 from .task import Evaluation, Splits, Task
 from .training import BEST_CHECKPOINT, check_accelerator, predict, train
-from .wiring import check_keys, write_wiring
+from .wiring_page import check_keys, write_wiring
 
 TASKS: dict[str, Task] = {"classification": classification, "segmentation": segmentation}
 STAGES = ("train", "infer", "eval")

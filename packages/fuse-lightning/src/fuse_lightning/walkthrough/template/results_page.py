@@ -13,7 +13,7 @@ from fuse_lightning.report.wiring_drawing import wiring_drawing
 from .settings import Settings
 from .start_run import MODEL_DIR
 from .task import Evaluation, Picture, Task
-from .wiring import ABOUT, HEADER, read_wiring_rows
+from .wiring_page import ABOUT, HEADER, read_wiring_rows
 
 PAGE_FILE = "index.html"
 
