@@ -26,6 +26,11 @@ def test_ids_can_be_given():
     assert dataset[-1]["data.sample_id"] == "patient-9"
 
 
+def test_a_name_in_place_of_the_dataset_is_told_the_order():
+    with pytest.raises(TypeError, match=r"write DatasetWrapSeqToDict\(dataset, sample_keys, name='train'\)"):
+        DatasetWrapSeqToDict("train", [(1, 2)], ["a", "b"])
+
+
 def test_one_id_per_sample():
     with pytest.raises(ValueError, match="dataset has 2 samples, sample_ids has 1"):
         DatasetWrapSeqToDict([(1,), (2,)], ["x"], sample_ids=["only"])

@@ -27,6 +27,7 @@ class DatasetWrapSeqToDict(Dataset[NDict]):
         sample_ids: other sample ids, one per sample.
 
     Raises:
+        TypeError: `dataset` is a string, as in FuseMedML's order of arguments.
         ValueError: `sample_ids` and the dataset differ in length, a key is given twice, or `sample_keys` and a sample
             differ in length.
 
@@ -43,6 +44,11 @@ class DatasetWrapSeqToDict(Dataset[NDict]):
         name: str = "dataset",
         sample_ids: Sequence[Any] | None = None,
     ) -> None:
+        if isinstance(dataset, str):
+            raise TypeError(
+                f"DatasetWrapSeqToDict(dataset=) takes a dataset, got the string {dataset!r}. FuseMedML's order was "
+                f"name, dataset, sample_keys: write DatasetWrapSeqToDict(dataset, sample_keys, name={dataset!r})."
+            )
         if sample_ids is not None and len(sample_ids) != len(dataset):
             raise ValueError(
                 f"DatasetWrapSeqToDict needs one sample id per sample: the dataset has {len(dataset)} samples, "

@@ -107,7 +107,10 @@ class ModelEnsemble(nn.Module):
         super().__init__()
         members = list(models) if isinstance(models, Iterable) else []
         if not members or not all(isinstance(member, nn.Module) for member in members):
-            raise TypeError(f"ModelEnsemble(models=) takes a non-empty sequence of modules, got {models!r}.")
+            raise TypeError(
+                f"ModelEnsemble(models=) takes a non-empty sequence of modules, got {models!r}. For the folders of "
+                f"runs use ModelEnsemble.from_directories."
+            )
         check_option(average, AVERAGES, "ModelEnsemble(average=)")
         check_option(execution, EXECUTIONS, "ModelEnsemble(execution=)")
         if low_memory and execution == "vmap":
