@@ -230,7 +230,6 @@ def test_a_missing_key_stops_with_the_components_name(tmp_path):
         ({"best_epoch_source": "validation.losses.mse"}, TypeError, "takes a dict of ModelCheckpoint arguments"),
         ({"best_epoch_source": [MONITOR, MONITOR | {"mode": "max"}]}, ValueError, "names the monitor .* twice"),
         ({"prediction_keys": "model.y"}, TypeError, r"Use \['model\.y'\]"),
-        ({"losses": {"b": nn.MSELoss()}}, TypeError, r"'b', a MSELoss, takes other.*callable=MSELoss\(\)\), or"),
     ],
 )
 def test_bad_arguments_fail_at_construction(tmp_path, options, error, message):

@@ -1,15 +1,12 @@
-"""Models that segment, trained with the losses of fuse-losses, which is no dependency, on digits on noisy canvases."""
+"""Models of fuse-models trained with losses of fuse-losses, on digits on noisy canvases."""
 
 import pytest
 import torch
+from sklearn import datasets
 
+import fuse_losses
 from fuse_core import NDict
 from fuse_models import BackboneResnet3D, BackboneUNet, DecoderUNet, HeadDenseSegmentation, ModelMultiHead
-
-fuse_losses = pytest.importorskip(
-    "fuse_losses", reason="a sibling that is no dependency; the tests of all packages have it"
-)
-datasets = pytest.importorskip("sklearn.datasets", reason="the digits are scikit-learn's")
 
 FEATURES = "model.backbone_features"
 TERMS = {"cross_entropy": 1.0, "dice": {"include_background": False}}
