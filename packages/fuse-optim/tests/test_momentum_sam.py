@@ -312,3 +312,15 @@ def test_a_momentum_that_is_sparse_or_of_another_shape_is_refused_in_the_first_s
         message = r"MomentumSAM needs a dense momentum of its parameter's shape \(5, 3\)\. " + kept
         with pytest.raises(RuntimeError, match=message):
             loop(optimizer, lambda embedding=embedding: embedding(torch.tensor([1])).sum(), 1)
+
+
+class DrawsRandomNumbers(torch.optim.SGD):
+    def step(self, closure=None):
+        torch.rand(1)
+        super().step()
+
+
+def test_construction_draws_no_random_numbers():
+    before = torch.get_rng_state()
+    MomentumSAM([nn.Parameter(torch.ones(1))], DrawsRandomNumbers, lr=0.1, momentum=0.9)
+    assert torch.equal(torch.get_rng_state(), before)

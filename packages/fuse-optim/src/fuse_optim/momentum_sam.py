@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from .gradient_bucket import bucket_gradients, global_norm
 from .loss_scaling import take_step
 from .optimizer_wrapper import Closure, OptimizerWrapper
+from .rng_snapshot import RNGSnapshot
 
 MOMENTUM = ("momentum_buffer", "exp_avg")
 """The keys by which optimizers keep a momentum in a parameter's state."""
@@ -202,8 +203,9 @@ def _leaves_momentum(optimizer: Optimizer, group: dict[str, Any]) -> bool | None
     weight.grad = torch.ones(1, 1)
     try:
         settings = {name: group.get(name, default) for name, default in optimizer.defaults.items()}
-        trial = type(optimizer)([weight], **settings)
-        trial.step()
+        with RNGSnapshot().replay():  # a step may draw random numbers
+            trial = type(optimizer)([weight], **settings)
+            trial.step()
         return any(key in trial.state[weight] for key in MOMENTUM)
     except Exception:  # any class may fail in its own way; then the first step tells
         return None
