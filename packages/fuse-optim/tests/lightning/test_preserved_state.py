@@ -181,7 +181,7 @@ def test_a_tensor_in_a_list_that_is_changed_in_place_is_named():
     assert len(module.outputs) == 1
 
 
-def test_an_object_that_holds_the_trainer_or_an_optimizer_is_preserved_without_copying_them(make_trainer, recwarn):
+def test_an_object_that_holds_the_trainer_or_an_optimizer_is_preserved(make_trainer, recwarn):
     class Counts(pl.LightningModule):
         def __init__(self) -> None:
             super().__init__()
