@@ -111,6 +111,33 @@ class SecondOrder(torch.optim.SGD):
         return torch.autograd.grad([p.grad for p in params], params, params)
 
 
+class InheritsSecondOrder(SecondOrder):
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+class Wraps(torch.optim.SGD):
+    """As Lookahead does."""
+
+    def __init__(self, params):
+        super().__init__(params)
+        self.optimizer = SecondOrder(params)
+
+
+class AsksForATrueClosure(torch.optim.SGD):
+    def step(self, closure=None):
+        if not closure:
+            raise ValueError("a closure, please")
+        closure()
+        super().step()
+
+
+class TakesNoClosure(torch.optim.SGD):
+    def step(self, closure=None):
+        assert closure is None, "no closure, please"
+        super().step()
+
+
 class Says(torch.optim.SGD):
     """Mentions what others need, and needs nothing."""
 
@@ -130,7 +157,10 @@ class Says(torch.optim.SGD):
         (AsksForAClosure, "AsksForAClosure evaluates a closure"),
         (partial(SAM, base_optimizer=torch.optim.SGD), "SAM perturbs the weights itself"),
         (partial(MomentumSAM, base_optimizer=torch.optim.Adam), "MomentumSAM perturbs the weights itself"),
+        (AsksForATrueClosure, "AsksForATrueClosure evaluates a closure"),
         (SecondOrder, "SecondOrder differentiates the gradients again"),
+        (InheritsSecondOrder, "InheritsSecondOrder differentiates the gradients again"),
+        (Wraps, "Wraps wraps SecondOrder, which differentiates the gradients again"),
     ],
     ids=str,
 )
@@ -141,8 +171,12 @@ def test_base_optimizers_that_need_more_than_gradients_are_refused(base, reason)
         SAM([weight := nn.Parameter(torch.ones(1))], base([weight]))
 
 
-def test_a_base_optimizer_that_takes_an_optional_closure_is_accepted():
-    make(Says)
+@pytest.mark.parametrize("base", [Says, TakesNoClosure])
+def test_a_base_optimizer_that_takes_an_optional_closure_or_none_is_accepted(base):
+    optimizer = make(base)
+    weight = optimizer.param_groups[0]["params"][0]
+    optimizer.step(make_closure(optimizer, lambda: weight.square().sum()))
+    assert weight.item() < 1.0
 
 
 @pytest.mark.parametrize("base", ["SGD", lambda params: list(params), None])

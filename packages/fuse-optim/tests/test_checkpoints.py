@@ -147,3 +147,29 @@ def test_a_deep_copy_trains_alike():
     for one, its_optimizer in ((model, optimizer), (copied_model, copied_optimizer)):
         its_optimizer.step(make_closure(its_optimizer, lambda one=one: one(inputs).square().sum()))
     assert equal(list(model.parameters()), list(copied_model.parameters()))
+
+
+class CountsInItsState(torch.optim.Adam):
+    """Keeps a counter under a key that is no parameter, as MADGRAD does."""
+
+    def step(self, closure=None):
+        super().step()
+        self.state["k"] = self.state.get("k", 0) + 1
+
+
+@pytest.mark.parametrize("kind", [SAM, LookSAM])
+def test_a_state_that_is_not_a_parameters_is_saved_and_loaded(kind):
+    model, loss_function = make_problem(6)
+    optimizer = kind(model.parameters(), CountsInItsState, interval=3)
+    closure = make_closure(optimizer, loss_function)
+    for _ in range(2):
+        optimizer.step(closure)
+    resumed, resumed_loss = make_problem(6)
+    resumed.load_state_dict(model.state_dict())
+    resumed_optimizer = kind(resumed.parameters(), CountsInItsState, interval=3)
+    resumed_optimizer.load_state_dict(saved_and_loaded(optimizer.state_dict()))
+    for _ in range(2):
+        optimizer.step(closure)
+        resumed_optimizer.step(make_closure(resumed_optimizer, resumed_loss))
+    assert resumed_optimizer.state["k"] == 4
+    assert equal(list(model.parameters()), list(resumed.parameters()))

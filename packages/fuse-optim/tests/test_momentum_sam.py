@@ -283,3 +283,44 @@ def test_a_base_optimizer_that_cannot_be_tried_is_refused_in_the_first_step():
     optimizer = MomentumSAM([weight], OnlyWithMoreArguments, more=1)
     with pytest.raises(RuntimeError, match=r"OnlyWithMoreArguments holds neither 'momentum_buffer' nor 'exp_avg'"):
         loop(optimizer, lambda: weight.sum(), 1)
+
+
+def test_the_momentum_may_be_set_in_the_groups():
+    first, second = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    groups = [{"params": [first], "momentum": 0.9}, {"params": [second], "rho": 0.0}]
+    optimizer = MomentumSAM(groups, torch.optim.SGD, rho=0.3, lr=0.1)
+    loop(optimizer, lambda: (first + second).square().sum(), 1)
+    before = first.item()
+    optimizer.zero_grad()
+    assert first.item() == pytest.approx(before - 0.3)
+
+
+class ProjectsItsMomentum(torch.optim.SGD):
+    def step(self, closure=None):
+        super().step()
+        for state in self.state.values():
+            state["momentum_buffer"] = state["momentum_buffer"][:1]
+
+
+def test_a_momentum_that_is_sparse_or_of_another_shape_is_refused_in_the_first_step():
+    for sparse, base, kept in (
+        (True, torch.optim.SGD, r"SGD keeps one of shape \(5, 3\) and layout torch\.sparse_coo\. Build embeddings"),
+        (False, ProjectsItsMomentum, r"ProjectsItsMomentum keeps one of shape \(1, 3\) and layout torch\.strided"),
+    ):
+        embedding = nn.Embedding(5, 3, sparse=sparse)
+        optimizer = MomentumSAM(embedding.parameters(), base, lr=0.1, momentum=0.9)
+        message = r"MomentumSAM needs a dense momentum of its parameter's shape \(5, 3\)\. " + kept
+        with pytest.raises(RuntimeError, match=message):
+            loop(optimizer, lambda embedding=embedding: embedding(torch.tensor([1])).sum(), 1)
+
+
+class DrawsRandomNumbers(torch.optim.SGD):
+    def step(self, closure=None):
+        torch.rand(1)
+        super().step()
+
+
+def test_construction_draws_no_random_numbers():
+    before = torch.get_rng_state()
+    MomentumSAM([nn.Parameter(torch.ones(1))], DrawsRandomNumbers, lr=0.1, momentum=0.9)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -74,32 +74,46 @@ def require_own_groups(owner: str, base_optimizer: Any, params: list[Any]) -> No
 
 
 def _needs_beside_gradients(optimizer: Optimizer) -> str | None:
-    """Say what a step needs beside gradients; None if it needs nothing."""
+    """Say what a step needs beside gradients, also of an optimizer that it wraps; None if it needs nothing."""
     if any(hasattr(optimizer, name) for name in ("first_step", "perturb_weights")):  # as SAM is usually written
         return "perturbs the weights itself"
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
     required = closure is not None and closure.default is inspect.Parameter.empty
     source = _source_of_step(type(optimizer))
-    if required or re.search(r"closure is None[^:\n]*:\s*raise|assert closure", source):
+    if required or re.search(_REQUIRES_CLOSURE, source):
         return "evaluates a closure"
     if getattr(optimizer, "calls_closure_repeatedly", False):
         return "evaluates a closure repeatedly"
     if "autograd.grad(" in source:
         return "differentiates the gradients again, which restoring the weights in place makes impossible"
+    for inner in vars(optimizer).values():
+        if isinstance(inner, Optimizer) and inner is not optimizer and (needed := _needs_beside_gradients(inner)):
+            return f"wraps {type(inner).__name__}, which {needed}"
     return None
 
 
+_REQUIRES_CLOSURE = r"(closure is None|not closure)[^:\n]*:\s*raise|assert closure(?! is None)"
+
+
 def _source_of_step(optimizer_class: type[Optimizer]) -> str:
-    """Return the source of `step` and of the methods that it calls; empty where there is no source."""
+    """Return the source of `step` and of the methods that it calls, inherited ones too; empty where there is none."""
     sources: dict[str, str] = {}
     pending = ["step"]
     while pending:
         name = pending.pop()
-        method = inspect.unwrap(getattr(optimizer_class, name, None))  # type: ignore[arg-type]
-        if name not in sources and inspect.isroutine(method):
+        if name in sources:
+            continue
+        sources[name] = ""
+        for owner in optimizer_class.__mro__:
+            method = inspect.unwrap(getattr(owner, name)) if name in vars(owner) else None
+            if not inspect.isroutine(method):
+                continue
             try:
-                sources[name] = inspect.getsource(method)
+                source = inspect.getsource(method)
             except (OSError, TypeError):  # compiled, or typed in at a prompt
-                sources[name] = ""
-            pending += re.findall(r"self\.(\w+)\(", sources[name])
+                break
+            sources[name] += source
+            if f"super().{name}(" not in source:
+                break
+        pending += re.findall(r"self\.(\w+)\(", sources[name])
     return "\n".join(sources.values())

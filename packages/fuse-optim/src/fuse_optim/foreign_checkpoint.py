@@ -20,9 +20,11 @@ def without_perturbation_buffers(state_dict: dict[str, Any]) -> dict[str, Any]:
         return state_dict
     state = {
         index: {key: value for key, value in entries.items() if key not in PERTURBATION_BUFFERS}
+        if isinstance(entries, dict)
+        else entries  # not of a parameter: a counter, for example
         for index, entries in state_dict["state"].items()
     }
-    kept = {index: entries for index, entries in state.items() if entries}
+    kept = {index: entries for index, entries in state.items() if not isinstance(entries, dict) or entries}
     if state and not kept and any(state_dict["state"].values()):
         warnings.warn(
             "This checkpoint holds copies of the weights but no state of the base optimizer: the SAM that wrote it did "

@@ -95,7 +95,7 @@ class LookSAM(SAM):
         stepped = super()._take_base_step(grad_scaler)
         self._clean_gradients.clear()
         if learned:  # only now, because many optimizers initialize a state only if it is empty
-            for entries in self.state.values():
+            for entries in self._states_of_parameters().values():
                 entries.pop(ORTHOGONAL_GRADIENT, None)
             for param, component in learned.items():
                 self.state[param][ORTHOGONAL_GRADIENT] = component
@@ -106,12 +106,17 @@ class LookSAM(SAM):
         groups = self.param_groups
         buckets = bucket_gradients(groups, dense_gradients(type(self).__name__, groups))
         if not self.second_pass_is_due:
-            kept = {p: state[ORTHOGONAL_GRADIENT] for p, state in self.state.items() if ORTHOGONAL_GRADIENT in state}
+            states = self._states_of_parameters()
+            kept = {p: state[ORTHOGONAL_GRADIENT] for p, state in states.items() if ORTHOGONAL_GRADIENT in state}
             add_orthogonal_gradient(kept, buckets, self.reuse_alpha)
             return {}
         if grad_scaler is not None and overflows(global_norm([b.norm(b.grads) for b in buckets]), grad_scaler):
             return {}
         return orthogonal_gradient(self._clean_gradients, buckets)
+
+    def _states_of_parameters(self) -> dict[Tensor, dict[str, Any]]:
+        """Leave out what a base optimizer keeps under other keys, such as a counter of its steps."""
+        return {param: state for param, state in self.state.items() if isinstance(param, Tensor)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from .gradient_bucket import bucket_gradients, global_norm
 from .loss_scaling import take_step
 from .optimizer_wrapper import Closure, OptimizerWrapper
+from .rng_snapshot import RNGSnapshot
 
 MOMENTUM = ("momentum_buffer", "exp_avg")
 """The keys by which optimizers keep a momentum in a parameter's state."""
@@ -77,9 +78,9 @@ class MomentumSAM(OptimizerWrapper):
         super().__init__(params, base_optimizer, settings, start_step, start_fraction, total_steps, base_kwargs)
         name = type(self.base_optimizer).__name__
         for group in self.param_groups:
-            off = group.get("momentum") == 0 and "betas" not in group
+            off = group["sam_rho"] > 0 and group.get("momentum") == 0 and "betas" not in group
             self._require(not off, f"a base optimizer with momentum, such as {name} with momentum=0.9", "momentum=0")
-        if _leaves_momentum(self.base_optimizer) is False:
+        if _leaves_momentum(self.base_optimizer, max(self.param_groups, key=lambda group: group["sam_rho"])) is False:
             raise ValueError(self._no_momentum())
 
     @torch.no_grad()
@@ -103,6 +104,13 @@ class MomentumSAM(OptimizerWrapper):
             for param in group["params"]:
                 momentum = next((state[param][key] for key in MOMENTUM if key in state.get(param, ())), None)
                 if isinstance(momentum, Tensor):
+                    if momentum.layout is not torch.strided or momentum.shape != param.shape:
+                        raise RuntimeError(
+                            f"{type(self).__name__} needs a dense momentum of its parameter's shape "
+                            f"{tuple(param.shape)}. {type(self.base_optimizer).__name__} keeps one of shape "
+                            f"{tuple(momentum.shape)} and layout {momentum.layout}. Build embeddings with "
+                            "sparse=False, or use another base optimizer, such as SGD or AdamW."
+                        )
                     found.append((index, param, momentum))
         return found
 
@@ -189,13 +197,15 @@ class MomentumSAM(OptimizerWrapper):
         )
 
 
-def _leaves_momentum(optimizer: Optimizer) -> bool | None:
-    """Whether a step leaves a momentum, tried with one weight. None if its class cannot be made from its defaults."""
+def _leaves_momentum(optimizer: Optimizer, group: dict[str, Any]) -> bool | None:
+    """Whether a step leaves a momentum, tried with one weight and a group's settings. None if it cannot be tried."""
     weight = nn.Parameter(torch.zeros(1, 1))
     weight.grad = torch.ones(1, 1)
     try:
-        trial = type(optimizer)([weight], **optimizer.defaults)
-        trial.step()
+        settings = {name: group.get(name, default) for name, default in optimizer.defaults.items()}
+        with RNGSnapshot().replay():  # a step may draw random numbers
+            trial = type(optimizer)([weight], **settings)
+            trial.step()
         return any(key in trial.state[weight] for key in MOMENTUM)
     except Exception:  # any class may fail in its own way; then the first step tells
         return None

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import LearningRateFinder
 from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -135,6 +136,24 @@ def test_the_callback_sets_the_number_of_steps_for_a_late_start(make_trainer):
     trainer.fit(model, DataLoader(samples(), batch_size=4))
     assert trainer.optimizers[0].total_steps == 8
     assert trainer.optimizers[0].second_pass_is_due
+
+
+def test_a_learning_rate_finder_has_a_late_start_in_its_own_steps(make_trainer):
+    callback, passes = OptimizerClosureCallback(), []
+
+    class Looks(Regression):
+        lr = 0.1
+
+        def training_step(self, batch, batch_idx):
+            passes.append(callback.repeated_pass)
+            return super().training_step(batch, batch_idx)
+
+    model = Looks(lambda params: SAM(params, torch.optim.SGD, lr=0.1, start_fraction=0.75))
+    finder = LearningRateFinder(num_training_steps=4, early_stop_threshold=None)
+    trainer = make_trainer(max_epochs=2, callbacks=[callback, finder])
+    trainer.fit(model, DataLoader(samples(), batch_size=8))
+    assert passes == [*[False] * 4, True, *[False] * 7, True, False, True]  # 4 steps of the finder, 8 of the training
+    assert trainer.optimizers[0].total_steps == 8
 
 
 def test_a_late_start_needs_a_training_with_an_end(make_trainer):

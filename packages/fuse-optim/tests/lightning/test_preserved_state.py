@@ -5,9 +5,13 @@ from collections import deque
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
+from fuse_optim import SAM
+from fuse_optim.lightning import OptimizerClosureCallback
 from fuse_optim.lightning.preserved_state import preserved_state
 
 
@@ -175,3 +179,25 @@ def test_a_tensor_in_a_list_that_is_changed_in_place_is_named():
     with preserved_state(module):
         module.outputs.append(torch.ones(2))
     assert len(module.outputs) == 1
+
+
+def test_an_object_that_holds_the_trainer_or_an_optimizer_is_preserved(make_trainer, recwarn):
+    class Counts(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(2, 1)
+            self.meter = Meter()
+
+        def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+            self.meter.owner = self.trainer, self.trainer.optimizers[0]
+            self.meter.values.append(1.0)
+            return self.layer(batch).sum()
+
+        def configure_optimizers(self) -> SAM:
+            return SAM(self.parameters(), torch.optim.SGD, lr=0.1)
+
+    model = Counts()
+    trainer = make_trainer(max_epochs=1, callbacks=[OptimizerClosureCallback()])
+    trainer.fit(model, DataLoader(torch.ones(6, 2), batch_size=2))
+    assert model.meter.values == [0.0, 1.0, 1.0, 1.0]
+    assert not [one for one in recwarn if "cannot be copied" in str(one.message)]

@@ -59,6 +59,8 @@ def preserved_state(root: nn.Module, warned: set[str] | None = None) -> Iterator
     kept_buffers: list[tuple[nn.Module, str, Tensor | None]] = []
     kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
     modules = list(root.modules())
+    if (trainer := vars(root).get("_trainer")) is not None:  # objects of the module may hold these
+        copies.share(trainer, *trainer.optimizers, *trainer.callbacks, *trainer.loggers)
     try:
         for module in modules:
             copies.share(module, *module._parameters.values())

@@ -17,6 +17,7 @@ from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..optimizer_wrapper import OptimizerWrapper
 from ..rng_snapshot import RNGSnapshot
 from ..sam import SAM
 from .accumulation_window import AccumulationWindow, MicroBatch
@@ -79,7 +80,18 @@ class RepeatedPasses:
         self.window.add_gradients(closure_loss)
         return result
 
-    def _step(self, optimizer: Optimizer, model: pl.LightningModule, closure: Callable[[], Any], **kwargs: Any) -> Any:
+    def _step(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        known = True
+        if isinstance(optimizer, OptimizerWrapper):
+            known = optimizer.start_fraction is None or optimizer.total_steps is not None
+        # The steps of a learning rate finder come before on_fit_start, which sets total_steps.
+        finder = nullcontext() if known else replaced_attribute(optimizer, "total_steps", self._trainer.max_steps)
+        with finder:
+            return self._step_of_known_total(optimizer, *args, **kwargs)
+
+    def _step_of_known_total(
+        self, optimizer: Optimizer, model: pl.LightningModule, closure: Callable[[], Any], **kwargs: Any
+    ) -> Any:
         if self._scaler is not None and not isinstance(optimizer, SAM):
             # This optimizer calls its closure once. With loss scaling, Lightning calls it before the step.
             return self._optimizer_step(optimizer, model=model, closure=closure, **kwargs)
