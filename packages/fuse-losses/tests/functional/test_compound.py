@@ -144,3 +144,19 @@ def test_a_batch_in_which_no_term_counts_counts_nothing():
     assert loss.counted == 0
     loss(torch.randn(1, 2, 5), torch.ones(1, 5).long())
     assert loss.counted == 5
+
+
+@pytest.mark.parametrize(
+    ("shared", "own"),
+    [
+        ({"include_background": False}, {"include_background": True}),
+        ({"include_background": False, "ignore_classes": [2]}, {"include_background": True}),
+        ({"include_background": False}, {"ignore_classes": [2]}),
+        ({"ignore_classes": [2]}, {"include_background": False}),
+    ],
+)
+def test_a_terms_own_option_replaces_the_shared_one_of_the_same_name_only(shared, own):
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 4, 6), torch.randint(4, (2, 6))
+    value = functional.compound_loss(logits, target, {"dice": own}, **shared)
+    assert_close(value, functional.dice_loss(logits, target, **{**shared, **own}))

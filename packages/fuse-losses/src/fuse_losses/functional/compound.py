@@ -73,6 +73,10 @@ def _checked_term(owner: str, name: str, value: Any, shared: dict[str, Any]) -> 
     for option in given:
         if option in DenseOptions.__annotations__ and option not in _OF_EACH_TERM:
             raise TypeError(f"{of_term} takes no {option!r}, which holds for all terms. Give it to {owner}.")
+    if "include_background" in given or "ignore_classes" in given:
+        background, ignored = shared.get("include_background", True), shared.get("ignore_classes", ())
+        # Without the background, it is the first of the ignored classes.
+        given = {"include_background": background, "ignore_classes": ignored if background else ignored[1:], **given}
     context: dict[str, Any] = {one: shared[one] for one in ("activation", "validate") if one in shared}
     options = _TERMS[name].checked(of_term, {**given, **context}, others=["weight"])
     return Term(name, weight, {one: plain_numbers(value) for one, value in options.items() if one not in context})
