@@ -164,6 +164,12 @@ class DenseLoss(NamedTuple):
             result["ignore_classes"] = (0, *result.get("ignore_classes", ()))
         if result.get("regions") is not None and result.get("activation", "softmax") == "softmax":
             raise ValueError(f"{owner}(regions=) overlap, so they need activation='sigmoid', got 'softmax'.")
+        if result.get("merge_unannotated") and result.get("activation", "softmax") != "softmax":
+            raise ValueError(
+                f"{owner}(merge_unannotated=True) merges classes of a softmax, got"
+                f" activation={result['activation']!r}. Leave it out: `annotated` alone leaves classes out there."
+            )
+        _check_across_processes(owner, result)
         if self.check_together is not None:
             self.check_together(owner, result)
         return result
@@ -180,7 +186,13 @@ class DenseLoss(NamedTuple):
         for level, weight in reversed([*enumerate(weights)]):
             if weight != 0:
                 of_level: dict[str, Any] = {}
-                total = total + weight * self.function(logits[level], target, **options, record=of_level)
+                loss = self.function(logits[level], target, **options, record=of_level)
+                if isinstance(total, Tensor) and total.shape != loss.shape:
+                    raise ValueError(
+                        f"{options['owner']} cannot add losses of shapes {tuple(total.shape)} and {tuple(loss.shape)}:"
+                        " with reduction='none' it takes a single prediction. Use 'mean' or 'sum' for a list."
+                    )
+                total = total + weight * loss
                 for name, value in of_level.get("terms", {}).items():
                     terms[name] = terms.get(name, 0) + weight * value
         if record is not None:
@@ -231,6 +243,17 @@ def level_weights(owner: str, weights: Sequence[float] | str, levels: int) -> li
             f" {list(weights)}."
         )
     return [weight / sum(weights) for weight in weights]
+
+
+def _check_across_processes(owner: str, options: dict[str, Any]) -> None:
+    """Raise if `across_processes` has nothing to sum: no reduction, no sums over the batch, no count of classes."""
+    counts_classes = any(isinstance(options.get(name), str) for name in ("class_weights", "pos_weight"))  # "ipw"
+    sums = options.get("reduction") != "none" or not options.get("per_sample", True) or counts_classes
+    if options.get("across_processes") and not sums:
+        raise ValueError(
+            f"{owner}(across_processes=True) changes nothing with reduction='none': each value is of this process."
+            " Leave it out, or use reduction='mean' or 'sum'."
+        )
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
