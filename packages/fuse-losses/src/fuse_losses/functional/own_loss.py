@@ -42,8 +42,8 @@ def check_keys(owner: str, values_for: Values, keys: Iterable[str], activation: 
         keys: the tensors that it has keys for, such as `"voxel_weights"`.
         activation: as given.
     """
-    refused = {"class": "voxel_weights", "voxel": None if activation == "softmax" else "annotated"}.get(values_for)
-    if refused in keys:
+    refused = {"class": "voxel_weights", "voxel": "annotated"}.get(values_for, "")
+    if refused in keys and (values_for == "class" or activation != "softmax"):
         raise ValueError(
             f"{owner} says values_for={values_for!r}, to which {refused}_key cannot be applied. Return values for"
             ' "voxel and class".'
