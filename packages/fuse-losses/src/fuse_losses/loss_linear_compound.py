@@ -45,6 +45,7 @@ class LossLinearCompound(LossCompound):
                 raise ValueError(
                     f"LossLinearCompound(layer=) takes a convolution with a kernel of 1 and nothing else, got {layer}."
                 )
+        self._may_be_probabilities = False  # it is given features
         self._layer = (layer,)  # in a tuple, so that its parameters stay the model's
 
     def _call(self, logits: Any, target: Tensor, options: dict[str, Any]) -> Tensor:

@@ -141,6 +141,8 @@ class DenseLoss(NamedTuple):
     """The options that take a number for each class."""
     check_together: CheckTogether | None
     """Raises where the options do not go together."""
+    place_of: Callable[[str], str] | None = None
+    """Says where an option belongs that this loss does not have, or an empty string."""
 
     def checked(self, owner: str, options: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, Any]:
         """The options as `function` takes them.
@@ -158,7 +160,8 @@ class DenseLoss(NamedTuple):
         result: dict[str, Any] = {}
         for name, value in options.items():
             if name not in self.checks:
-                raise TypeError(f"{owner} has no option {name!r}.{_nearest(name, [*self.checks, *others])}")
+                hint = (self.place_of(name) if self.place_of else "") or _nearest(name, [*self.checks, *others])
+                raise TypeError(f"{owner} has no option {name!r}.{hint}")
             result[name] = self.checks[name](owner, name, value, validate)
         if not result.get("include_background", True):
             result["ignore_classes"] = (0, *result.get("ignore_classes", ()))
@@ -200,11 +203,14 @@ class DenseLoss(NamedTuple):
         return cast(Tensor, total)
 
 
-def dense_loss(check_together: CheckTogether | None = None) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
+def dense_loss(
+    check_together: CheckTogether | None = None, place_of: Callable[[str], str] | None = None
+) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
     """Turn a formula into a loss that checks its options by the annotations of the formula's signature.
 
     Args:
         check_together: raises where options do not go together; is given the loss's name and the checked options.
+        place_of: says where an unknown option belongs, or an empty string.
 
     Returns:
         A decorator. A class finds the formula and its checks in the attribute `dense_loss` of what it returns, so that
@@ -216,7 +222,7 @@ def dense_loss(check_together: CheckTogether | None = None) -> Callable[[Callabl
         hints = {one.name: one.annotation for one in own if one.name not in _TENSORS} | get_type_hints(DenseOptions)
         checks = {name: _check_of(hint) for name, hint in hints.items()}
         numbers = tuple(name for name, hint in hints.items() if Tensor in get_args(hint))
-        loss = DenseLoss(function, checks, numbers, check_together)
+        loss = DenseLoss(function, checks, numbers, check_together, place_of)
         name = function.__name__
 
         @functools.wraps(function)
