@@ -67,7 +67,8 @@ class DenseOptions(TypedDict, total=False):
 
     regions: Sequence[Sequence[int]] | None
     """The classes that each channel of the prediction stands for, as in BraTS: `[[1, 2, 3], [2, 3], [3]]`. The target
-    then holds class indices, and the truth of a channel is the union of its classes. For `activation="sigmoid"` and
+    then holds class indices, and the truth of a channel is the union of its classes. A class of no region is
+    background: list every label, or leave unlabelled voxels out with `ignore_index`. For `activation="sigmoid"` and
     `"none"`."""
 
     merge_unannotated: bool
