@@ -51,3 +51,11 @@ def test_a_wrong_number_of_weights_is_an_error():
         loss({"p": logits, "t": target})
     with pytest.raises(ValueError, match="takes at least one prediction, got an empty list"):
         loss({"p": [], "t": target})
+
+
+def test_losses_of_different_shapes_are_an_error():
+    logits, target = pyramid()
+    options = {"resize_mode": "nearest", "reduction": "none"}
+    with pytest.raises(ValueError, match=r"cannot add losses of shapes \(2, 2, 2\) and \(2, 4, 4\): with reduction='n"):
+        functional.segmentation_cross_entropy(logits, target, **options)
+    assert functional.dice_loss(logits, target, **options).shape == (2, 3)

@@ -334,6 +334,14 @@ def test_forward_mode_derivatives_are_an_error_that_says_what_to_use(loss):
         torch.func.jvp(partial(loss, target=target), (logits.detach(),), (torch.ones(2, 3, 4),))
 
 
+@pytest.mark.parametrize("loss", [functional.segmentation_cross_entropy, functional.dice_loss])
+def test_gradients_by_sample_with_vmap_are_an_error_that_says_what_to_use(loss):
+    logits, target = batch(2, 3, 4)
+    gradient = torch.func.grad(lambda one, truth: loss(one[None], truth[None], ignore_index=255))
+    with pytest.raises(NotImplementedError, match=r"not in torch\.vmap\. reduction='none' keeps samples apart"):
+        torch.func.vmap(gradient)(logits.detach(), target)
+
+
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 @every_loss
 def test_jacobians_in_reverse_mode_are_right_and_so_is_the_hessian(loss, activation):

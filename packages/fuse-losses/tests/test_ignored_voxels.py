@@ -58,3 +58,13 @@ def test_nan_where_masked_gets_a_gradient_of_zero_in_half_precision(loss, dtype)
     assert value.isfinite()
     assert grad.isfinite().all()
     assert (grad.movedim(1, -1)[~mask] == 0).all()
+
+
+@pytest.mark.parametrize("squared", [False, True])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_nan_in_a_soft_target_where_masked_changes_nothing(activation, squared):
+    logits, target, mask = batch(activation, soft=True)
+    options = {"activation": activation, "mask": mask, "squared": squared}
+    expected = value_and_gradient(dice_loss, logits, target, **options)
+    target = torch.where(mask[:, None], target, torch.nan)
+    torch.testing.assert_close(value_and_gradient(dice_loss, logits, target, **options), expected)

@@ -40,6 +40,26 @@ def test_a_loss_without_keys_says_so_to_a_batch_dict():
         LossDice()({"p": torch.zeros(1)})
 
 
+@pytest.mark.parametrize(
+    ("arguments", "unread"),
+    [
+        ({"mask_key": "m", "preprocess_func": dict}, "mask_key='m' and preprocess_func"),
+        ({"voxel_weights_key": "w"}, "voxel_weights_key='w'"),
+    ],
+)
+def test_what_a_call_with_tensors_would_leave_out_is_an_error(arguments, unread):
+    loss = LossDice(pred="p", target="t", **arguments)
+    with pytest.raises(TypeError, match=rf"LossDice\(pred='p', .* logits and target, but {unread} needs a batch_dict"):
+        loss(*batch())
+
+
+def test_a_key_that_holds_none_is_an_error():
+    logits, target = batch()
+    loss = LossDice(pred="p", target="t", mask_key="m")
+    with pytest.raises(TypeError, match=r"LossDice\(pred='p', .* takes a tensor as mask, got None at the key 'm'"):
+        loss({"p": logits, "t": target, "m": None})
+
+
 def test_one_key_of_two_is_an_error():
     with pytest.raises(ValueError, match="LossDice takes keys for the prediction and the target, or no keys, got"):
         LossDice(pred="p")
@@ -113,6 +133,15 @@ def test_a_loss_of_ones_own_by_voxel_or_class_refuses_what_cannot_be_applied():
         ByVoxel(class_weights=[1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match="ByClass returns values for classes, to which voxel_weights cannot be"):
         ByClass()(logits, target, voxel_weights=torch.ones(2, 5))
+    keys = {"pred": "p", "target": "t"}
+    with pytest.raises(ValueError, match="ByClass says values_for='class', to which voxel_weights_key cannot be"):
+        ByClass(**keys, voxel_weights_key="w")
+    with pytest.raises(ValueError, match="ByVoxel says values_for='voxel', to which annotated_key cannot be applied"):
+        ByVoxel(**keys, annotated_key="a", activation="sigmoid")
+    with pytest.raises(ValueError, match="returns values for voxels, to which include_background=False cannot be"):
+        ByVoxel(include_background=False)
+    with pytest.raises(TypeError, match="ByVoxel takes no 'values_for', which is an attribute of the class"):
+        ByVoxel(values_for="class")
 
 
 def test_a_loss_of_ones_own_without_values_or_of_a_wrong_shape_is_an_error():

@@ -13,7 +13,7 @@ from fuse_core import read_key
 from ._dense.checks import check_tensor
 from ._dense.options import DenseLoss
 from ._fused.blocks import counting_dtype
-from .functional.own_loss import Values, own_loss
+from .functional.own_loss import Values, check_keys, own_loss
 from .loss_base import LossBase, PreprocessFunc
 
 
@@ -110,7 +110,10 @@ class LossDense(LossBase):
                     f"{name} is a LossDense and defines no `values(probabilities, truth)`. LossDense applies mask,"
                     " weights and reduction to what it returns."
                 )
+            if given := [option for option in ("values", "values_for") if option in options]:
+                raise TypeError(f"{name} takes no {given[0]!r}, which is an attribute of the class. Define it there.")
             options["values_for"] = self.values_for
+            check_keys(name, self.values_for, self._keys, options.get("activation", "softmax"))
         self.options = self._loss.checked(name, options, others=arguments)
         for option in self._loss.numbers:
             numbers = self.options.get(option)
@@ -144,6 +147,13 @@ class LossDense(LossBase):
         if target is None:
             return super().forward(batch_dict)
         tensors = {"mask": mask, "voxel_weights": voxel_weights, "annotated": annotated}
+        unread = [f"{tensor}_key={key!r}" for tensor, key in self._keys.items() if tensors[tensor] is None]
+        unread += ["preprocess_func"] if self.preprocess_func is not None else []
+        if unread:
+            raise TypeError(
+                f"{self._owner} was called with logits and target, but {' and '.join(unread)} needs a batch_dict. Call"
+                " it with a batch_dict, or give tensors as mask=, voxel_weights= or annotated=."
+            )
         loss = self._evaluate(batch_dict, target, {name: one for name, one in tensors.items() if one is not None})
         return loss if self.weight == 1.0 else loss * self.weight
 
@@ -158,6 +168,9 @@ class LossDense(LossBase):
         logits = read_key(batch_dict, self.pred, name)
         target = read_key(batch_dict, self.target, name)
         tensors = {tensor: read_key(batch_dict, key, name) for tensor, key in self._keys.items()}
+        for tensor, key in self._keys.items():
+            if tensors[tensor] is None:
+                raise TypeError(f"{self._owner} takes a tensor as {tensor}, got None at the key {key!r}.")
         return self._evaluate(logits, target, tensors)
 
     def _evaluate(self, logits: Any, target: Tensor, tensors: dict[str, Tensor]) -> Tensor:

@@ -13,6 +13,7 @@ class LossLinearCompound(LossCompound):
 
     The prediction is the feature map before the layer. The layer belongs to the model: the loss uses its weight and
     bias, but does not register them. Where the logits are needed, in evaluation for instance, the model computes them.
+    `torch.compile` breaks the graph at this loss, so it needs `fullgraph=False`.
 
     Args:
         layer: the last layer, `nn.Linear` or a convolution with a kernel of 1, such as that of a segmentation head.
@@ -45,6 +46,7 @@ class LossLinearCompound(LossCompound):
                 raise ValueError(
                     f"LossLinearCompound(layer=) takes a convolution with a kernel of 1 and nothing else, got {layer}."
                 )
+        self._may_be_probabilities = False  # it is given features
         self._layer = (layer,)  # in a tuple, so that its parameters stay the model's
 
     def _call(self, logits: Any, target: Tensor, options: dict[str, Any]) -> Tensor:

@@ -63,6 +63,8 @@ class LossSupervisedContrastive(LossBase):
         super().__init__(
             reads=tuple(key for key in keys if key is not None), weight=weight, preprocess_func=preprocess_func
         )
+        named = zip(("feat_i", "feat_j", "target_i", "target_j"), keys, strict=True)
+        self._owner = f"LossSupervisedContrastive({', '.join(f'{name}={key!r}' for name, key in named if key)})"
         self.feat_i = feat_i
         self.feat_j = feat_j
         self.target_i = target_i
@@ -79,6 +81,7 @@ class LossSupervisedContrastive(LossBase):
             return None if key is None else read_key(batch_dict, key, "LossSupervisedContrastive")
 
         loss, count = contrast(
+            self._owner,
             read(self.feat_i),
             read(self.feat_j),
             read(self.target_i),

@@ -135,6 +135,23 @@ def test_regions_are_unions_of_classes(loss, ignore_index):
     assert_close(value, loss(logits, truth, activation="sigmoid", mask=mask))
 
 
+def test_a_negative_class_with_regions_is_an_error_unless_it_does_not_count():
+    logits, target = torch.randn(1, 2, 4), torch.tensor([[0, 1, 2, -1]])
+    options = {"activation": "sigmoid", "regions": [[1, 2], [2]]}
+    with pytest.raises(ValueError, match="dice_loss with regions takes class indices from 0, got -1"):
+        functional.dice_loss(logits, target, **options)
+    ignored = functional.dice_loss(logits, target, ignore_index=-1, **options)
+    assert_close(functional.dice_loss(logits, target, mask=target >= 0, **options), ignored)
+    assert_close(functional.dice_loss(logits, target, mask=(target >= 0)[:, None].expand(1, 2, 4), **options), ignored)
+
+
+def test_annotated_of_other_values_than_0_and_1_is_an_error():
+    with pytest.raises(ValueError, match="dice_loss takes annotated of 0 and 1, or bool, got -1"):
+        functional.dice_loss(
+            torch.zeros(1, 2, 4), torch.zeros(1, 4).long(), activation="sigmoid", annotated=torch.tensor([[1, -1]])
+        )
+
+
 def test_regions_that_do_not_fit_are_an_error():
     with pytest.raises(ValueError, match=r"regions=\) overlap, so they need activation='sigmoid', got 'softmax'"):
         LossDice(pred="a", target="b", regions=[[1], [2]])

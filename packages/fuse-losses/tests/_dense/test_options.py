@@ -110,3 +110,15 @@ def test_nothing_is_checked_again_in_a_batch(monkeypatch):
 def test_dir_shows_the_public_names():
     assert dir(fuse_losses) == sorted(fuse_losses.__all__)
     assert dir(functional) == sorted(functional.__all__)
+
+
+@pytest.mark.parametrize("loss", [LossSegmentationCrossEntropy, LossFocal, LossDice])
+def test_across_processes_where_nothing_is_summed_is_an_error(loss):
+    with pytest.raises(ValueError, match=rf"{loss.__name__}\(across_processes=True\) changes nothing with reduction"):
+        loss(across_processes=True, reduction="none")
+    loss(across_processes=True, reduction="none", class_weights="ipw")  # counts the classes of all processes
+
+
+def test_merging_classes_without_a_softmax_is_an_error():
+    with pytest.raises(ValueError, match=r"LossDice\(merge_unannotated=True\) merges .* got activation='sigmoid'"):
+        LossDice(merge_unannotated=True, activation="sigmoid")

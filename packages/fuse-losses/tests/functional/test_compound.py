@@ -144,3 +144,30 @@ def test_a_batch_in_which_no_term_counts_counts_nothing():
     assert loss.counted == 0
     loss(torch.randn(1, 2, 5), torch.ones(1, 5).long())
     assert loss.counted == 5
+
+
+@pytest.mark.parametrize(
+    ("shared", "own"),
+    [
+        ({"include_background": False}, {"include_background": True}),
+        ({"include_background": False, "ignore_classes": [2]}, {"include_background": True}),
+        ({"include_background": False}, {"ignore_classes": [2]}),
+        ({"ignore_classes": [2]}, {"include_background": False}),
+    ],
+)
+def test_a_terms_own_option_replaces_the_shared_one_of_the_same_name_only(shared, own):
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 4, 6), torch.randint(4, (2, 6))
+    value = functional.compound_loss(logits, target, {"dice": own}, **shared)
+    assert_close(value, functional.dice_loss(logits, target, **{**shared, **own}))
+
+
+def test_an_option_of_a_term_is_sent_to_the_terms():
+    with pytest.raises(TypeError, match=r"LossCompound has no option 'pos_weight'. It is an option of single terms"):
+        LossCompound(terms={"cross_entropy": 1.0}, activation="sigmoid", pos_weight=2.0)
+
+
+def test_an_error_in_a_batch_names_the_term():
+    loss = LossCompound(terms={"cross_entropy": 1.0, "dice": {"class_weights": [1.0, 2.0]}})
+    with pytest.raises(ValueError, match="LossCompound term 'dice' got 2 class_weights for a prediction of 3 classes"):
+        loss(torch.zeros(1, 3, 4), torch.zeros(1, 4).long())

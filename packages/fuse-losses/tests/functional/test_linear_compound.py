@@ -94,11 +94,13 @@ def test_bad_input_is_an_error():
         linear_compound_loss(features, weight[:, :4], bias, target, TERMS[0])
     with pytest.raises(ValueError, match=r"takes bias \[3\], got shape \(2,\)"):
         linear_compound_loss(features, weight, bias[:2], target, TERMS[0])
+    with pytest.raises(TypeError, match="takes a floating-point tensor as bias, got list"):
+        linear_compound_loss(features, weight, [0.0, 0.0, 0.0], target, TERMS[0])
     with pytest.raises(TypeError, match="takes a floating-point tensor as features, got list"):
         linear_compound_loss([1.0], weight, bias, target, TERMS[0])
     with pytest.raises(ValueError, match="takes no activation='none'"):
         linear_compound_loss(features, weight, bias, target, TERMS[0], activation="none")
-    with pytest.raises(ValueError, match="cannot compute the term 'focal' in one pass with the others"):
+    with pytest.raises(ValueError, match="term 'focal' does not fit into one pass with the other terms"):
         linear_compound_loss(features, weight, bias, target, {"cross_entropy": 1.0, "focal": 1.0})
     options = {"merge_unannotated": True, "deep_supervision_weights": [1.0]}
     with pytest.raises(ValueError, match=r"^LossLinearCompound takes no merge_unannotated and no deep_supervision"):
@@ -117,5 +119,7 @@ def test_functional_derivatives_work_and_vmap_is_an_error_that_says_what_to_use(
 
     (expected,) = torch.autograd.grad(loss(features), features)
     assert_close(torch.func.grad(loss)(features.detach()), expected)
+    with pytest.raises(NotImplementedError, match=r"no jacrev\. Use torch\.func\.grad or vjp"):
+        torch.func.jacrev(loss)(features.detach())
     with pytest.raises(NotImplementedError, match=r"not in torch\.vmap"):
         torch.func.vmap(lambda one: loss(one.expand(2, 5, 4, 6)))(features.detach()[:, None])

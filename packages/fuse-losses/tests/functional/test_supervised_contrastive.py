@@ -157,3 +157,17 @@ def test_a_row_of_zeros_has_a_finite_gradient(dtype):
     features.requires_grad_()
     supervised_contrastive_loss(features, target_i=torch.tensor([0, 0, 1, 1])).backward()
     assert features.grad.abs().max() < 100
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({"i": [F[0], F[1]], "t": T}, "takes a tensor as feat_i, got list. Convert it with torch.as_tensor, a list of"),
+        ({"i": F.numpy(), "t": T}, "takes a tensor as feat_i, got ndarray. Convert it with torch.as_tensor"),
+        ({"i": F, "t": [0, 1]}, "takes a tensor as target_i, got list. Convert it with torch.as_tensor"),
+    ],
+)
+def test_what_is_no_tensor_is_an_error_that_names_the_class_and_its_keys(batch, message):
+    loss = LossSupervisedContrastive(feat_i="i", target_i="t")
+    with pytest.raises(TypeError, match=rf"LossSupervisedContrastive\(feat_i='i', target_i='t'\) {message}"):
+        loss(batch)

@@ -15,7 +15,8 @@ def check_tensors(loss: str, **tensors: object) -> None:
     """Raise a TypeError unless all are tensors; the mask may be None."""
     for name, value in tensors.items():
         if not isinstance(value, Tensor) and not (name == "mask" and value is None):
-            raise TypeError(f"{loss} takes a tensor as {name}, got {type(value).__name__}.")
+            fix = "" if value is None else " Convert it with torch.as_tensor."
+            raise TypeError(f"{loss} takes a tensor as {name}, got {type(value).__name__}.{fix}")
 
 
 def check_shapes(loss: str, logits: Tensor, target: Tensor, settings: DenseSettings) -> int:

@@ -10,7 +10,14 @@ from .._fused.probabilities import zero_where_invalid
 from .._fused.results import Results
 from .check_inputs import check_prediction, check_shapes, check_target, check_tensors
 from .class_weights import balanced, class_counts, numbers_on_device
-from .labels import background_target, merge_into_background, read_annotated, read_voxel_weights, region_target
+from .labels import (
+    background_target,
+    check_region_indices,
+    merge_into_background,
+    read_annotated,
+    read_voxel_weights,
+    region_target,
+)
 from .options import DenseSettings, TensorOptions
 from .processes import sum_over_processes
 from .resize_target import mean_pool, resize_nearest, resize_pooled, valid_voxels
@@ -88,10 +95,12 @@ def read_dense_inputs(logits: Tensor, target: Tensor, mask: Tensor | None, optio
         single = per_class and settings.activation != "softmax"
         valid = valid_voxels(target, settings.ignore_index, known, per_class=per_class, single=single)
     if regions is not None:
-        target, per_class = region_target(target, valid, regions), True
+        indices, target, per_class = target, region_target(target, valid, regions), True
     if mask is not None:
         mask = _read_mask(loss, mask, classes, logits.shape[0], old_spatial, settings.validate)
         valid = mask if valid is None else _both(valid, mask)
+    if regions is not None:
+        check_region_indices(loss, indices, valid, settings.validate)
     if valid is not None and valid.ndim == logits.ndim and not per_class:
         target, per_class = _one_hot(target, classes), True
     check_target(loss, target, valid, classes, per_class, settings.validate)

@@ -23,6 +23,18 @@ def region_target(target: Tensor, valid: Tensor | None, regions: Sequence[Sequen
     return truth if valid is None else truth & valid[:, None]
 
 
+def check_region_indices(owner: str, target: Tensor, valid: Tensor | None, validate: bool) -> None:
+    """Raise if a valid voxel of a map of classes is negative, where looking costs no synchronisation."""
+    if target.numel() == 0 or not values_may_be_read(target, validate):
+        return
+    negative = target < 0 if valid is None else (target < 0) & (valid if valid.ndim == target.ndim else valid.any(1))
+    if bool(negative.any()):
+        raise ValueError(
+            f"{owner} with regions takes class indices from 0, got {int(target[negative][0])}. Fix the target, or leave"
+            " such voxels out with ignore_index or a mask."
+        )
+
+
 def merge_into_background(logits: Tensor, annotated: Tensor) -> Tensor:
     """Logits in which the classes that were not annotated are a part of the background.
 
@@ -70,6 +82,10 @@ def read_annotated(logits: Tensor, settings: DenseSettings) -> Tensor | None:
             f"{owner} got annotated classes with a softmax, in which a class that was not annotated is taken for"
             " background. Use merge_unannotated=True, or activation='sigmoid'."
         )
+    if annotated.dtype != torch.bool and values_may_be_read(annotated, settings.validate):
+        wrong = annotated[(annotated != 0) & (annotated != 1)]
+        if wrong.numel():
+            raise ValueError(f"{owner} takes annotated of 0 and 1, or bool, got {float(wrong[0]):g}.")
     return annotated.bool()
 
 

@@ -67,7 +67,8 @@ class DenseOptions(TypedDict, total=False):
 
     regions: Sequence[Sequence[int]] | None
     """The classes that each channel of the prediction stands for, as in BraTS: `[[1, 2, 3], [2, 3], [3]]`. The target
-    then holds class indices, and the truth of a channel is the union of its classes. For `activation="sigmoid"` and
+    then holds class indices, and the truth of a channel is the union of its classes. A class of no region is
+    background: list every label, or leave unlabelled voxels out with `ignore_index`. For `activation="sigmoid"` and
     `"none"`."""
 
     merge_unannotated: bool
@@ -141,6 +142,8 @@ class DenseLoss(NamedTuple):
     """The options that take a number for each class."""
     check_together: CheckTogether | None
     """Raises where the options do not go together."""
+    place_of: Callable[[str], str] | None = None
+    """Says where an option belongs that this loss does not have, or an empty string."""
 
     def checked(self, owner: str, options: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, Any]:
         """The options as `function` takes them.
@@ -158,12 +161,19 @@ class DenseLoss(NamedTuple):
         result: dict[str, Any] = {}
         for name, value in options.items():
             if name not in self.checks:
-                raise TypeError(f"{owner} has no option {name!r}.{_nearest(name, [*self.checks, *others])}")
+                hint = (self.place_of(name) if self.place_of else "") or _nearest(name, [*self.checks, *others])
+                raise TypeError(f"{owner} has no option {name!r}.{hint}")
             result[name] = self.checks[name](owner, name, value, validate)
         if not result.get("include_background", True):
             result["ignore_classes"] = (0, *result.get("ignore_classes", ()))
         if result.get("regions") is not None and result.get("activation", "softmax") == "softmax":
             raise ValueError(f"{owner}(regions=) overlap, so they need activation='sigmoid', got 'softmax'.")
+        if result.get("merge_unannotated") and result.get("activation", "softmax") != "softmax":
+            raise ValueError(
+                f"{owner}(merge_unannotated=True) merges classes of a softmax, got"
+                f" activation={result['activation']!r}. Leave it out: `annotated` alone leaves classes out there."
+            )
+        _check_across_processes(owner, result)
         if self.check_together is not None:
             self.check_together(owner, result)
         return result
@@ -180,7 +190,13 @@ class DenseLoss(NamedTuple):
         for level, weight in reversed([*enumerate(weights)]):
             if weight != 0:
                 of_level: dict[str, Any] = {}
-                total = total + weight * self.function(logits[level], target, **options, record=of_level)
+                loss = self.function(logits[level], target, **options, record=of_level)
+                if isinstance(total, Tensor) and total.shape != loss.shape:
+                    raise ValueError(
+                        f"{options['owner']} cannot add losses of shapes {tuple(total.shape)} and {tuple(loss.shape)}:"
+                        " with reduction='none' it takes a single prediction. Use 'mean' or 'sum' for a list."
+                    )
+                total = total + weight * loss
                 for name, value in of_level.get("terms", {}).items():
                     terms[name] = terms.get(name, 0) + weight * value
         if record is not None:
@@ -188,11 +204,14 @@ class DenseLoss(NamedTuple):
         return cast(Tensor, total)
 
 
-def dense_loss(check_together: CheckTogether | None = None) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
+def dense_loss(
+    check_together: CheckTogether | None = None, place_of: Callable[[str], str] | None = None
+) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
     """Turn a formula into a loss that checks its options by the annotations of the formula's signature.
 
     Args:
         check_together: raises where options do not go together; is given the loss's name and the checked options.
+        place_of: says where an unknown option belongs, or an empty string.
 
     Returns:
         A decorator. A class finds the formula and its checks in the attribute `dense_loss` of what it returns, so that
@@ -204,7 +223,7 @@ def dense_loss(check_together: CheckTogether | None = None) -> Callable[[Callabl
         hints = {one.name: one.annotation for one in own if one.name not in _TENSORS} | get_type_hints(DenseOptions)
         checks = {name: _check_of(hint) for name, hint in hints.items()}
         numbers = tuple(name for name, hint in hints.items() if Tensor in get_args(hint))
-        loss = DenseLoss(function, checks, numbers, check_together)
+        loss = DenseLoss(function, checks, numbers, check_together, place_of)
         name = function.__name__
 
         @functools.wraps(function)
@@ -231,6 +250,17 @@ def level_weights(owner: str, weights: Sequence[float] | str, levels: int) -> li
             f" {list(weights)}."
         )
     return [weight / sum(weights) for weight in weights]
+
+
+def _check_across_processes(owner: str, options: dict[str, Any]) -> None:
+    """Raise if `across_processes` has nothing to sum: no reduction, no sums over the batch, no count of classes."""
+    counts_classes = any(isinstance(options.get(name), str) for name in ("class_weights", "pos_weight"))  # "ipw"
+    sums = options.get("reduction") != "none" or not options.get("per_sample", True) or counts_classes
+    if options.get("across_processes") and not sums:
+        raise ValueError(
+            f"{owner}(across_processes=True) changes nothing with reduction='none': each value is of this process."
+            " Leave it out, or use reduction='mean' or 'sum'."
+        )
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch._subclasses import FakeTensor
 
 Chunk = tuple[slice, slice]
@@ -22,7 +23,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def values_may_be_read(tensor: Tensor, validate: bool) -> bool:
     """Whether Python may look at the values: it costs no synchronisation, or was asked for, and nothing is tracing."""
-    if torch.compiler.is_compiling() or isinstance(tensor, FakeTensor):
+    if torch.compiler.is_compiling() or isinstance(tensor, FakeTensor) or is_functorch_wrapped_tensor(tensor):
         return False
     return validate or tensor.device.type == "cpu"
 

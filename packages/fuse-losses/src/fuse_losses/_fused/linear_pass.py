@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_batchedtensor
 from torch.autograd.function import once_differentiable
 
 from .blocks import accumulation_dtype, counting_dtype, voxel_chunks
@@ -91,6 +92,10 @@ class _LinearPass(ReverseModeFunction):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         features, weight, bias, target, valid, class_factor, voxel_weights = ctx.saved_tensors
+        if any(map(is_batchedtensor, grads)):
+            raise NotImplementedError(
+                "linear_compound_loss has no jacrev. Use torch.func.grad or vjp, or compound_loss of the logits."
+            )
         grad_features = torch.empty_like(features)
         grad_weight = torch.zeros_like(weight, dtype=ctx.dtype)
         grad_bias = None if bias is None else torch.zeros_like(bias, dtype=ctx.dtype)

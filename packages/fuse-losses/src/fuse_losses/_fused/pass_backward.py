@@ -9,7 +9,7 @@ from .blocks import accumulation_dtype, block_of, blocks_of, class_index, store_
 from .focal_term import focal_term_slope
 from .kernels import kernels_for
 from .pass_forward import times_class_factor, weighted_truth
-from .probabilities import smallest_probability, soft_overlap_slope, write_probabilities
+from .probabilities import class_probabilities, smallest_probability, soft_overlap_slope, write_probabilities
 from .results import Activation, Wanted
 
 
@@ -69,7 +69,7 @@ def pass_backward(
             if weights is not None:
                 slope.mul_(weights)
             if index is None:
-                truth = target[samples, :, voxels].to(slope.dtype)
+                truth = class_probabilities(target[samples, :, voxels], chunk_valid, block.shape[1], slope.dtype)
                 common = soft_overlap_slope(block, truth, wanted.squared)
                 common = common if weights is None else common * weights
                 slope.addcmul_(grad_overlap[samples, :, None], common)

@@ -73,9 +73,20 @@ def _checked_term(owner: str, name: str, value: Any, shared: dict[str, Any]) -> 
     for option in given:
         if option in DenseOptions.__annotations__ and option not in _OF_EACH_TERM:
             raise TypeError(f"{of_term} takes no {option!r}, which holds for all terms. Give it to {owner}.")
+    if "include_background" in given or "ignore_classes" in given:
+        background, ignored = shared.get("include_background", True), shared.get("ignore_classes", ())
+        # Without the background, it is the first of the ignored classes.
+        given = {"include_background": background, "ignore_classes": ignored if background else ignored[1:], **given}
     context: dict[str, Any] = {one: shared[one] for one in ("activation", "validate") if one in shared}
     options = _TERMS[name].checked(of_term, {**given, **context}, others=["weight"])
     return Term(name, weight, {one: plain_numbers(value) for one, value in options.items() if one not in context})
+
+
+def _terms_with(option: str) -> str:
+    """A hint at the terms that have this option of their own."""
+    names = [name for name, loss in _TERMS.items() if option in loss.checks]
+    example = f"terms={{{names[0]!r}: {{{option!r}: ...}}}}" if names else ""
+    return f" It is an option of single terms: {example}." if names else ""
 
 
 def plain_numbers(value: Any) -> Any:
@@ -123,7 +134,7 @@ def compound_loss(
     return compound(logits, target, terms=terms, mask=mask, **options)
 
 
-@dense_loss(check_compound)
+@dense_loss(check_compound, _terms_with)
 def compound(
     logits: Tensor,
     target: Tensor,
@@ -158,8 +169,9 @@ def sum_of_terms(
     for term, own in zip(terms, shared, strict=True):
         if own.results is None and not needs_logits:
             raise ValueError(
-                f"{inputs.settings.owner} cannot compute the term {term.name!r} in one pass with the others. Use"
-                " compound_loss for it."
+                f"{own.settings.owner} does not fit into one pass with the other terms. Losses of voxels need a"
+                " softmax, no label_smoothing, and the same gamma, alpha and class weights; Dice and its relatives need"
+                " the same `squared`. Use compound_loss in place of this loss."
             )
         options = {name: value for name, value in term.options.items() if name not in _OF_EACH_TERM}
         loss = _TERMS[term.name].function(inputs.logits, inputs.target, **options, owner=own.settings.owner, shared=own)
@@ -186,10 +198,11 @@ def _inputs_of_term(inputs: DenseInputs, term: Term) -> DenseInputs:
     """The inputs with the term's own weights of the classes."""
     own = {name: value for name, value in term.options.items() if name in _OF_EACH_TERM}
     shared = inputs.settings
-    own = {"record": {}, **own}
+    has_own_weights = bool(own)
+    own = {"record": {}, "owner": f"{shared.owner} term {term.name!r}", **own}
     settings = DenseSettings(**{name: own.get(name, getattr(shared, name)) for name in DenseSettings._fields})
     weights = inputs.class_weights
-    if len(own) > 1:
+    if has_own_weights:
         weights = class_weights_of(inputs.logits, inputs.target, inputs.valid, settings)
     return inputs.changed(settings=settings, class_weights=weights)
 

@@ -79,7 +79,8 @@ def linear_compound(
 ) -> Tensor:
     """`linear_compound_loss` of checked options."""
     owner = options["owner"]
-    for name, value in {"features": features, "weight": weight}.items():
+    tensors = {"features": features, "weight": weight} | ({} if bias is None else {"bias": bias})
+    for name, value in tensors.items():
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise TypeError(f"{owner} takes a floating-point tensor as {name}, got {type(value).__name__}.")
     flat_weight = weight.flatten(1) if weight.ndim > 1 else weight

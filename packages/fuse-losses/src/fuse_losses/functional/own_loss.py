@@ -1,6 +1,6 @@
 """A dense loss of the user's own: masks, weights and reduction for the values that a formula gives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, Unpack, cast
 
 import torch
@@ -20,12 +20,34 @@ def _check_own_loss(owner: str, options: dict[str, Any]) -> None:
     """Raise for an option that cannot be applied to values of this kind."""
     if options.get("values_for") != "voxel":
         return
-    for option in ("class_weights", "ignore_classes"):
-        if options.get(option) not in (None, ()):
+    refused = {
+        "class_weights": options.get("class_weights") is not None,
+        "include_background=False": options.get("include_background") is False,
+        "ignore_classes": bool(options.get("ignore_classes")),
+    }
+    for option, given in refused.items():
+        if given:
             raise ValueError(
                 f"{owner} returns values for voxels, to which {option} cannot be applied. Return them for"
                 ' "voxel and class".'
             )
+
+
+def check_keys(owner: str, values_for: Values, keys: Iterable[str], activation: str) -> None:
+    """Raise for the key of a tensor that cannot be applied to values of this kind.
+
+    Args:
+        owner: the class that the error names.
+        values_for: what the class returns a number for.
+        keys: the tensors that it has keys for, such as `"voxel_weights"`.
+        activation: as given.
+    """
+    refused = {"class": "voxel_weights", "voxel": "annotated"}.get(values_for, "")
+    if refused in keys and (values_for == "class" or activation != "softmax"):
+        raise ValueError(
+            f"{owner} says values_for={values_for!r}, to which {refused}_key cannot be applied. Return values for"
+            ' "voxel and class".'
+        )
 
 
 @dense_loss(_check_own_loss)

@@ -56,11 +56,13 @@ def supervised_contrastive_loss(
         tensor(0.3133)
     """
     check_supervised_contrastive("supervised_contrastive_loss", temperature, symmetrical, alpha, across_processes)
-    loss, _ = contrast(feat_i, feat_j, target_i, target_j, temperature, symmetrical, alpha, across_processes)
+    tensors = (feat_i, feat_j, target_i, target_j)
+    loss, _ = contrast("supervised_contrastive_loss", *tensors, temperature, symmetrical, alpha, across_processes)
     return loss
 
 
 def contrast(
+    owner: str,
     feat_i: Tensor,
     feat_j: Tensor | None,
     target_i: Tensor | None,
@@ -72,24 +74,25 @@ def contrast(
 ) -> tuple[Tensor, Tensor | int]:
     """The loss of checked options, and the number of anchors that it is a mean over."""
     within = feat_j is None
-    _check_features("feat_i", feat_i)
+    _check_features(owner, "feat_i", feat_i)
     if feat_j is None:
         if target_i is None:
-            raise ValueError("supervised_contrastive_loss needs feat_j, target_i or both, got neither.")
+            raise ValueError(f"{owner} needs feat_j, target_i or both, got neither.")
         if target_j is not None:
-            raise ValueError("supervised_contrastive_loss got target_j without feat_j. Leave both out, or give both.")
+            raise ValueError(f"{owner} got target_j without feat_j. Leave both out, or give both.")
         feat_j = feat_i
-    _check_features("feat_j", feat_j)
+    _check_features(owner, "feat_j", feat_j)
     if feat_i.shape[1] != feat_j.shape[1]:
-        raise ValueError(
-            f"supervised_contrastive_loss takes features of one length, got {feat_i.shape[1]} and {feat_j.shape[1]}."
-        )
+        raise ValueError(f"{owner} takes features of one length, got {feat_i.shape[1]} and {feat_j.shape[1]}.")
+    for name, target in (("target_i", target_i), ("target_j", target_j)):
+        if target is not None:
+            _check_tensor(owner, name, target)
     if across_processes:
         feat_i = gather_over_processes(feat_i)
         feat_j = feat_i if within else gather_over_processes(feat_j)
         target_i, target_j = (None if one is None else gather_over_processes(one) for one in (target_i, target_j))
     target_j = target_i if target_j is None else target_j
-    positive = _positives(feat_i, feat_j, target_i, target_j)
+    positive = _positives(owner, feat_i, feat_j, target_i, target_j)
     dtype = accumulation_dtype(torch.promote_types(feat_i.dtype, feat_j.dtype))
     if positive.numel() == 0:  # no sample
         return (feat_i[:0].sum() + feat_j[:0].sum()).to(dtype), 0  # 0, and a part of the graph
@@ -134,34 +137,37 @@ def _unit(features: Tensor) -> Tensor:
     return torch.where(largest > 0, unit, 0.0)  # a row of zeros has no direction, and no gradient
 
 
-def _positives(feat_i: Tensor, feat_j: Tensor, target_i: Tensor | None, target_j: Tensor | None) -> Tensor:
+def _positives(owner: str, feat_i: Tensor, feat_j: Tensor, target_i: Tensor | None, target_j: Tensor | None) -> Tensor:
     """Which pairs belong together, bool `[B_i, B_j]`."""
     if target_i is None or target_j is None:
         if target_j is not None:
-            raise ValueError("supervised_contrastive_loss got target_j without target_i. Leave both out, or give both.")
+            raise ValueError(f"{owner} got target_j without target_i. Leave both out, or give both.")
         if len(feat_i) != len(feat_j):
             raise ValueError(
-                "supervised_contrastive_loss without targets pairs the rows of feat_i and feat_j, got"
+                f"{owner} without targets pairs the rows of feat_i and feat_j, got"
                 f" {len(feat_i)} and {len(feat_j)}. Give the targets, or as many rows."
             )
         return torch.eye(len(feat_i), dtype=torch.bool, device=feat_i.device)
     for name, target, features in (("i", target_i, feat_i), ("j", target_j, feat_j)):
-        if not isinstance(target, Tensor):
-            raise TypeError(
-                f"supervised_contrastive_loss takes a tensor as target_{name}, got {type(target).__name__}."
-            )
         if target.shape != features.shape[:1]:
             raise ValueError(
-                f"supervised_contrastive_loss takes target_{name} [{len(features)}], one class for each row of"
+                f"{owner} takes target_{name} [{len(features)}], one class for each row of"
                 f" feat_{name}, got shape {tuple(target.shape)}."
             )
     return target_i[:, None] == target_j
 
 
-def _check_features(name: str, features: Tensor) -> None:
-    if not isinstance(features, Tensor):
-        raise TypeError(f"supervised_contrastive_loss takes a tensor as {name}, got {type(features).__name__}.")
+def _check_tensor(owner: str, name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{owner} takes a tensor as {name}, got {type(value).__name__}. Convert it with torch.as_tensor, a list of"
+            " tensors with torch.stack."
+        )
+
+
+def _check_features(owner: str, name: str, features: Tensor) -> None:
+    _check_tensor(owner, name, features)
     if not features.is_floating_point():
-        raise TypeError(f"supervised_contrastive_loss takes floating-point {name}, got {features.dtype}.")
+        raise TypeError(f"{owner} takes floating-point {name}, got {features.dtype}.")
     if features.ndim != 2:
-        raise ValueError(f"supervised_contrastive_loss takes {name} [B, D], got shape {tuple(features.shape)}.")
+        raise ValueError(f"{owner} takes {name} [B, D], got shape {tuple(features.shape)}.")
