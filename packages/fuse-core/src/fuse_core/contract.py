@@ -282,8 +282,9 @@ class _Check:
             for key, one in step.writes.items() if first.size != second.size else ():
                 other: Any = dict.get(second.batch, key)
                 shape = _shape(one, other, first.size, second.size)
-                if shape and shape[0] == "?" and one.ndim == other.ndim and len(one) % first.size == 0:
-                    if len(one) // first.size == len(other) / second.size:  # several per sample: views or patches
+                if shape and shape[0] == "?" and one.ndim == other.ndim:
+                    per_sample, rest = divmod(len(one), first.size)
+                    if rest == 0 and len(other) == per_sample * second.size:  # such as views or patches
                         shape = ("B", *shape[1:])
                 if shape and (shape[0] != "B" or "?" in shape):
                     found = f"{tuple(one.shape)} for {first.size} samples and {tuple(other.shape)} for {second.size}"
@@ -360,7 +361,7 @@ class _Check:
         if name in run.copies and isinstance(component, nn.Module):  # a wrong index would end the use of a GPU
             component = copy.deepcopy(component).cpu()
         labels = _batch(NDict({target: self.spec[target]}), torch.zeros, run.size).cpu()
-        zeros, given = (_run_on_zeros(name, component, run, batch, "cpu") for batch in ({}, labels))
+        zeros, given = (_run_on_zeros(name, component, run, one, "cpu") for one in (NDict(), labels))
         return given.error is not None and zeros.error is None
 
     def real_steps(self, components: Mapping[str, Any]) -> None:
@@ -403,7 +404,7 @@ def _run_on_zeros(
         for k, v in run.batch.items()
         if isinstance(v, Tensor)
     }
-    batch: NDict = run.batch | zeros | given
+    batch = run.batch | zeros | given
     return run_components({name: component}, lambda _: batch, run.size, train=False, fake=False).steps[name]
 
 
