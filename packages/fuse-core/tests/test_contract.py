@@ -148,6 +148,51 @@ def test_pairs_of_samples_made_on_purpose_are_no_problem():
     check_contract({"net": Model(), "contrastive": Loss(contrastive)}, SPEC)
 
 
+def test_all_pairs_of_two_kept_axes_are_no_problem():
+    def distances(pred, target):
+        norms = pred.square().sum(1, keepdim=True)
+        return (norms + norms.T - 2 * pred @ pred.T).mean()
+
+    check_contract({"net": Model(), "distances": Loss(distances)}, SPEC)
+
+
+def test_several_outputs_per_sample_are_no_problem():
+    class Views(Loss):
+        reads = ("model.logits.cls",)
+
+    views = Model(lambda scores: torch.cat([scores, scores]))
+    contract = check_contract({"net": views, "loss": Views(lambda pred: pred.square().mean())}, SPEC)
+    assert contract.keys["model.logits.cls"].shape == ("?", 5)
+
+
+@pytest.mark.parametrize("read", [dict, lambda batch: dict(batch.items()), lambda batch: {**batch}])
+def test_a_loss_that_takes_the_whole_batch_reads_each_key(read):
+    def loss(batch_dict):
+        values = read(batch_dict)
+        return F.cross_entropy(values["model.logits.cls"], values["data.label"])
+
+    assert check_contract({"net": Model(), "loss": loss}, SPEC).keys["model.logits.cls"].readers == ["loss 'loss'"]
+
+
+def test_certain_problems_and_failures_are_told_apart():
+    class Unused(Model):
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.Linear(2, 2)
+
+    def error(function=F.cross_entropy, model=None):
+        with pytest.raises(ContractError) as info:
+            check_contract({"net": model or Model(), "ce": Loss(function)}, SPEC)
+        one = info.value
+        return len(one.certain), len(one.failures), len(one.problems)
+
+    assert error(lambda pred, target: F.mse_loss(pred[:, :1], target.float())) == (1, 0, 1)
+    assert error(lambda pred, target: pred.detach().sum()) == (1, 0, 2)
+    assert error(lambda pred, target: F.cross_entropy(pred[:, :4], pred)) == (0, 1, 1)
+    assert error(lambda pred, target: (pred[:, :1] - target).abs().mean()) == (0, 0, 1)
+    assert error(model=Unused()) == (0, 0, 1)
+
+
 def test_all_problems_are_told_at_once():
     components = {"net": Model(lambda scores: scores.mean(0)), "again": Model(), "ce": Loss(lambda pred, target: pred)}
     components["again"].linear.requires_grad_(False)
@@ -269,6 +314,18 @@ def test_class_indices_of_a_real_batch_must_be_in_range():
     assert found.startswith(
         "Loss 'ce' reads class 7 in 'data.label', but 'model.logits.cls' holds 5 classes. Correct the labels"
     )
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda pred, target: (pred.mean(1) - target).square().mean(),
+        lambda pred, target: F.binary_cross_entropy_with_logits(pred, (target[:, None] > torch.arange(5)).float()),
+        lambda pred, target: F.cross_entropy(pred, target, ignore_index=7),
+    ],
+)
+def test_integers_that_are_no_class_indices_are_no_problem(function):
+    check_contract({"net": Model(), "loss": Loss(function)}, real_batch([0, 4, 7, 1]))
 
 
 def test_a_metric_that_needs_values_is_updated_with_zeros():

@@ -1,5 +1,6 @@
 """Checks before any training that shapes, dtypes, devices and gradients fit from the batch to losses and metrics."""
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,9 +36,16 @@ class TensorSpec:
 
 
 class ContractError(WiringError):
-    """Components do not fit together. The message lists all problems, with component, keys, shapes and the fix."""
+    """Components do not fit together. The message lists all problems, with component, keys, shapes and the fix.
+
+    Attributes:
+        certain: the problems that no working training has. Other ones may be meant, such as parameters without a loss.
+        failures: the errors of components on fake tensors in train mode. A step on real tensors shows if they are real.
+    """
 
     subject = "in how components fit together"
+    certain: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -168,6 +176,7 @@ def check_contract(
         check.notes += check_wiring(components, spec).notes
     except WiringError as error:
         check.problems, check.notes, check.is_incomplete = list(error.problems), list(error.notes), True
+        check.certain += error.problems
     runs = []
     for size, mode, other in zip(_sizes(spec), ("train", "eval"), ("eval", "train"), strict=True):
         left_out = {name for name, short in zip(named, short_names, strict=True) if (only_in or {}).get(short) == other}
@@ -186,7 +195,9 @@ def check_contract(
         with undisturbed():
             check.real_steps(named)
     if check.problems:
-        raise ContractError(dict.fromkeys(check.problems), check.notes)
+        found = ContractError(dict.fromkeys(check.problems), check.notes)
+        found.certain, found.failures = tuple(check.certain), tuple(check.failures)
+        raise found
     return Contract(_keys(*runs), runs[0].trained_by if runs[0].losses else {}, check.notes)
 
 
@@ -197,6 +208,8 @@ class _Check:
         self.components, self.spec = components, spec
         self.problems: list[str] = []
         self.notes: list[str] = []
+        self.certain: list[str] = []  # see ContractError
+        self.failures: list[str] = []
         self.done: set[str] = set()  # components whose failure is known
         self.untrained: set[str] = set()  # components with parameters that no loss trains
         self.is_incomplete = False  # a component did not run, so keys may be missing
@@ -213,12 +226,15 @@ class _Check:
 
     def _step(self, name: str, step: Step, run: Run, writers: Mapping[str, str], steps: Sequence[Step]) -> None:
         component, declared = self.components[name], _declared(self.components[name], "writes")
+        failures = self.failures if step is steps[0] else []  # a training step says nothing about eval mode
         if step.needs_values and is_metric(component) and name in run.copies:
-            step = _run_on_zeros(name, component, run)
+            step = _run_on_zeros(name, component, run, {})
         if step.error is not None:
-            self._failed(name, step, run)
+            self._failed(name, step, run, failures)
         if all(one.suspicious for one in steps):  # once could be by chance: as many classes as samples
-            self.problems += [f"{name} {found}. {self._reads(name, run)}" for found in step.suspicious[:1]]
+            for kind, found in sorted(step.suspicious)[:1]:
+                self.problems.append(f"{name} {found}. {self._reads(name, run)}")
+                {"certain": self.certain, "failures": failures}.get(kind, []).append(self.problems[-1])
         for key in step.changed:
             self.problems.append(f"{name} changes {key!r} of {writers.get(key, BATCH)} in place. Change a copy of it.")
         for key in step.writes:
@@ -230,6 +246,7 @@ class _Check:
             elif step.result.ndim > 0:
                 shape = tuple(step.result.shape)
                 self.problems.append(f"{name} returns a loss of shape {shape}. Reduce it to a scalar.")
+                self.certain.append(self.problems[-1])
         elif all(one.error is None for one in steps) and not is_metric(component):
             written = [key for one in steps for key in one.writes]
             absent = [key for key in declared if not provides(written, key)]
@@ -239,7 +256,7 @@ class _Check:
             text = f"{name}: its backward fails: {first_line(step.backward_error)}"
             (self.notes if needs_values(step.backward_error) else self.problems).append(text)
 
-    def _failed(self, name: str, step: Step, run: Run) -> None:
+    def _failed(self, name: str, step: Step, run: Run, failures: list[str]) -> None:
         self.done.add(name)
         message = first_line(step.error)
         if step.needs_values:
@@ -249,6 +266,7 @@ class _Check:
             self.problems.append(
                 f"{name} fails for a batch of {run.size}: {message} {reads} Correct its keys or options."
             )
+            failures.append(self.problems[-1])
         self.is_incomplete = True
 
     def _reads(self, name: str, run: Run) -> str:
@@ -264,6 +282,10 @@ class _Check:
             for key, one in step.writes.items() if first.size != second.size else ():
                 other: Any = dict.get(second.batch, key)
                 shape = _shape(one, other, first.size, second.size)
+                if shape and shape[0] == "?" and one.ndim == other.ndim:
+                    per_sample, rest = divmod(len(one), first.size)
+                    if rest == 0 and len(other) == per_sample * second.size:  # such as views or patches
+                        shape = ("B", *shape[1:])
                 if shape and (shape[0] != "B" or "?" in shape):
                     found = f"{tuple(one.shape)} for {first.size} samples and {tuple(other.shape)} for {second.size}"
                     self.problems.append(f"{name} writes {key!r} of shape {found}. Keep the samples on the first axis.")
@@ -273,6 +295,8 @@ class _Check:
             if run.trained_by and not loss.requires_grad:
                 reads = self._reads(name, run)
                 self.problems.append(f"{name} depends on no trainable parameter. {reads} Is what it reads detached?")
+                if not self.is_incomplete and not any(other.requires_grad for other in run.losses.values()):
+                    self.certain.append(self.problems[-1])
         for name, module in run.modules():
             parameters = {
                 key: parameter.requires_grad
@@ -300,6 +324,7 @@ class _Check:
                 self.problems.append(
                     f"{name} writes {_some(lost)}, which nothing reads. Add a loss, or remove the head."
                 )
+                self.certain += self.problems[-1:] if name in self.untrained else []
             elif unread:
                 self.notes.append(f"{name} writes {_some(unread)}, which nothing reads.")
         declared = [key for one in self.components.values() for key in _declared(one, "writes")]
@@ -313,7 +338,7 @@ class _Check:
 
     def class_range(self, name: str, run: Run) -> None:
         """Compare the class indices of a real batch with the number of scores per sample."""
-        tensors = {k: v for k in run.steps[name].reads if isinstance(v := run.batch[k], Tensor)}
+        tensors = {k: v for k in run.steps[name].reads if isinstance(v := dict.get(run.batch, k), Tensor)}
         scores = [key for key, value in tensors.items() if value.is_floating_point() and key not in self.spec]
         targets = [key for key in tensors if isinstance(dict.get(self.spec, key), Tensor)]
         if len(scores) != 1 or len(targets) != 1 or self.spec[targets[0]].is_floating_point():
@@ -325,9 +350,19 @@ class _Check:
             wrong = [
                 one for one in self.spec[targets[0]].unique().tolist() if one >= classes > 1 and one not in ignored
             ]
-            if wrong:
+            if wrong and self._fails_for_labels(name, run, targets[0]):
                 found = f"class {wrong[0]} in {targets[0]!r}, but {scores[0]!r} holds {classes} classes"
                 self.problems.append(f"{name} reads {found}. Correct the labels or the number of classes.")
+                self.certain.append(self.problems[-1])
+
+    def _fails_for_labels(self, name: str, run: Run, target: str) -> bool:
+        """Whether a component fails with the real labels, but not with zeros. Numbers may be no class indices."""
+        component = self.components[name]
+        if name in run.copies and isinstance(component, nn.Module):  # a wrong index would end the use of a GPU
+            component = copy.deepcopy(component).cpu()
+        labels = _batch(NDict({target: self.spec[target]}), torch.zeros, run.size).cpu()
+        zeros, given = (_run_on_zeros(name, component, run, one, "cpu") for one in (NDict(), labels))
+        return given.error is not None and zeros.error is None
 
     def real_steps(self, components: Mapping[str, Any]) -> None:
         """Run real samples in eval mode, and then the first of them several times, with equal random numbers."""
@@ -346,7 +381,7 @@ class _Check:
                     f"{name} gives values that are not finite: {_some(bad)}. Check its initialisation."
                 )
             if step.error is not None and not any(problem.startswith(name) for problem in self.problems):
-                self._failed(name, step, run)
+                self._failed(name, step, run, [])
             pairs = {key: (value, other.steps[name].writes.get(key)) for key, value in step.writes.items()}
             mixed = [key for key, pair in pairs.items() if not bad and _differ_in_first_sample(*pair)]
             if mixed:  # what later components read is mixed already
@@ -360,13 +395,17 @@ def _differ_in_first_sample(one: Any, other: Any) -> bool:
     return are_batched and not torch.allclose(one[0].float(), other[0].float(), rtol=1e-2, atol=1e-4)
 
 
-def _run_on_zeros(name: str, metric: Any, run: Run) -> Step:
+def _run_on_zeros(
+    name: str, component: Any, run: Run, given: Mapping[str, Any], device: torch.device | str | None = None
+) -> Step:
+    """Run a component on zeros in place of fake tensors, and on what is given."""
     zeros = {  # of one number each in memory
-        k: torch.zeros((), dtype=v.dtype, device=v.device).expand(v.shape)
+        k: torch.zeros((), dtype=v.dtype, device=device or v.device).expand(v.shape)
         for k, v in run.batch.items()
         if isinstance(v, Tensor)
     }
-    return run_components({name: metric}, lambda _: run.batch | zeros, run.size, train=False, fake=False).steps[name]
+    batch = run.batch | zeros | given
+    return run_components({name: component}, lambda _: batch, run.size, train=False, fake=False).steps[name]
 
 
 def _keys(*runs: Run) -> dict[str, KeyContract]:

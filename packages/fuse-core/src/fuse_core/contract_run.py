@@ -45,7 +45,8 @@ class Step:
     backward_error: Exception | None = None
     needs_values: bool = False
     changed: list[str] = field(default_factory=list)  # keys changed in place
-    suspicious: list[str] = field(default_factory=list)  # operations that torch allows on these tensors
+    suspicious: list[tuple[str, str]] = field(default_factory=list)
+    """Operations that torch allows on fake tensors, each after its kind: certain, failures or possible."""
 
 
 @dataclass
@@ -82,6 +83,19 @@ class RecordingBatch(NDict):
     def __getitem__(self, key: str) -> Any:
         self.keys_read.add(key)
         return super().__getitem__(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return super().__iter__()  # with a method of its own, `dict(batch)` asks for each value above
+
+    def items(self) -> Any:
+        """Reads all keys."""
+        self.keys_read.update(self)
+        return super().items()
+
+    def values(self) -> Any:
+        """Reads all keys."""
+        self.keys_read.update(self)
+        return super().values()
 
 
 def is_metric(component: Any) -> bool:
@@ -174,9 +188,12 @@ def _run_one(component: Any, batch: Any, size: int) -> Step:
 
 
 class _WatchOperations(TorchFunctionMode):
-    """Finds operations that pair each sample with each other one, as `(B, 1)` with `(B,)`, or multiply two dtypes."""
+    """Finds operations that pair each sample with each other one, as `(B, 1)` with `(B,)`, or multiply two dtypes.
 
-    def __init__(self, size: int, found: list[str]) -> None:
+    `(B, 1)` with `(1, B)` is meant: no one gives a tensor a first axis of 1 by mistake.
+    """
+
+    def __init__(self, size: int, found: list[tuple[str, str]]) -> None:
         super().__init__()
         self.size, self.found = size, found
         self.views: list[Tensor] = []  # with an axis of size 1 that was made on purpose
@@ -186,12 +203,14 @@ class _WatchOperations(TorchFunctionMode):
         tensors = [one for one in (*args, *(kwargs or {}).values()) if isinstance(one, Tensor)][:2]
         is_mixed = name in PRODUCTS and len({one.dtype for one in tensors}) > 1
         if is_mixed and not torch.is_autocast_enabled(tensors[0].device.type):
-            self.found.append(f"multiplies {' by '.join(str(one.dtype) for one in tensors)}: convert one of them")
+            found = f"multiplies {' by '.join(str(one.dtype) for one in tensors)}: convert one of them"
+            self.found.append(("failures", found))
         is_meant = any(one is view for one in tensors for view in self.views)
         if name in ELEMENTWISE and len(tensors) > 1 and not is_meant and _pairs_samples(tensors, self.size):
             shapes = " with ".join(str(tuple(one.shape)) for one in tensors)
             found = f"compares each sample with each other one, {shapes} for {self.size} samples"
-            self.found.append(f"{found}: make the shapes equal")
+            kind = "certain" if name.endswith("_loss") else "possible"
+            self.found.append((kind, f"{found}: make the shapes equal"))
         result = func(*args, **(kwargs or {}))
         index = args[1] if name == "getitem" and isinstance(args[1], tuple) else ()
         if name == "unsqueeze" or any(one is None for one in index):
@@ -201,6 +220,8 @@ class _WatchOperations(TorchFunctionMode):
 
 def _pairs_samples(tensors: list[Tensor], size: int) -> bool:
     rank = max(one.ndim for one in tensors)
+    if all(one.ndim == rank for one in tensors):
+        return False
     shapes = ((1,) * (rank - one.ndim) + tuple(one.shape) for one in tensors)
     pairs = list(zip(*shapes, strict=True))
     return size > 1 and all(a == b or 1 in (a, b) for a, b in pairs) and {(size, 1), (1, size)} <= set(pairs)

@@ -14,14 +14,14 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from fuse_core import GLOBAL_STEP, LOSSES, SAMPLE_ID, NDict, Wiring, WiringError, log_name
+from fuse_core import GLOBAL_STEP, LOSSES, SAMPLE_ID, ContractError, NDict, Wiring, WiringError, log_name
 
 from .checkpoints.best_epoch_source import BestEpochSource
 from .checkpoints.hyperparameters import keep_plain_values
 from .checkpoints.inside_epoch import EPOCH_SUMS, begin_next_epoch, load_metric_states, metric_states, of_all_processes
 from .checkpoints.model_export import check_only_tensors, save_best_or_last_model
 from .checkpoints.state_dict_names import fitting_state_dict, is_of_fusemedml
-from .checks.module_contract import CheckMode, check_first_batch
+from .checks.module_contract import CheckMode, check_first_batch, explained_by
 from .checks.module_wiring import mode_losses, module_wiring
 from .checks.monitors import check_monitors, losses_in_batch, names_to_log
 from .checks.nonfinite_losses import NonFiniteLosses, NonFinitePolicy
@@ -86,7 +86,7 @@ class LightningModuleDefault(pl.LightningModule):
 
     Before the first step on a loader, its first batch is checked: are all keys there that model, losses and metrics
     read? Before training, copies of them also run on fake tensors like the first batch, to find shapes, dtypes and
-    gradients that do not fit; see `check_module_contract`.
+    gradients that do not fit; see `check_module_contract`. Problems that may be meant are warnings.
 
     **Several loaders** for validation or test have names: those of the mapping of loaders given to the Trainer, or
     those that losses and metrics use, in order, or else `loader_0`, `loader_1`. Logged names are then
@@ -225,6 +225,7 @@ class LightningModuleDefault(pl.LightningModule):
         self._recorded_batch: int | None = None
         self._closure_callback: Any = None
         self._checked_wiring: set[tuple[str, int]] = set()
+        self._expected_failure: ContractError | None = None  # of the first step
 
     # ------------------------------------------------------------------------------------------------------- the steps
 
@@ -253,6 +254,12 @@ class LightningModuleDefault(pl.LightningModule):
     @_not_compiled
     def training_step(self, batch_dict: Mapping[str, Any], batch_idx: int) -> Tensor:
         """The sum of the losses of one batch."""
+        with explained_by(self._expected_failure):
+            total = self._train_on(batch_dict, batch_idx)
+        self._expected_failure = None
+        return total
+
+    def _train_on(self, batch_dict: Mapping[str, Any], batch_idx: int) -> Tensor:
         self._nonfinite_losses.before_forward(self.model.buffers())
         result = self(self._with_global_step(batch_dict))
         total = step_losses(self.losses, result)
@@ -321,7 +328,7 @@ class LightningModuleDefault(pl.LightningModule):
         evaluation = self._evaluations.get(mode)
         loader = None if evaluation is None else evaluation[loader_idx].log_prefix.partition(".")[2]
         if mode == "train" and self._check == "contract":
-            check_first_batch(self, LightningModuleDefault, batch_dict)
+            self._expected_failure = check_first_batch(self, LightningModuleDefault, batch_dict)
         self.wiring(batch_dict, mode, loader)
         if mode == "train" and self.prediction_keys is not None:
             self._warn_of_prediction_keys(batch_dict)

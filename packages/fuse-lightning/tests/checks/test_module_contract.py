@@ -38,6 +38,59 @@ def test_a_head_without_a_loss_stops_before_the_first_step(make_module, make_tra
     assert info.value.__notes__ == ["To train without this check: LightningModuleDefault(check='wiring')."]
 
 
+class Sometimes(nn.Module):
+    """Uses one of its layers later, as layer drop, warm-ups and alternating losses do."""
+
+    reads, writes = ("data.x",), ("model.y",)
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.later = nn.Linear(3, 1), nn.Linear(3, 1)
+
+    def forward(self, batch_dict):
+        layer = self.later if batch_dict["global_step"] > 0 else self.layer
+        batch_dict["model.y"] = layer(batch_dict["data.x"])
+        return batch_dict
+
+
+def test_a_problem_that_may_be_meant_is_a_warning(make_module, make_trainer, make_loader):
+    trainer = make_trainer()
+    with pytest.warns(UserWarning, match=r"Training goes on, with 1 problem .*\n- .*no loss trains 'later\.weight'"):
+        trainer.fit(make_module(model=Sometimes()), make_loader(8))
+    assert trainer.global_step == 2
+
+
+def test_a_head_that_only_validation_reads_is_a_warning(make_module, make_trainer, make_loader):
+    metric = MetricDefault(pred="model.logits.side", target="data.y", metric=MulticlassAccuracy(num_classes=2))
+    trainer = make_trainer()
+    with pytest.warns(UserWarning, match=r"no loss trains 'side\.weight'"):
+        trainer.fit(make_module(model=TwoHeads(), validation_metrics={"side": metric}), make_loader(8))
+    assert trainer.global_step == 2
+
+
+def test_what_fails_on_fake_tensors_only_trains_without_a_warning(make_module, make_trainer, make_loader):
+    class OnlyTensors(Sometimes):
+        def forward(self, batch_dict):
+            if type(batch_dict["data.x"]) is not torch.Tensor:
+                raise TypeError("only tensors")
+            batch_dict["model.y"] = self.layer(batch_dict["data.x"]) + self.later(batch_dict["data.x"])
+            return batch_dict
+
+    trainer = make_trainer()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "(?s).*(contract|Training goes on)")
+        trainer.fit(make_module(model=OnlyTensors()), make_loader(8))
+    assert trainer.global_step == 2
+
+
+def test_what_also_fails_in_the_step_is_explained(make_module, make_trainer, make_loader):
+    trainer = make_trainer()
+    with pytest.raises(ContractError, match=r"ModelWrapSeqToDict 'model' fails for a batch of 4: .*'data\.x'") as info:
+        trainer.fit(make_module(model=linear(inputs=4)), make_loader(8))
+    assert trainer.global_step == 0
+    assert isinstance(info.value.__cause__, RuntimeError)
+
+
 @pytest.mark.parametrize("check", ["wiring", "off"])
 def test_the_check_can_be_left_out(make_module, make_trainer, make_loader, check):
     trainer = make_trainer()

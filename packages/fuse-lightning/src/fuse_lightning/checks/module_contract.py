@@ -1,7 +1,7 @@
 """Checks before a step that shapes, dtypes, devices and gradients of a module fit together."""
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -9,7 +9,7 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
-from fuse_core import GLOBAL_STEP, Contract, NDict, WiringError, check_contract, number_of_samples
+from fuse_core import GLOBAL_STEP, Contract, ContractError, NDict, check_contract, number_of_samples
 
 from .metric_inputs import wrong_inputs
 from .module_wiring import mode_components, mode_losses
@@ -68,8 +68,9 @@ def _check(
     parts: Any = module
     prediction_keys = tuple(getattr(parts, "prediction_keys", None) or ())
     losses, metrics = ({}, {}) if mode == "predict" else mode_components(module, mode, loader)
-    # During training, prediction keys may be missing: predict may get other batches.
-    components = step_components(parts.model, losses, metrics, predicted=() if mode == "predict" else prediction_keys)
+    # Keys that are read later may be missing in training, for instance because predict gets other batches.
+    read_later = [*prediction_keys, *_keys_of_evaluation(module)]
+    components = step_components(parts.model, losses, metrics, predicted=() if mode == "predict" else read_later)
     only_in: dict[str, Literal["train", "eval"]]
     if mode == "train":
         evaluated = mode_losses(module, "validation")
@@ -89,14 +90,28 @@ def _check(
         )
 
 
-def check_first_batch(module: pl.LightningModule, ready_made: type, batch_dict: Mapping[str, Any]) -> None:
+def _keys_of_evaluation(module: pl.LightningModule) -> Iterator[str]:
+    for name in ("validation_losses", "validation_metrics", "test_losses", "test_metrics"):
+        group = getattr(module, name, None)
+        for component in group.modules() if isinstance(group, nn.Module) else ():
+            yield from getattr(component, "reads", None) or ()
+
+
+def check_first_batch(
+    module: pl.LightningModule, ready_made: type, batch_dict: Mapping[str, Any]
+) -> ContractError | None:
     """Check the contract of training on its first batch, where only the parts of the module decide what a step does.
 
     Only the keys are checked if the module has a `training_step` of its own, and with several processes or a strategy
     for them, because parts may wait for other processes.
 
+    Problems that may be meant are warnings, such as parameters that no loss trains.
+
+    Returns:
+        What fails on fake tensors, if anything: an error to raise if the step fails as well.
+
     Raises:
-        WiringError: the parts do not fit. The message says how to train without this check.
+        ContractError: the parts do not fit for certain. The message says how to train without this check.
     """
     trainer = module.trainer
     has_own_step = any(
@@ -104,18 +119,35 @@ def check_first_batch(module: pl.LightningModule, ready_made: type, batch_dict: 
     )
     is_single = isinstance(trainer.strategy, SingleDeviceStrategy) and trainer.world_size == 1
     if has_own_step or not is_single or not number_of_samples(batch_dict):
-        return
+        return None
     for mode in ("train", "validation"):
         for name, metric in getattr(module, f"{mode}_metrics").named_children():
             for problem in wrong_inputs(f"{mode}_metrics {name!r}", metric):
                 rank_zero_warn(problem)
     try:
         _check(module, batch_dict, "train", None, None)
-    except WiringError as error:
+    except ContractError as error:
         error.add_note(f"To train without this check: {ready_made.__name__}(check='wiring').")
-        raise
+        if error.certain:
+            raise
+        possible = [problem for problem in error.problems if problem not in error.failures]
+        if possible:
+            rank_zero_warn(f"Training goes on, with {ContractError(possible, error.notes)}\n{error.__notes__[0]}")
+        return error if error.failures else None
     except Exception as error:  # a check must not stop a training that works
         rank_zero_warn(f"The contract could not be checked: {type(error).__name__}: {error}")
+    return None
+
+
+@contextmanager
+def explained_by(expected: ContractError | None) -> Iterator[None]:
+    """Raise the expected error, if there is one, in place of an error that is raised here."""
+    try:
+        yield
+    except Exception as error:
+        if expected is None:
+            raise
+        raise expected from error
 
 
 def _precision(module: pl.LightningModule) -> AbstractContextManager[Any]:

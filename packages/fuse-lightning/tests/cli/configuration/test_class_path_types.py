@@ -34,7 +34,7 @@ NO_CLASS = r"os\.system is no class, and no function whose return type is annota
         ("model.init_args.model", "Module"),
         ("model.init_args.losses.side", "Module"),
         ("model.init_args.losses.side.init_args.callable", ""),
-        ("model.init_args.validation_metrics.accuracy", ""),
+        ("model.init_args.validation_metrics.accuracy", "Metric"),
         ("data.init_args.train", "Dataset"),
         ("data", "LightningDataModule"),
         ("model", "LightningModule"),
@@ -52,6 +52,24 @@ def test_a_callback_of_another_type_is_refused(edited, run_command, capsys):
     edited("trainer.callbacks", [{"class_path": "subprocess.Popen", "init_args": {"args": "touch called"}}])
     assert run_command("fit") == 2
     assert "trainer.callbacks[0]: it takes Callback, which subprocess.Popen is not" in capsys.readouterr().err
+    assert not Path("called").exists()
+
+
+@pytest.mark.parametrize(
+    ("argument", "takes"),
+    [
+        ("train_metrics", "CollectingMetric or Metric"),
+        ("test_metrics", "CollectingMetric or Metric"),
+        ("validation_losses", "Module"),
+    ],
+)
+def test_a_class_that_is_no_metric_or_loss_is_refused(edited, run_command, capsys, argument, takes):
+    popen = {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "called"]}}
+    edited(f"model.init_args.{argument}", {"near": popen})
+    assert run_command("fit") == 2
+    assert (
+        f"model.init_args.{argument}.near: it takes {takes}, which subprocess.Popen is not" in capsys.readouterr().err
+    )
     assert not Path("called").exists()
 
 

@@ -6,13 +6,15 @@ class where a mapping would do as well. So the configuration is read here too. V
 
 import argparse
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import yaml
 from jsonargparse import ArgumentParser, Namespace
+from torch import nn
 
 from fuse_core import did_you_mean
+from fuse_lightning.metrics.metric_collected import CollectingMetric
 
 from .arguments import Arguments, classes_in, makes_one_of
 from .class_paths import find_class
@@ -21,6 +23,7 @@ from .document import CLASS_KEYS, NULL, Document, entries, is_option, is_text, p
 TYPES = {"model": pl.LightningModule, "data": pl.LightningDataModule}
 RETURN_TYPE = "and no function whose return type is annotated as one."
 LOSSES = ("model.init_args.losses.", "model.init_args.validation_losses.", "model.init_args.test_losses.")
+METRICS = tuple(f"model.init_args.{mode}_metrics" for mode in ("train", "validation", "test"))
 LOSSES_OF_TENSORS = "torch.nn.modules.loss"
 WRAP_LOSS = (
     "{0} takes tensors, not a batch_dict. Wrap it: {{class_path: fuse_losses.LossDefault, init_args: {{pred: <key>, "
@@ -45,6 +48,28 @@ def configuration_problems(
     check = _Check(judge_values=refusal is not None or "'class_path': " in repr(config))
     problems = document.problems + check.problems_in(document.root, keys)
     return problems or ([] if refusal is None else [str(refusal)])
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """The methods of a metric, as torchmetrics names them."""
+
+    def update(self, batch: Any, /) -> Any:
+        """Take in one batch."""
+
+    def compute(self) -> Any:
+        """The value."""
+
+    def reset(self) -> Any:
+        """Forget everything."""
+
+
+def _bases(key: str, annotation: Any) -> set[type]:
+    """The classes that a place takes. The types of losses and metrics by loader are too wide to say it."""
+    bases = classes_in(annotation)
+    if annotation is None or object not in bases or ".init_args." in key.removeprefix("model.init_args."):
+        return bases
+    return {nn.Module} if key.startswith(LOSSES) else {Metric, CollectingMetric} if key.startswith(METRICS) else bases
 
 
 class _Check:
@@ -83,7 +108,7 @@ class _Check:
     def _class(self, node: Any, key: str, annotation: Any) -> None:
         parts = entries(node)
         _, path_node = parts.get("class_path", (None, node))
-        path, bases = str(path_node.value), classes_in(annotation)
+        path, bases = str(path_node.value), _bases(key, annotation)
         made = self._find(path_node, f"{key}.class_path" if parts else key, bases)
         if made is None:
             return
