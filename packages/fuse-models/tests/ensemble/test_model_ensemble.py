@@ -535,6 +535,11 @@ def assign_a_list(ensemble):
     return ensemble
 
 
+def assign_a_plain_list(ensemble):
+    ensemble.models = [calibrated(nn.Tanh), calibrated()]
+    return ensemble
+
+
 def assign_a_slice(ensemble):
     ensemble.models = ensemble.models[1:3]
     return ensemble
@@ -576,6 +581,7 @@ MEMBER_CHANGES = [
     append_a_member,
     insert_a_member,
     assign_a_list,
+    assign_a_plain_list,
     replace_a_layer,
     normalise_the_weights_of_one,
     replace_a_forward,
