@@ -16,6 +16,9 @@ from torch import Tensor
 CONTAINERS = ("state_dict", "model", "model_state_dict", "network_weights")
 """Where checkpoints keep the state dict: Lightning, torchvision's references, PyTorch's tutorials and nnU-Net."""
 
+EXTRA_STATE = "_extra_state"
+"""The end of the name under which a module keeps what `get_extra_state` gives, which need not be a tensor."""
+
 
 class PickledObjectsError(ValueError):
     """A file holds pickled objects, which were not loaded because that could run any code."""
@@ -32,7 +35,7 @@ def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
         path: a file such as `model.safetensors`, `resnet18.pth` or `best_epoch.ckpt`.
 
     Returns:
-        Tensors by dotted name.
+        Tensors by dotted name, and the extra state of modules that have one.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -119,7 +122,11 @@ def state_dict_in(content: Any, where: str) -> dict[str, Tensor]:
         content = inner
     if not isinstance(content, Mapping):
         raise ValueError(f"{where} holds a {type(content).__name__}, where a state dict was expected.")
-    others = [f"{name!r} ({type(value).__name__})" for name, value in content.items() if not isinstance(value, Tensor)]
+    others = [
+        f"{name!r} ({type(value).__name__})"
+        for name, value in content.items()
+        if not isinstance(value, Tensor) and not str(name).endswith(EXTRA_STATE)
+    ]
     if others or not content:
         listed = ", ".join(others[:5]) + ", …" * (len(others) > 5) if others else "nothing at all"
         raise ValueError(
