@@ -92,7 +92,7 @@ def _is_whole_pickle(path: Path, reason: str) -> bool:
     """Whether the file was refused for a class in it, not because it is text or damaged."""
     refused = re.search(r"GLOBAL (\S*)", reason)
     operand = re.search(r"Unsupported operand (\d+)", reason)
-    if operand is not None and chr(int(operand[1])) not in pickletools.code2op:
+    if operand is not None and chr(int(operand[1])) not in {known.code for known in pickletools.opcodes}:
         return False
     with path.open("rb") as file:
         start = file.read(4)
