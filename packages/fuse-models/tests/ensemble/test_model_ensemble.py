@@ -229,7 +229,7 @@ def test_averages_are_weighted(batch):
     torch.testing.assert_close(result[f"{KEY}_ensemble_average"], expected)
 
 
-@pytest.mark.parametrize("weights", [[1, 0, 1], [1, -1, 1], [1, torch.nan, 1], 3])
+@pytest.mark.parametrize("weights", ["equal", [1, "a"], [1, 0, 1], [1, -1, 1], [1, torch.nan, 1], 3])
 def test_weights_are_positive_numbers(weights):
     with pytest.raises(ValueError, match=r"average_weights=\) takes a positive number for each model, got"):
         ModelEnsemble([network() for _ in range(3)], [KEY], average_weights=weights)

@@ -253,7 +253,10 @@ class ModelEnsemble(nn.Module):
 def _normalised(weights: Sequence[float] | None) -> Tensor | None:
     if weights is None:
         return None
-    result = torch.as_tensor(weights, dtype=torch.float64)
+    try:
+        result = torch.as_tensor(weights, dtype=torch.float64)
+    except (TypeError, ValueError):  # such as a string
+        result = torch.zeros(1)
     if result.ndim != 1 or not bool((result > 0).all()) or not bool(result.isfinite().all()):
         raise ValueError(f"ModelEnsemble(average_weights=) takes a positive number for each model, got {weights!r}.")
     return (result / result.sum()).float()
