@@ -49,8 +49,8 @@ def member():
     return with_head(nn.Conv2d(2, 4, 3), HeadGlobalPoolingClassifier("cls", [features(4)]))
 
 
-def ensemble(execution):
-    return ModelEnsemble([member() for _ in range(2)], execution=execution)
+def ensemble(execution, **options):
+    return ModelEnsemble([member() for _ in range(2)], execution=execution, **options)
 
 
 IMAGE, VOLUME, VECTOR = (2, 16, 16), (2, 8, 16, 16), (3,)
@@ -70,6 +70,7 @@ MODELS = {
     ),
     "ensemble": (lambda: ensemble("sequential"), {"data.x": IMAGE}),
     "vectorised ensemble": (lambda: ensemble("vmap"), {"data.x": IMAGE}),
+    "ensemble in low memory": (lambda: ensemble("sequential", low_memory=True), {"data.x": IMAGE}),
     "perceptron": (
         lambda: with_head(BackboneMultilayerPerceptron([4], 3), Head1D("cls", conv_inputs=[features(4)])),
         {"data.x": VECTOR},

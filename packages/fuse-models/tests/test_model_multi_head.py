@@ -239,6 +239,10 @@ def test_a_renamed_head_is_declared_by_its_new_name():
     model.heads[0].head_name = "b"
     batch = model({"data.x": torch.rand(2, 4)})
     assert set(batch) == {"data.x", *model.writes}
+    model.heads.append(head_of("a"))
+    model.heads[1].head_name = "b"
+    with pytest.raises(ValueError, match=r"ModelMultiHead: 2 heads write 'model\.logits\.b'"):
+        model.writes  # noqa: B018
 
 
 def head_of(name):

@@ -142,3 +142,16 @@ def test_the_batch_size_of_an_exported_model_is_dynamic(batched):
     exported = torch.export.export(plain, inputs, dynamic_shapes=(({0: size}, {0: size}),), strict=False)
     others = torch.randn(2, 7, 2, 8, 8).unbind()
     torch.testing.assert_close(exported.module()(*others), plain(*others))
+
+
+def test_fx_traces_one_pass_in_training_and_two_in_eval_mode():
+    branch = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    model = ModelSiamese([("data.a", 1)], [("data.b", 1)], branch, [])
+    model = ModelWrapDictToSeq(model, "model.backbone_features", model.reads)
+    first, second = torch.randn(3, 1, 8, 8), torch.randn(3, 1, 8, 8) + 5
+    torch.testing.assert_close(torch.fx.symbolic_trace(model)(first, second), model(first, second))
+    model.eval()
+    larger = torch.randn(3, 1, 8, 9)
+    torch.testing.assert_close(torch.fx.symbolic_trace(model)(first, second), model(first, second))
+    with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
+        torch.fx.symbolic_trace(model.train())(first, larger)

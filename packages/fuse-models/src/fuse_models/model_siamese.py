@@ -79,12 +79,16 @@ class ModelSiamese(ModelWithHeads):
         return self._run_heads(batch_dict, concatenate_channels(features, self._more_features, name))
 
     def _features(self, branch_0: Tensor, branch_1: Tensor) -> Sequence[Tensor]:
-        traced = is_symbolic(branch_0) and not self.training  # in eval mode, the results are the same
-        if not self.batched or traced or branch_0.shape != branch_1.shape or branch_0.dtype != branch_1.dtype:
+        if is_symbolic(branch_0):  # in eval mode, the results are the same; in training, shapes are taken for equal
+            in_one_pass = self.training
+        else:
+            in_one_pass = branch_0.shape == branch_1.shape and branch_0.dtype == branch_1.dtype
+        if not self.batched or not in_one_pass:
             return [self.backbone(branch_0), self.backbone(branch_1)]
         features = self.backbone(torch.cat([branch_0, branch_1]))
         number = branch_0.shape[0]  # not len(), which torch.export would take for a constant
-        if not isinstance(features, Tensor) or features.shape[:1] != (2 * number,):
+        is_whole = isinstance(features, Tensor) and features.shape[:1] == (2 * number,)
+        if not is_whole and not is_symbolic(features):
             kind = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
             raise TypeError(
                 f"{type(self).__name__} needs a backbone that returns one tensor with the batch, here of {2 * number}, "

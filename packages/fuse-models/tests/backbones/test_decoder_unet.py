@@ -92,6 +92,9 @@ def test_timms_feature_extractors_serve():
     timm = pytest.importorskip("timm", reason="timm needs torchvision: see the group test-torch2_6")
     decoder = DecoderUNet(timm.create_model("test_resnet", in_chans=1, features_only=True))
     assert decoder(torch.zeros(2, 1, 64, 65)).shape == (2, decoder.feature_depth, 64, 65)
+    swin = timm.create_model("swin_tiny_patch4_window7_224", in_chans=1, features_only=True, img_size=64)
+    decoder = DecoderUNet(swin)  # whose maps have the channels last
+    assert decoder(torch.zeros(2, 1, 64, 64)).shape == (2, decoder.feature_depth, 64, 64)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ NAMES = {  # by the kind of output that timm gives
     "test_vit": 160,
     "test_convnext": 64,
     "swin_tiny_patch4_window7_224": 224,
+    "cait_xxs24_224": 224,
     "mobilenetv3_small_050": 64,
 }
 

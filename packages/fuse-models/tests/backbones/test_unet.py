@@ -145,6 +145,7 @@ def test_inputs_of_another_rank_or_a_size_that_strides_do_not_divide(shape):
         ({"ndim": 1}, r"\(ndim=\) takes 2 for images or 3 for volumes, got 1"),
         ({"features_per_level": (4,)}, r"\(features_per_level=\) takes two levels or more, got \(4,\)"),
         ({"features_per_level": (4, 0)}, r"\(features_per_level=\) takes a sequence of positive integers"),
+        ({"strides": 2}, r"\(strides=\) takes one value for each of the 4 features_per_level, got 2"),
         ({"strides": [1, 2]}, r"\(strides=\) takes one value for each of the 4 features_per_level, got \[1, 2\]"),
         ({"strides": [1, 2, 2, [2, 2, 2]]}, r"\(strides=\) takes 2 positive integers, got \(2, 2, 2\)"),
         ({"kernel_sizes": 2}, r"\(kernel_sizes=\) takes odd sizes, got 2"),

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuse_models.ensemble.combine_predictions import average_predictions, majority_vote
+from fuse_models.ensemble.combine_predictions import average_predictions, majority_vote, standard_deviation
 
 
 @pytest.fixture(autouse=True)
@@ -169,3 +169,18 @@ def test_half_precision_is_rounded_once(dtype, holds, average):
     expected = average_predictions(predictions.double(), holds, average, 1)
     assert result.dtype == dtype
     torch.testing.assert_close(result.double(), expected, rtol=torch.finfo(dtype).eps, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_the_deviation_is_that_of_torch_with_and_without_gradients(dtype):
+    predictions = (torch.randn(5, 3, 4) * 100).to(dtype)
+    expected = predictions.double().std(0, correction=0).to(dtype)
+    torch.testing.assert_close(standard_deviation(predictions), expected)
+    torch.testing.assert_close(standard_deviation(predictions.requires_grad_()), expected)
+
+
+def test_where_models_agree_the_deviation_is_zero_and_has_a_gradient_of_zero():
+    predictions = torch.full((4, 2), 0.3, requires_grad=True)
+    standard_deviation(predictions).sum().backward()
+    assert predictions.grad.tolist() == [[0.0, 0.0]] * 4
+    assert standard_deviation(predictions.detach()).tolist() == [0.0, 0.0]

@@ -229,7 +229,7 @@ def test_averages_are_weighted(batch):
     torch.testing.assert_close(result[f"{KEY}_ensemble_average"], expected)
 
 
-@pytest.mark.parametrize("weights", [[1, 0, 1], [1, -1, 1], [1, torch.nan, 1], 3])
+@pytest.mark.parametrize("weights", ["equal", [1, "a"], [1, 0, 1], [1, -1, 1], [1, torch.nan, 1], 3])
 def test_weights_are_positive_numbers(weights):
     with pytest.raises(ValueError, match=r"average_weights=\) takes a positive number for each model, got"):
         ModelEnsemble([network() for _ in range(3)], [KEY], average_weights=weights)
@@ -535,6 +535,11 @@ def assign_a_list(ensemble):
     return ensemble
 
 
+def assign_a_plain_list(ensemble):
+    ensemble.models = [calibrated(nn.Tanh), calibrated()]
+    return ensemble
+
+
 def assign_a_slice(ensemble):
     ensemble.models = ensemble.models[1:3]
     return ensemble
@@ -576,6 +581,7 @@ MEMBER_CHANGES = [
     append_a_member,
     insert_a_member,
     assign_a_list,
+    assign_a_plain_list,
     replace_a_layer,
     normalise_the_weights_of_one,
     replace_a_forward,

@@ -19,6 +19,7 @@ from fuse_models import (
     Head3D,
     HeadDenseSegmentation,
     HeadGlobalPoolingClassifier,
+    ModelEnsemble,
     ModelMultiHead,
     ModelMultistream,
     load_weights,
@@ -226,3 +227,80 @@ def test_whole_models_give_the_outputs_that_they_give_there(make, shapes, size, 
     assert report.missing == report.left == ()
     first = model({"data.x": cosines(*size)})["model.logits.head_0"].flatten()[:4]
     torch.testing.assert_close(first, torch.tensor(expected), rtol=1e-6, atol=1e-6)
+
+
+def test_streams_that_share_weights_load_once():
+    shared, other = nn.Conv2d(1, 3, 1), nn.Conv2d(1, 3, 1)
+    model = ModelMultistream(("data.x", 3), [shared, shared, other], [])
+    given = {0: torch.randn(3, 1, 1, 1), 2: torch.randn(3, 1, 1, 1)}
+    given[1] = given[0].clone()
+    streams = {
+        f"{name}.{i}.{rest}": weight
+        for name in ("backbone_streams", "backbones")
+        for i in range(3)
+        for rest, weight in {"weight": given[i], "bias": torch.zeros(3)}.items()
+    }
+    assert load_weights(model, {f"_model.{name}": weight for name, weight in streams.items()}).missing == ()
+    assert shared.weight.equal(given[0])
+    assert other.weight.equal(given[2])
+
+
+HEAD = "heads.0.classifier_head_module.classifier"
+
+
+@pytest.fixture
+def model():
+    return ModelMultiHead(nn.Conv2d(1, 6, 1), [HeadGlobalPoolingClassifier("a", FEATURES)], conv_inputs=["data.x"])
+
+
+@pytest.fixture
+def state():
+    return sines({"backbone.weight": (6, 1, 1, 1), "backbone.bias": (6,), **POOLED})
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("prefix", ["", "models.0."])
+def test_load_state_dict_takes_the_names_and_leaves_the_given_dict_as_it_is(model, state, assign, prefix):
+    module = ModelEnsemble([model], ["model.output.a"]) if prefix else model
+    state = {f"{prefix}{name}": weight for name, weight in state.items()}
+    names = list(state)
+    module.load_state_dict(state, assign=assign)
+    assert list(state) == names
+    assert model.heads[0].classifier[0].weight.equal(state[f"{prefix}{HEAD}.0.weight"].flatten(1))
+    assert all(isinstance(weight, nn.Parameter) and weight.requires_grad for weight in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda state: state | {"heads.0.classifier.9.bias": torch.zeros(2)},
+            'Unexpected.*"heads.0.classifier.9.bias"',
+        ),
+        (lambda state: state | {f"{HEAD}.9.bias": torch.zeros(2)}, f'Unexpected.*"{HEAD}.9.bias"'),
+        (lambda state: state | {"other": torch.zeros(2)}, 'Unexpected.*"other"'),
+        (
+            lambda state: {k: v for k, v in state.items() if k != f"{HEAD}.0.bias"},
+            'Missing.*"heads.0.classifier.0.bias"',
+        ),
+        (lambda state: state | {f"{HEAD}.0.bias": torch.zeros(3)}, "size mismatch for heads.0.classifier.0.bias"),
+    ],
+    ids=["own unexpected", "unexpected", "of no layout", "missing", "shape"],
+)
+def test_load_state_dict_is_as_strict_as_torchs(model, state, change, message):
+    with pytest.raises(RuntimeError, match=message):
+        model.load_state_dict(change(state))
+
+
+def test_parts_of_the_model_itself_keep_their_names():
+    class Backbone(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head_module = nn.ModuleDict({"classifier": nn.Linear(2, 2)})
+
+    model = ModelMultiHead(Backbone(), [HeadGlobalPoolingClassifier("a", FEATURES)], conv_inputs=["data.x"])
+    state = sines({"backbone.head_module.classifier.weight": (2, 2), "backbone.head_module.classifier.bias": (2,)})
+    state |= sines(POOLED)
+    model.load_state_dict(state)
+    assert model.backbone.head_module["classifier"].weight.equal(state["backbone.head_module.classifier.weight"])
+    assert load_weights(model, state).missing == ()

@@ -194,7 +194,7 @@ def test_names_that_need_not_fit_are_told(make, first, shape):
     del weights[first]
     assert make(weights=weights, weights_strict=[layer]).load_report.left == ()
     with pytest.raises(ValueError, match=r"missing: "):
-        make(weights={first: torch.zeros(1)}, weights_strict=["x"])
+        make(weights={first: torch.zeros(1)}, weights_strict=[layer])
 
 
 def test_the_report_can_be_read():
@@ -252,3 +252,15 @@ def test_prefixes_are_found_in_any_order_and_wrapped_modules_load(prefix, wrap):
     report = load_weights(target if wrap is nn.Identity else wrap(target), {"state_dict": weights, "epoch": 3})
     assert report.missing == report.left == ()
     assert all(weight.equal(source.state_dict()[name]) for name, weight in target.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("strict", "message"),
+    [
+        (["layr4"], r"BackboneResnet\(weights=\): 'layr4' need not fit, but neither .* Did you mean 'layer4'\?"),
+        ("layer4", r"are a sequence, got 'layer4'\. Use \['layer4'\]"),
+    ],
+)
+def test_names_that_need_not_fit_are_known(strict, message):
+    with pytest.raises(ValueError, match=message):
+        BackboneResnet(weights=BackboneResnet().state_dict(), weights_strict=strict)

@@ -105,10 +105,20 @@ def test_a_file_that_is_cut_off_anywhere_is_named(tmp_path, kind):
     else:
         torch.save(weights, path, _use_new_zipfile_serialization=kind == "zip")
     whole = path.read_bytes()
-    for size in range(0, len(whole), 97 if kind == "safetensors" else 7):
+    for size in (*range(300), *range(300, len(whole), 97 if kind == "safetensors" else 7)):
         path.write_bytes(whole[:size])
         with pytest.raises(ValueError, match=r"cut\.\w+' is no readable"):
             load_state_dict_file(path)
+
+
+def test_a_byte_that_no_pickle_has_is_damage_and_not_distrust(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save(nn.Linear(3, 2).state_dict(), path, _use_new_zipfile_serialization=False)
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(b"collections") - 1] = 0xAD
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"no readable checkpoint \(UnpicklingError: Unsupported operand 173\)\. Copy"):
+        load_state_dict_file(path)
 
 
 def test_a_damaged_safetensors_file_is_named(tmp_path):

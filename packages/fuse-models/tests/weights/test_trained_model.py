@@ -95,6 +95,36 @@ def test_the_models_may_be_compiled(dirs, trained):
     assert_has_the_models(ensemble, trained)
 
 
+class Calibrated(nn.Module):
+    """Lazy layers, and a temperature in the extra state."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.LazyLinear(2)
+        self.temperature = 1.0
+
+    def forward(self, x):
+        return (self.layers(x) / self.temperature).softmax(1)
+
+    def get_extra_state(self):
+        return {"temperature": self.temperature}
+
+    def set_extra_state(self, state):
+        self.temperature = state["temperature"]
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_lazy_models_and_their_extra_state_come_back(tmp_path):
+    def make():
+        return ModelWrapSeqToDict(model=Calibrated(), model_inputs=["data.x"], model_outputs=[KEY])
+
+    trained = make()
+    trained({"data.x": torch.randn(2, 3)})
+    trained.model.temperature = 2.0
+    torch.save(lightning_checkpoint(trained), tmp_path / "best_epoch.ckpt")
+    assert_has_the_models(ModelEnsemble.from_directories([tmp_path], make, prediction_keys=[KEY]), [trained])
+
+
 def two_heads_of_one_classifier():
     classifier = nn.Linear(4, 2)
     heads = [Head1D(name, conv_inputs=[("data.x", 4)], shared_classifier_head=classifier) for name in "ab"]

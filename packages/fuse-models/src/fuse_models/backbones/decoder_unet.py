@@ -81,6 +81,8 @@ class DecoderUNet(nn.Module):
         """`(batch, in_channels, *spatial)` to `(batch, feature_depth, *spatial)`."""
         backbone: Any = self.backbone
         maps = list(backbone.feature_maps(x) if hasattr(backbone, "feature_maps") else backbone(x))
+        if getattr(backbone, "output_fmt", "NCHW") == "NHWC":  # timm's Swin
+            maps = [feature_map.permute(0, 3, 1, 2) for feature_map in maps]
         found = tuple(feature_map.shape[1] for feature_map in maps)
         if not is_symbolic(x) and found != self.channels_of_levels:
             raise ValueError(

@@ -89,7 +89,8 @@ class BackboneTimm(nn.Module):
                 f"BackboneTimm(output='map'): {type(self.model).__name__} gives features of shape "
                 f"{tuple(features.shape)}, which are no map. Use output='vector'."
             )
-        patches = features[:, getattr(self.model, "num_prefix_tokens", 0) :]
+        has_class_token = hasattr(self.model, "cls_token")  # as CaiT, which does not count it
+        patches = features[:, getattr(self.model, "num_prefix_tokens", int(has_class_token)) :]
         grid = self._grid(x, patches.shape[1])
         channels_first: Any = patches.transpose(1, 2)
         result: Tensor = channels_first.unflatten(2, grid)

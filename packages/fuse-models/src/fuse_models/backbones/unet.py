@@ -1,7 +1,7 @@
 """U-Nets for images and volumes, with the architecture of nnU-Net's."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -146,9 +146,10 @@ class BackboneUNet(nn.Module):
 
 
 def _per_level(values: Sequence[Level], levels: int, ndim: int, where: str) -> tuple[Sizes, ...]:
-    listed = tuple((value,) * ndim if isinstance(value, int) else tuple(value) for value in values)
+    levels_given = list(values) if isinstance(values, Iterable) else []
+    listed: Any = [tuple(value) if isinstance(value, Iterable) else (value,) * ndim for value in levels_given]
     if len(listed) != levels:
         raise ValueError(f"{where} takes one value for each of the {levels} features_per_level, got {values!r}.")
     for value in listed:
         check_all_positive(value, where, count=ndim)
-    return listed
+    return tuple(listed)

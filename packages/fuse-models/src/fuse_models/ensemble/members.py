@@ -74,9 +74,12 @@ class EnsembleMembers(nn.ModuleList):
         device = next((value.device for value in batch_dict.values() if isinstance(value, Tensor)), torch.device("cpu"))
         try:
             with torch.no_grad():  # gradients would need all members on the device
-                return self._predict(member.to(device), batch_dict, name)
+                if not _is_on(member, device):  # exporters cannot follow a move, even to where it is
+                    member.to(device)
+                return self._predict(member, batch_dict, name)
         finally:
-            member.cpu()
+            if not _is_on(member, torch.device("cpu")):
+                member.cpu()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """As in every module, for `.to()` and `.half()`, but in low memory the members return to the CPU one by one."""
@@ -101,6 +104,10 @@ class EnsembleMembers(nn.ModuleList):
                 )
             predictions.append(prediction)
         return tuple(predictions)
+
+
+def _is_on(member: nn.Module, device: torch.device) -> bool:
+    return all(tensor.device == device for tensor in (*member.parameters(), *member.buffers()))
 
 
 def _own_copy(batch_dict: Mapping[str, Any]) -> dict[str, Any]:

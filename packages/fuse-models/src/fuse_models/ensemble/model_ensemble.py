@@ -12,12 +12,13 @@ from ..argument_checks import check_option
 from ..conv_inputs import BatchDict, is_symbolic
 from ..declared_keys import keys_read_by_any
 from ..weights.trained_model import load_trained_model
-from .combine_predictions import AVERAGES, Average, Kind, average_predictions, majority_vote
+from .combine_predictions import AVERAGES, Average, Kind, average_predictions, majority_vote, standard_deviation
 from .members import EXECUTIONS, EnsembleMembers, Execution
 from .predicted_keys import check_classes, check_guessed_kind, kinds_of, predicted_keys
 
 torch.fx.wrap("average_predictions")  # one step of a graph: they look at dtypes
 torch.fx.wrap("majority_vote")
+torch.fx.wrap("standard_deviation")
 
 
 class ModelEnsemble(nn.Module):
@@ -129,7 +130,7 @@ class ModelEnsemble(nn.Module):
         self.classes_axis = classes_axis
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "models" and isinstance(value, nn.ModuleList):  # one of the user's, or a slice
+        if name == "models" and isinstance(value, nn.ModuleList | list | tuple):
             value = EnsembleMembers(list(value), tuple(self.prediction_keys), self.execution, self.low_memory)
         super().__setattr__(name, value)
 
@@ -160,7 +161,7 @@ class ModelEnsemble(nn.Module):
                 batch_dict[f"{key}_ensemble_{i}"] = prediction
             average = average_predictions(predictions, kind, self.average, self.classes_axis, self.average_weights)
             batch_dict[f"{key}_ensemble_average"] = average
-            batch_dict[f"{key}_ensemble_std"] = predictions.std(0, correction=0)
+            batch_dict[f"{key}_ensemble_std"] = standard_deviation(predictions)
             if kind != "values":
                 vote = majority_vote(predictions, average, kind, self.classes_axis)
                 batch_dict[f"{key}_ensemble_majority_vote"] = vote
@@ -252,7 +253,10 @@ class ModelEnsemble(nn.Module):
 def _normalised(weights: Sequence[float] | None) -> Tensor | None:
     if weights is None:
         return None
-    result = torch.as_tensor(weights, dtype=torch.float64)
+    try:
+        result = torch.as_tensor(weights, dtype=torch.float64)
+    except (TypeError, ValueError):  # such as a string
+        result = torch.zeros(1)
     if result.ndim != 1 or not bool((result > 0).all()) or not bool(result.isfinite().all()):
         raise ValueError(f"ModelEnsemble(average_weights=) takes a positive number for each model, got {weights!r}.")
     return (result / result.sum()).float()

@@ -77,6 +77,7 @@ class HeadSequence(nn.ModuleList):
         None where a head declares no keys: what such a head reads and writes is not known, so that the wiring check
         must pass over the model too.
         """
+        self._check_keys(list(self))  # heads may have been renamed
         if not all(are_declared(head) for head in self):
             return None, None
         own: Any = SimpleNamespace(reads=reads, writes=writes)

@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from .layouts import LAYOUTS
 from .layouts.renamed import Renamed
+from .state_dict_file import EXTRA_STATE
 
 LISTED = 4
 AS_GIVEN = "as given"
@@ -81,7 +83,7 @@ def fit_weights(
             part = {name: weight for name, weight in part.items() if not _is_below(name, left_out)}
             if adapt is not None:
                 adapt(part)
-            fits = {name for name in own if name in part and own[name].shape == part[name].shape}
+            fits = {name for name in own if name in part and _fits(name, own[name], part[name])}
             part = {name: weight for name, weight in part.items() if name in fits or _is_needed(name, strict)}
             needed = {name: weight for name, weight in own.items() if name in part or _is_needed(name, strict)}
             misfit = _misfit(needed, part)
@@ -132,10 +134,15 @@ def _misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
         "of another shape": [
             f"{name} {tuple(given[name].shape)} for {tuple(tensor.shape)}"
             for name, tensor in own.items()
-            if name in given and given[name].shape != tensor.shape
+            if name in given and not _fits(name, tensor, given[name])
         ],
     }
     return "; ".join(f"{kind}: {_listed(names)}" for kind, names in found.items() if names)
+
+
+def _fits(name: str, own: Tensor, given: Tensor) -> bool:
+    """Whether the shapes are equal. Lazy weights take any shape, and a module's extra state may be no tensor."""
+    return name.endswith(EXTRA_STATE) or is_lazy(own) or own.shape == given.shape
 
 
 def _is_needed(name: str, strict: bool | Sequence[str]) -> bool:

@@ -6,6 +6,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from fuse_core import did_you_mean
+
 from .fitting import LoadReport, MisfitError, fit_weights
 from .state_dict_file import load_state_dict_file, state_dict_in
 
@@ -70,6 +72,7 @@ def load_into(
     """Load a state dict; see `fit_weights` for the arguments. `owner` and `hint` are for the error message."""
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         module = module.module
+    _check_strict(strict, (*module.state_dict(), *weights), owner)
     names = {name.replace("_orig_mod.", ""): name for name in module.state_dict()}
     own = {name.replace("_orig_mod.", ""): tensor for name, tensor in module.state_dict(keep_vars=True).items()}
     try:
@@ -78,6 +81,18 @@ def load_into(
         raise ValueError(f"{owner}: the weights do not fit: {error}. {hint}") from None
     module.load_state_dict({name: part.get(bare, own[bare]) for bare, name in names.items()})
     return report
+
+
+def _check_strict(strict: bool | Sequence[str], names: Sequence[str], owner: str) -> None:
+    if isinstance(strict, str):
+        raise ValueError(f"{owner}: the names that need not fit are a sequence, got {strict!r}. Use [{strict!r}].")
+    for branch in () if isinstance(strict, bool) else strict:
+        if not any(f".{branch}." in f".{name}." for name in names):
+            branches = {name.rsplit(".", depth)[0] for name in names for depth in range(name.count(".") + 1)}
+            raise ValueError(
+                f"{owner}: {branch!r} need not fit, but neither the module nor the weights have this name."
+                f"{did_you_mean(branch, branches)}"
+            )
 
 
 def read_weights(weights: Weights, where: str) -> Mapping[str, Tensor]:

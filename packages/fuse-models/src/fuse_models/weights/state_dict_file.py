@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import pickletools
 import re
 import warnings
 from collections.abc import Mapping
@@ -15,6 +16,9 @@ from torch import Tensor
 
 CONTAINERS = ("state_dict", "model", "model_state_dict", "network_weights")
 """Where checkpoints keep the state dict: Lightning, torchvision's references, PyTorch's tutorials and nnU-Net."""
+
+EXTRA_STATE = "_extra_state"
+"""The end of the name under which a module keeps what `get_extra_state` gives, which need not be a tensor."""
 
 
 class PickledObjectsError(ValueError):
@@ -32,7 +36,7 @@ def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
         path: a file such as `model.safetensors`, `resnet18.pth` or `best_epoch.ckpt`.
 
     Returns:
-        Tensors by dotted name.
+        Tensors by dotted name, and the extra state of modules that have one.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -68,8 +72,9 @@ def load_torch_file(path: Path, *, trust_pickle: bool = False) -> Any:
             return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
     except pickle.UnpicklingError as error:
         reason = " ".join(str(error).rpartition("WeightsUnpickler error:")[2].split()).partition(". ")[0]
+        reason = reason.partition(" Check the documentation")[0]
         if trust_pickle or not _is_whole_pickle(path, reason):
-            raise _damaged(path, error) from error
+            raise _damaged(path, error, reason) from error
         raise PickledObjectsError(
             f"{str(path)!r} holds pickled objects, not only tensors and plain containers ({reason}), and was not "
             f"loaded: unpickling runs whatever code the file's author put there. Save the weights alone, by "
@@ -80,23 +85,28 @@ def load_torch_file(path: Path, *, trust_pickle: bool = False) -> Any:
     except Exception as error:  # what a damaged file raises depends on where it is damaged
         if isinstance(error, OSError) and error.filename is not None:  # such as a missing permission
             raise
-        raise _damaged(path, error) from error
+        raise _damaged(path, error, str(error).partition("\n")[0]) from error
 
 
 def _is_whole_pickle(path: Path, reason: str) -> bool:
-    """Whether the file was refused for a class in it, not because it is text or ends within the name of a class."""
+    """Whether the file was refused for a class in it, not because it is text or damaged."""
     refused = re.search(r"GLOBAL (\S*)", reason)
+    operand = re.search(r"Unsupported operand (\d+)", reason)
+    if operand is not None and chr(int(operand[1])) not in {known.code for known in pickletools.opcodes}:
+        return False
     with path.open("rb") as file:
-        if file.read(1) not in (b"\x80", b"P"):  # a pickle's, and a zip archive's
+        start = file.read(4)
+        if start[:1] != b"\x80" and start != b"PK\x03\x04":  # a pickle's, and a zip archive's
             return False
         file.seek(-min(200, path.stat().st_size), os.SEEK_END)
         end = file.read().rstrip(b"\n")
     name = refused[1].rpartition(".")[2].encode() if refused else b""
-    return refused is None or (not end.endswith(name) and not end[:-1].endswith(name))  # torch drops the last character
+    return refused is None or (
+        not end.endswith(name) and not end[:-1].rstrip(b"\n").endswith(name)
+    )  # torch drops the last character
 
 
-def _damaged(path: Path, error: Exception) -> ValueError:
-    reason = str(error).partition("\n")[0]
+def _damaged(path: Path, error: Exception, reason: str) -> ValueError:
     return ValueError(
         f"{str(path)!r} is no readable checkpoint ({type(error).__name__}: {reason}). Copy or download it again."
     )
@@ -119,7 +129,11 @@ def state_dict_in(content: Any, where: str) -> dict[str, Tensor]:
         content = inner
     if not isinstance(content, Mapping):
         raise ValueError(f"{where} holds a {type(content).__name__}, where a state dict was expected.")
-    others = [f"{name!r} ({type(value).__name__})" for name, value in content.items() if not isinstance(value, Tensor)]
+    others = [
+        f"{name!r} ({type(value).__name__})"
+        for name, value in content.items()
+        if not isinstance(value, Tensor) and not str(name).endswith(EXTRA_STATE)
+    ]
     if others or not content:
         listed = ", ".join(others[:5]) + ", …" * (len(others) > 5) if others else "nothing at all"
         raise ValueError(
