@@ -154,7 +154,7 @@ def empty() -> Callable[[Axes], None]:
                 ys[f'"{name}"'].append(functional.dice_loss(probabilities, target, empty=name, **options).item())
             ys["smoothed by 1e-5"].append((0.5 + 1 - 1e-5 / (64 * float(one) + 1e-5)) / 2)
         lines(axes, given, ys, "mean probability predicted for the absent class", "loss, mean of two classes")
-        axes.set_ylim(0, 1)
+        axes.set_ylim(0, 1.35)  # room for the legend
 
     return draw
 
