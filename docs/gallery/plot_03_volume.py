@@ -66,7 +66,7 @@ with torch.inference_mode():
     batch = model.eval()(NDict({"data.image": noisy[right][None, None]}))
 predicted, true = batch["model.logits.tissue"].argmax(1)[0], classes[right]
 for index, name in enumerate(("dark", "grey", "bright")):
-    of_threshold = torch.bucketize(noisy[right], torch.tensor([0.45, 0.72])) == index
+    of_threshold = torch.bucketize(noisy[right].contiguous(), torch.tensor([0.45, 0.72])) == index
     both = [
         2 * (found & (true == index)).sum() / (found.sum() + (true == index).sum())
         for found in (predicted == index, of_threshold)
