@@ -253,6 +253,13 @@ def docs(session: nox.Session) -> None:
     environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     pages = [str(path) for path in sorted((ROOT / "docs" / "how-to").glob("*.md")) if "```python\n" in path.read_text()]
     session.run("python", "-I", "tools/run_examples.py", "docs/ideas.md", *pages, env=environment)
+    # Pages of an earlier build, some under old names, would stay. The gallery's results in docs/examples are kept.
+    shutil.rmtree(ROOT / "docs" / "_build", ignore_errors=True)
+    for written in ("losses", "models", "packages", "api/generated"):
+        shutil.rmtree(ROOT / "docs" / written, ignore_errors=True)
+    for page in (ROOT / "docs" / "examples").glob("plot_*.rst"):
+        if not (ROOT / "docs" / "gallery" / page.name).with_suffix(".py").exists():
+            page.unlink()
     build = ["python", "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "docs"]
     session.run(*build, "docs/_build/html", env=environment)
     if "--browser" in session.posargs:

@@ -102,3 +102,4 @@ linkcheck_anchors = False
 linkcheck_timeout = 20
 
 warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning")
+warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's use of torch, printed with a path

@@ -3,10 +3,14 @@
 import importlib
 import inspect
 import re
-from typing import Any
+from inspect import Parameter
+from typing import Any, Unpack, get_args, get_origin, get_type_hints
 
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
+from sphinx.util.inspect import stringify_signature
+
+from fuse_losses import LossDense
 
 MODULES = (
     "fuse_core",
@@ -120,7 +124,42 @@ def process_docstring(app: Sphinx, what: str, name: str, value: Any, options: An
     """Change the lines in place, before napoleon does."""
     lines[:] = to_rest(lines, app.fuse_names)  # type: ignore[attr-defined]
     if what in ("attribute", "data", "property"):
-        lines.insert(0, "")  # else napoleon takes the words before a colon for a type
+        lines[:0] = ["..", ""]  # an empty comment: napoleon takes the words before a colon in the first line for a type
+
+
+def process_signature(
+    app: Sphinx, what: str, name: str, value: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None] | None:
+    """Show the arguments that `**options: Unpack[SomeOptions]` stands for, with types and defaults."""
+    if not (inspect.isclass(value) or inspect.isroutine(value)):
+        return None
+    try:
+        found = inspect.signature(value)
+    except (TypeError, ValueError):
+        return None
+    parameters = list(found.parameters.values())
+    if not parameters or get_origin(parameters[-1].annotation) is not Unpack:
+        return None
+    (unpacked,) = get_args(parameters.pop().annotation)
+    given = {one.name for one in parameters}
+    defaults = _defaults(value)
+    parameters += [
+        Parameter(one, Parameter.KEYWORD_ONLY, annotation=hint, default=defaults.get(one, Parameter.empty))
+        for one, hint in get_type_hints(unpacked).items()
+        if one not in given
+    ]
+    parameters.sort(key=lambda one: one.kind)
+    shown = found.replace(parameters=parameters, return_annotation=Parameter.empty)
+    return stringify_signature(shown, unqualified_typehints=True), returns
+
+
+def _defaults(value: Any) -> dict[str, Any]:
+    """The defaults of a dense loss's options: the shared ones, and those in the signatures of function and class."""
+    function = value.function if inspect.isclass(value) else value
+    signatures = [inspect.signature(one) for one in (function, LossDense)]
+    own = {one.name: one.default for found in signatures for one in found.parameters.values()}
+    shared = importlib.import_module("fuse_losses._dense.options").DenseSettings._field_defaults
+    return {name: one for name, one in (shared | own).items() if one is not Parameter.empty}
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -128,4 +167,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     check_public_docstrings()
     app.fuse_names = public_names()  # type: ignore[attr-defined]
     app.connect("autodoc-process-docstring", process_docstring, priority=100)
+    app.connect("autodoc-process-signature", process_signature)
     return {"parallel_read_safe": True}

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import loss_plots
+import torch
 from docstrings import public_names
 from files import write_if_changed
-from loss_table import LOSSES, LossPage
+from loss_table import LOSSES, USAGE, LossPage
 from option_plots import draw_option_pictures
 
 ALONE = {"linear_compound_loss", "supervised_contrastive_loss"}  # not a loss of one probability
@@ -21,7 +22,7 @@ def write_loss_pages(docs: Path) -> None:
         docs / "losses" / "index.md",
         "# Losses\n\nEach page shows the formula, every option with its default, plots, and what the options are called "
         "elsewhere. All dense losses share [these options](../dense-options.md), and each is also a plain function of tensors in "
-        "`fuse_losses.functional`.\n\n| loss | what it is | when to use it |\n|---|---|---|\n"
+        "`fuse_losses.functional`. If none of them fits, [write a loss of your own](../how-to/own-loss.md).\n\n| loss | what it is | when to use it |\n|---|---|---|\n"
         + "\n".join(table)
         + f"\n\n```{{toctree}}\n:hidden:\n\n../dense-options\n{names}\n```\n",
     )
@@ -37,6 +38,7 @@ def loss_page(loss: LossPage, folder: Path) -> str:
     parts = [
         f"# {loss.title}",
         f"{{py:obj}}`~{names[loss.name]}`{other}",
+        _usage(loss.name),
         loss.use,
         f"- **Range.** {loss.range}\n- **Shapes.** {loss.shapes}"
         + ("" if loss.source == "-" else f"\n- **Source.** {loss.source}"),
@@ -59,6 +61,25 @@ def loss_page(loss: LossPage, folder: Path) -> str:
             + rows
         )
     return "\n\n".join(parts) + "\n"
+
+
+def _usage(name: str) -> str:
+    """How the loss is called, after a run of just that."""
+    code = USAGE[name].strip()
+    logits, target, labels = torch.zeros(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.long), torch.tensor([0, 0, 1])
+    features, vectors = torch.randn(2, 8, 8, 8), torch.randn(3, 8)
+    batch_dict = {
+        "model.logits.seg": logits,
+        "data.seg": target,
+        "model.vectors": vectors,
+        "data.label": labels,
+        "model.loss": torch.ones(()),
+        "global_step": 0,
+    }
+    inputs = {"logits": logits, "target": target, "labels": labels, "features": features, "vectors": vectors}
+    exec(compile(code, name, "exec"), {"torch": torch, "batch_dict": batch_dict, **inputs})
+    how_to = "[a training loop with a loss](../how-to/plain-loop.md)"
+    return f"```python\n{code}\n```\n\nThe how-to shows {how_to}. `batch_dict` is [a dictionary with these keys](../ideas.md)."
 
 
 def _directive(title: str, kind: str, name: str) -> str:

@@ -138,21 +138,23 @@ def dice_forms() -> Callable[[Axes], None]:
 
 
 def empty() -> Callable[[Axes], None]:
-    """A class that the target does not hold, in an image with another class that is segmented perfectly."""
+    """The mean over a class with a Dice loss of 0.5 and a class that the target does not hold."""
 
     def draw(axes: Axes) -> None:
         given = torch.linspace(0.0, 1.0, 60, dtype=torch.float64)
-        target = torch.zeros(1, 64, dtype=torch.long)
+        target = (torch.arange(64) < 32).long()[None]  # class 1 in half of the voxels, class 2 in none
+        found = torch.where(torch.arange(64) < 16, 1.0, 0.0) + torch.where(torch.arange(64) >= 48, 1.0, 0.0)
         options = {"include_background": False, "activation": "none"}
         ys: dict[str, list[float]] = {f'"{one}"': [] for one in ("skip", "penalize", "zero")}
         ys["smoothed by 1e-5"] = []
         for one in given:
-            of_class_1 = torch.full((1, 64), float(one), dtype=torch.float64)
-            probabilities = torch.stack([1 - of_class_1, of_class_1], dim=1)
+            of_class_2 = torch.full((64,), float(one), dtype=torch.float64)
+            probabilities = torch.stack([1 - found, found.double(), of_class_2])[None]
             for name in ("skip", "penalize", "zero"):
                 ys[f'"{name}"'].append(functional.dice_loss(probabilities, target, empty=name, **options).item())
-            ys["smoothed by 1e-5"].append(1 - 1e-5 / (64 * float(one) + 1e-5))
-        lines(axes, given, ys, "mean probability given to the absent class", "loss of this class")
+            ys["smoothed by 1e-5"].append((0.5 + 1 - 1e-5 / (64 * float(one) + 1e-5)) / 2)
+        lines(axes, given, ys, "mean probability predicted for the absent class", "loss, mean of two classes")
+        axes.set_ylim(0, 1.35)  # room for the legend
 
     return draw
 

@@ -32,6 +32,95 @@ COMMON_PEERS = (
     ("`ignore_index`", "`ignore_index`", "`ignore_index`", "`ignore_label` of the compound losses"),
 )
 
+DENSE_USAGE = """
+from fuse_losses import {name}
+
+criterion = {name}()
+loss = criterion(logits, target)
+
+# The same loss of a batch_dict, by its keys:
+criterion = {name}(pred="model.logits.seg", target="data.seg")
+loss = criterion(batch_dict)
+"""
+"""With tensors, and with the keys of a batch_dict."""
+
+TERMS = '{"cross_entropy": 1.0, "dice": 1.0}'
+USAGE = {
+    **{
+        name: DENSE_USAGE.format(name=name)
+        for name in (
+            "LossSegmentationCrossEntropy",
+            "LossFocal",
+            "LossDice",
+            "LossTversky",
+            "LossGeneralizedDice",
+        )
+    },
+    "LossCompound": f"""
+from fuse_losses import LossCompound
+
+terms = {TERMS}
+criterion = LossCompound(terms=terms)
+loss = criterion(logits, target)
+
+# The same loss of a batch_dict, by its keys:
+criterion = LossCompound(pred="model.logits.seg", target="data.seg", terms=terms)
+loss = criterion(batch_dict)
+""",
+    "top_k_cross_entropy": """
+from fuse_losses.functional import top_k_cross_entropy
+
+loss = top_k_cross_entropy(logits, target, k=0.1)
+""",
+    "LossLinearCompound": f"""
+from fuse_losses import LossLinearCompound
+
+layer = torch.nn.Conv2d(8, 3, kernel_size=1)  # the network's last layer
+criterion = LossLinearCompound(layer=layer, terms={TERMS})
+loss = criterion(features, target)
+""",
+    "LossSupervisedContrastive": """
+from fuse_losses import LossSupervisedContrastive, functional
+
+loss = functional.supervised_contrastive_loss(vectors, target_i=labels)
+
+criterion = LossSupervisedContrastive(feat_i="model.vectors", target_i="data.label")
+loss = criterion(batch_dict)
+""",
+    "LossWarmUp": """
+from fuse_losses import LossDice, LossWarmUp
+
+dice = LossDice(pred="model.logits.seg", target="data.seg")
+criterion = LossWarmUp(dice, nof_iterations=100)
+loss = criterion(batch_dict)
+""",
+    "LossDefault": """
+from fuse_losses import LossDefault
+
+criterion = LossDefault(
+    pred="model.logits.seg",
+    target="data.seg",
+    callable=torch.nn.functional.cross_entropy,
+)
+loss = criterion(batch_dict)
+""",
+    "LossWrapToDict": """
+from fuse_losses import LossWrapToDict
+
+keys = {"input": "model.logits.seg", "target": "data.seg"}
+module = torch.nn.CrossEntropyLoss()
+criterion = LossWrapToDict(loss_module=module, loss_arg_to_batch_key=keys)
+loss = criterion(batch_dict)
+""",
+    "LossExtractFromBatchDict": """
+from fuse_losses import LossExtractFromBatchDict
+
+criterion = LossExtractFromBatchDict("model.loss")
+loss = criterion(batch_dict)
+""",
+}
+"""How each loss is called. The build runs it."""
+
 LOSSES = (
     LossPage(
         "LossSegmentationCrossEntropy",
@@ -137,9 +226,12 @@ LOSSES = (
                 "empty",
                 "empty: a class that the target does not hold",
                 (
-                    '`"skip"` leaves it out: no price, no reward. `"penalize"` costs the mean probability that it is given. `"zero"` '
-                    "counts it as perfect. A smoothed Dice, the usual way elsewhere, is nearly constant: it does not say which "
-                    "direction is better."
+                    '- `"skip"` (the default): the class is left out; the mean is over the other classes.\n'
+                    '- `"zero"`: the class has loss 0 and is counted in the mean, so the mean is lower.\n'
+                    '- `"penalize"`: its loss is the mean probability that the model predicts for it.\n\n'
+                    "The plot shows the mean over two classes: one has a Dice loss of 0.5, the other is not "
+                    "in the target. Other libraries smooth the Dice of the absent class instead: its loss is then close to 1 for "
+                    "any prediction that is not nearly 0, so its gradient is close to 0."
                 ),
             ),
         ),

@@ -21,7 +21,7 @@ from fuse_models import BackboneUNet, HeadDenseSegmentation, ModelMultiHead
 torch.manual_seed(0)
 FILE = Path(nibabel.__file__).parent / "tests" / "data" / "anatomical.nii"
 volume = torch.tensor(nibabel.load(FILE).get_fdata(), dtype=torch.float32)
-volume = volume / volume.quantile(0.99)
+volume = (volume / volume.quantile(0.99)).contiguous()
 classes = torch.bucketize(volume, torch.tensor([0.45, 0.72]))
 noisy = volume + 0.25 * torch.randn(volume.shape)
 print("voxels of each class:", classes.flatten().bincount().tolist())
@@ -66,7 +66,7 @@ with torch.inference_mode():
     batch = model.eval()(NDict({"data.image": noisy[right][None, None]}))
 predicted, true = batch["model.logits.tissue"].argmax(1)[0], classes[right]
 for index, name in enumerate(("dark", "grey", "bright")):
-    of_threshold = torch.bucketize(noisy[right], torch.tensor([0.45, 0.72])) == index
+    of_threshold = torch.bucketize(noisy[right].contiguous(), torch.tensor([0.45, 0.72])) == index
     both = [
         2 * (found & (true == index)).sum() / (found.sum() + (true == index).sum())
         for found in (predicted == index, of_threshold)

@@ -4,18 +4,25 @@ Several tasks with partly missing labels
 
 One network, two tasks: which digit is it, and how much ink is in it? Half of the samples lack the second label, as
 happens when data of several studies are put together. A loss that counts only the labelled samples needs a few lines.
-It says how much it counted, so that the epoch's mean is right.
+The loss also stores the number of labelled samples in ``self.counted``. The mean over an epoch is then correct.
 """
 
+import logging
+import warnings
+
 import matplotlib.pyplot as plt
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
-from fuse_core import NDict, check_wiring
+from fuse_core import DatasetWrapSeqToDict, NDict, check_wiring, read_key
+from fuse_lightning import DataModuleDefault, LightningModuleDefault
 from fuse_losses import LossBase, LossDefault
 from fuse_models import BackboneMultilayerPerceptron, Head1D, ModelMultiHead
 
+logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 torch.manual_seed(0)
 digits = load_digits()
 pixels = torch.tensor(digits.data, dtype=torch.float32) / 16
@@ -34,13 +41,16 @@ print(f"{int(missing.sum())} of {len(ink)} samples have no ink label")
 # %%
 # The loss of the second task
 # ---------------------------
-# It reads prediction and label, leaves out what is NaN, and says in ``counted`` over how many samples its value is a
-# mean. ``torch.where`` comes before the difference, so that no NaN reaches the gradient.
+# It reads prediction and label, and leaves out labels that are NaN. ``self.counted`` is the number of the others, over
+# which its value is a mean. ``torch.where`` comes before the difference, so that no NaN reaches the gradient.
+#
+# ``weight=0.5`` multiplies this loss by 0.5 in the sum of both losses, so the second task has half the influence on the
+# training. The logged values of the loss contain the factor too.
 
 
 class LossOfLabelled(LossBase):
     def compute(self, batch_dict):
-        prediction, label = (batch_dict[key] for key in self.reads)
+        prediction, label = (read_key(batch_dict, key, "LossOfLabelled") for key in self.reads)
         labelled = ~label.isnan()
         self.counted = labelled.sum()
         squares = (prediction - torch.where(labelled, label, prediction)).square()
@@ -64,8 +74,7 @@ print(check_wiring({"model": model, **losses}, samples))
 # %%
 # Training
 # --------
-# ``fuse_lightning`` weights each batch by ``counted`` in an epoch's mean. In a loop of your own that is a sum and a
-# division.
+# The mean over an epoch weights each batch by ``counted``. In a loop of your own that is a sum and a division.
 
 optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
 history = []
@@ -101,3 +110,30 @@ axes[1].set_xlabel("ink, in standard deviations")
 axes[1].set_ylabel("predicted")
 figure.tight_layout()
 plt.show()
+
+# %%
+# The same with Lightning
+# -----------------------
+# ``LightningModuleDefault`` takes the same model and losses, weights the batches by ``counted`` itself, and logs the
+# means. Here it continues the training for one epoch.
+
+pairs = list(zip(pixels, digits.target, samples["data.ink"], strict=True))
+keys = ["data.pixels", "data.digit", "data.ink"]
+data = DataModuleDefault(
+    train=DatasetWrapSeqToDict(pairs[:1400], keys),
+    validation=DatasetWrapSeqToDict(pairs[1400:], keys),
+    batch_size=64,
+)
+module = LightningModuleDefault(
+    model_dir=None,
+    model=model.train(),
+    losses=losses,
+    optimizers_and_lr_schs=lambda module: torch.optim.Adam(module.parameters(), lr=2e-3),
+)
+trainer = pl.Trainer(
+    max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
+)
+trainer.fit(module, data)
+for mode in ("train", "validation"):
+    for name in ("digit", "ink", "total_loss"):
+        print(f"{mode}.losses.{name}: {trainer.callback_metrics[f'{mode}.losses.{name}']:.4f}")

@@ -53,14 +53,15 @@ class HeadWithVariance(torch.nn.Module):
 # %%
 # Two losses
 # ----------
-# ``compute`` is all that a loss needs. ``read_key`` names the loss if a key is missing. A loss of classes or of
-# voxels derives from ``LossDense`` and has masks, class weights and ``ignore_index`` at once.
+# ``compute`` is all that a loss needs. It returns a scalar. ``read_key`` reads a value; if the key is missing, the
+# error names the loss. A loss of classes or of voxels is a subclass of ``LossDense``, which applies masks, class
+# weights, ``ignore_index`` and the mean. :doc:`/how-to/own-loss` explains both.
 
 
 class LossGaussian(LossBase):
     def compute(self, batch_dict):
         mean, variance, target = (read_key(batch_dict, key, "LossGaussian") for key in self.reads)
-        return torch.nn.functional.gaussian_nll_loss(mean, target, variance)
+        return 0.5 * (variance.log() + (mean - target).square() / variance).mean()
 
 
 class LossBrier(LossDense):

@@ -522,8 +522,8 @@ def test_the_contract_is_a_table_and_a_drawing():
     assert str(contract).splitlines()[3:] == [
         "model.logits.cls  (B, 5)  float32  cpu     Model 'net'  Loss 'ce'",
         "",
-        "component    trainable parameters  gradients from",
-        "Model 'net'  2                     Loss 'ce'",
+        "component    trainable tensors  gradients from",
+        "Model 'net'  2                  Loss 'ce'",
     ]
     assert contract.trained_by == {"Model 'net'": {"linear.weight": ["Loss 'ce'"], "linear.bias": ["Loss 'ce'"]}}
     assert '    c1 -- "(B, 5) float32" --> k2\n    k2 -- "(B, 5) float32" --> c2' in contract.to_mermaid()

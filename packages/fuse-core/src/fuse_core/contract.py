@@ -68,7 +68,7 @@ class Contract:
 
     Attributes:
         keys: for each key its shape, dtype, device, writer and readers.
-        trained_by: for each component, for each of its trainable parameters, the losses that give it a gradient.
+        trained_by: for each component, for each of its trainable tensors, the losses that give it a gradient.
         notes: one sentence per check that was not possible and per output that nothing reads.
     """
 
@@ -87,7 +87,7 @@ class Contract:
             for name, losses in self.trained_by.items()
         ]
         if trained:
-            text += "\n\n" + table(("component", "trainable parameters", "gradients from"), trained)
+            text += "\n\n" + table(("component", "trainable tensors", "gradients from"), trained)
         return "\n".join([text, *(f"note: {note}" for note in self.notes)])
 
     def to_mermaid(self) -> str:
@@ -163,8 +163,8 @@ def check_contract(
         data.label        (B)      int64    cpu     the batch    Loss 'ce'
         model.logits.cls  (B, 10)  float32  cpu     Model 'mlp'  Loss 'ce'
         <BLANKLINE>
-        component    trainable parameters  gradients from
-        Model 'mlp'  2                     Loss 'ce'
+        component    trainable tensors  gradients from
+        Model 'mlp'  2                  Loss 'ce'
     """
     named = dict(unique_names(components))
     short_names = list(components) if isinstance(components, Mapping | nn.ModuleDict) else list(named)

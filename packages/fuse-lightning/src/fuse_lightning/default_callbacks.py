@@ -98,6 +98,16 @@ def model_default_callbacks(
         TypeError: an entry of `best_epoch_source` is not a dict, or has an argument that ModelCheckpoint lacks.
         ValueError: an entry has no `monitor` or an unknown `mode`, two entries have the same monitor, or an option
             needs `model_dir`.
+
+    Example:
+        >>> source = {"monitor": "validation.losses.total_loss", "mode": "min"}
+        >>> for callback in model_default_callbacks("run", source):
+        ...     print(type(callback).__name__)
+        DefaultModelCheckpoint
+        DefaultModelEpochSummary
+        LastCheckpoint
+        RandomState
+        LearningRateMonitor
     """
     sources = checked_sources(best_epoch_source)
     learning_rate = [LearningRateMonitor(logging_interval="epoch")] if log_lr else []

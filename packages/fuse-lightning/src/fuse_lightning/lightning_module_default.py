@@ -132,6 +132,36 @@ class LightningModuleDefault(pl.LightningModule):
         TypeError: a loss or metric is not a module, or `best_epoch_source` has an argument that ModelCheckpoint lacks.
         ValueError: a reserved name, an unknown option, a wrong `best_epoch_source`, or no `model_dir` where an option
             needs it.
+
+    Example:
+        >>> class Model(nn.Linear):
+        ...     reads, writes = ("data.features",), ("model.logits.cls",)
+        ...
+        ...     def forward(self, batch_dict):
+        ...         batch_dict["model.logits.cls"] = super().forward(batch_dict["data.features"])
+        ...         return batch_dict
+        >>> class Loss(nn.Module):
+        ...     reads = ("model.logits.cls", "data.label")
+        ...
+        ...     def forward(self, batch_dict):
+        ...         return nn.functional.cross_entropy(*(batch_dict[key] for key in self.reads))
+        >>> module = LightningModuleDefault(
+        ...     model_dir=None,  # writes no checkpoints
+        ...     model=Model(5, 2),
+        ...     losses={"cls": Loss()},
+        ...     optimizers_and_lr_schs=lambda module: torch.optim.Adam(module.parameters(), lr=0.1),
+        ... )
+        >>> batch = NDict({"data.features": torch.randn(16, 5), "data.label": torch.randint(2, (16,))})
+        >>> print(module.wiring(batch))
+        key                written by            read by
+        data.features      the batch             Model 'model'
+        data.label         the batch             Loss 'losses.cls'
+        global_step        the batch             -
+        model.logits.cls   Model 'model'         Loss 'losses.cls'
+        losses.cls         step_losses 'losses'  -
+        losses.total_loss  step_losses 'losses'  -
+
+        Train it with `Trainer(...).fit(module, loader)`, where the loader yields such batches.
     """
 
     def __init__(

@@ -57,6 +57,15 @@ def step_losses(losses: Components, batch_dict: MutableMapping[str, Any]) -> Ten
     Raises:
         TypeError: a loss did not return a tensor.
         ValueError: there is no loss, or a loss returned a tensor that is not a scalar.
+
+    Example:
+        >>> batch_dict = NDict({"model.output.age": torch.tensor([30.0, 50.0]), "data.age": torch.tensor([31.0, 47.0])})
+        >>> def absolute_error(batch_dict):
+        ...     return (batch_dict["model.output.age"] - batch_dict["data.age"]).abs().mean()
+        >>> step_losses({"age": absolute_error}, batch_dict)
+        tensor(2.)
+        >>> batch_dict["losses.age"]
+        tensor(2.)
     """
     if not losses:
         raise ValueError("step_losses needs at least one loss, got none. Give losses={name: loss}.")

@@ -64,7 +64,8 @@ class LossBase(nn.Module):
         self.counted: Tensor | int | None = None
         """How much the value of the last call is a mean over: samples, voxels, or the sum of their weights.
 
-        0 is: nothing counted. None is: unknown. A loss of your own sets it in `compute`, for instance to `mask.sum()`.
+        0 means that nothing counted, None that the number is unknown. A loss of your own sets it in `compute`, for
+        instance to `mask.sum()`.
         """
 
     terms: dict[str, Tensor]

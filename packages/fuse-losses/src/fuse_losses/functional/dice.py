@@ -48,16 +48,14 @@ def dice_loss(
     takes $\sum p y$ off half of the denominator, doubled: $2 (\sum p + \sum y - \sum p y) + s_d$; `log` is minus the
     logarithm of the overlap, which is bounded below by the type's epsilon, instead of one minus it.
 
-    The Dice of a class that the target does not hold is 0/0. `empty` says what such a class contributes:
+    The Dice of a class that the target does not hold is 0/0. `empty` says what to do with such a class:
 
-    - `"skip"`, the default: nothing, and the mean does not count it. It is the only choice that adds neither a reward
-      nor a price to the overlap of the classes that are there, and it needs no smoothing, so that the loss is exact.
-      False positives of an absent class then cost only what they take from the others; add cross-entropy, or use:
-    - `"penalize"`: the mean probability $\sum p / N$ that the class is given over the N valid voxels (of squares with
-      `squared`), which has the same gradient towards predicting nothing at every voxel, be the class predicted
-      everywhere or nearly nowhere. (A smoothed $1 - s / (\sum p + s)$, the usual way, has almost none once $\sum p$ is
-      well above s.)
-    - `"zero"`: 0, and the mean counts it, as for a perfect prediction.
+    - `"skip"`, the default: the class is left out; the mean is over the other classes. A false positive of an absent
+      class then costs only what it takes from the others. To penalize it, add cross-entropy, or use `"penalize"`.
+    - `"zero"`: the class has loss 0 and is counted in the mean, so the mean is lower.
+    - `"penalize"`: the loss of the class is the mean probability that the model predicts for it, $\sum p / N$ over the
+      N valid voxels (of squares with `squared`). Its gradient is the same at every voxel. A smoothed Dice,
+      $1 - s / (\sum p + s)$, has a gradient close to 0 once $\sum p$ is well above s.
 
     Args:
         logits: `[B, C, *spatial]` with up to three spatial axes, or `[B, C]`.
@@ -69,7 +67,7 @@ def dice_loss(
         log: minus the logarithm of the overlap.
         per_sample: sum over the voxels of each sample; False sums over those of the whole batch, which makes classes
             that few samples hold less noisy.
-        empty: what a class absent from the target contributes; see above. A class absent from the whole batch has
+        empty: what to do with a class that the target does not hold; see above. A class absent from the whole batch has
             weight 0 under `class_weights="ipw"`, whatever is said here.
         mask: which voxels count, bool or 0 and 1: `[B, *spatial]`, `[B, 1, *spatial]`, or for each class
             `[B, C, *spatial]`.
