@@ -24,7 +24,7 @@ def files_of(folder):
 def test_a_run_is_replaced_when_the_new_one_has_taken_a_step(trained, edited, capsys, run_command):
     before = files_of("run")
     edited(f"{METRIC}.pred", "model.logits.sides")  # found with the first batch
-    assert run_command("fit", "--overwrite") == 1
+    assert run_command("fit", "--overwrite") == 2
     assert "Nearest keys: 'model.logits.side'" in capsys.readouterr().err
     assert files_of("run") == before
     edited(f"{METRIC}.pred", "model.logits.side")
@@ -40,7 +40,7 @@ def test_an_earlier_run_survives_a_kill_of_the_run_that_was_to_replace_it(traine
     assert run_command("fit") == 1
     assert "holds an earlier run. Choose another --run_dir, or replace it with --overwrite." in capsys.readouterr().err
     edited(f"{METRIC}.pred", "model.logits.sides")
-    assert run_command("fit", "--overwrite") == 1
+    assert run_command("fit", "--overwrite") == 2
     assert files_of("run") == before
 
 
@@ -81,7 +81,7 @@ def test_a_run_survives_a_kill_while_its_files_are_moved(trained, edited, stops_
     with pytest.raises(KeyboardInterrupt):
         moves(Path("run"))
     edited(f"{METRIC}.pred", "model.logits.sides")
-    assert run_command("fit", "--overwrite") == 1
+    assert run_command("fit", "--overwrite") == 2
     assert files_of("run") == before
 
 
