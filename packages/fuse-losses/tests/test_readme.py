@@ -1,6 +1,8 @@
 import re
 from pathlib import Path
 
+from fuse_losses import LossBase
+
 README = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```python\n(.+?)^```", README, flags=re.DOTALL | re.MULTILINE)
 
@@ -24,8 +26,9 @@ def test_the_examples_of_a_batch_dict_run():
     assert run(EXAMPLES[2])["logits"].grad.shape == (8, 3)
 
 
-def test_the_example_of_a_loss_of_ones_own_runs():
-    namespace = run(EXAMPLES[4])
+def test_the_examples_of_losses_of_ones_own_run():
+    assert isinstance(run(EXAMPLES[4])["loss"], LossBase)
+    namespace = run(EXAMPLES[5])
     assert float(namespace["loss"](namespace["batch"])) == 0.25
 
 
@@ -35,7 +38,7 @@ def test_the_segmentation_example_reaches_a_mean_dice_of_090_in_25_lines():
 
 
 def test_there_is_no_other_example():
-    assert len(EXAMPLES) == 5
+    assert len(EXAMPLES) == 6
 
 
 def test_every_public_name_is_in_the_readme():
