@@ -1,19 +1,13 @@
 """The Triton kernels compute what the blocks of torch's operations compute.
 
-Without a GPU Triton's interpreter runs the kernels, on tensors of the CPU. The CPU builds of torch come without Triton;
-the tests are skipped there.
+Without a GPU Triton's interpreter runs the kernels, on tensors of the CPU: conftest.py switches it on. The CPU builds
+of torch come without Triton, and the Triton of torch 2.6 needs setuptools; the tests are skipped there.
 """
-
-import importlib.util
-import os
 
 import pytest
 import torch
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # is read when Triton is imported
-if importlib.util.find_spec("triton") is None:
-    pytest.skip("Triton is not installed", allow_module_level=True)
+pytest.importorskip("triton", reason="Triton is not installed, or cannot be imported", exc_type=ImportError)
 
 from fuse_losses._fused import kernels, triton_pass
 from fuse_losses._fused.one_pass import one_pass
