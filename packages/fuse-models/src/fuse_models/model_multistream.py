@@ -159,9 +159,10 @@ class ModelMultistream(ModelWithHeads):
                 x = torch.where(present.reshape(-1, *[1] * (x.ndim - 1)), x, 0)  # where it may hold anything, even NaN
             output = stream(x)
             outputs.append(self.optional_inputs.fill(key, output, present) if is_optional else output)
-        like = next((output for output in outputs if output is not None), None)
-        if like is None:
+        known = [output for output in outputs if output is not None]  # torch 2.6 compiles no next()
+        if not known:
             raise ValueError(f"{type(self).__name__}: all inputs are missing in this batch. Skip such batches.")
+        like = known[0]
         filled = []
         for (key, _), output in zip(self.inputs, outputs, strict=True):
             if output is None:

@@ -91,13 +91,13 @@ class HeadBase(TakesFuseMedMLStateDict):
         ...)`, tell the batch size where all vectors are missing.
         """
         vectors = [self._read_vector(batch_dict, key, size) for key, size in self.vector_inputs]
-        known = next((tensor for tensor in (*vectors, features) if tensor is not None), None)
-        if known is None:
+        known = [tensor for tensor in (*vectors, features) if tensor is not None]  # torch 2.6 compiles no next()
+        if not known:
             raise ValueError(f"{self._reader}: all its inputs are missing in this batch. Skip such batches.")
         filled = []
         for (key, _), vector in zip(self.vector_inputs, vectors, strict=True):
             if vector is None:
-                vector = self.optional_inputs.substitute(key, known).expand(known.shape[0], -1)
+                vector = self.optional_inputs.substitute(key, known[0]).expand(known[0].shape[0], -1)
             filled.append(vector.to(self._precision()))
         return concatenate_channels(filled, (key for key, _ in self.vector_inputs), self._reader)
 
