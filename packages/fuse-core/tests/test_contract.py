@@ -466,7 +466,7 @@ def scripted():
     return torch.jit.script(nn.Linear(8, 5))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 @pytest.mark.parametrize("make", [lazy, scripted])
 def test_what_cannot_be_copied_to_fake_tensors_is_a_note(make):
     model = Model()
