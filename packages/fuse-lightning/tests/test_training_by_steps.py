@@ -11,7 +11,7 @@ from torch.utils.data import Subset
 from torchmetrics import MeanSquaredError
 
 from fuse_core import collate
-from fuse_lightning import DataModuleDefault, MetricDefault
+from fuse_lightning import DataModuleDefault, MetricDefault, resumable_loader
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
 
@@ -93,3 +93,20 @@ def test_the_last_checkpoint_is_also_written_by_steps_or_time(make_module, make_
         make_trainer(callbacks=[Stop()]).fit(make_module(**when), data)
     steps = torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"]
     assert steps == (2 if "save_every_n_steps" in when else 3)
+
+
+def test_a_monitor_of_the_validation_before_is_known_when_the_last_epoch_is_resumed_inside(
+    make_module, make_trainer, make_loader, tmp_path
+):
+    def fit(max_steps, **options):
+        stopping = pl.callbacks.EarlyStopping("validation.losses.mse")
+        trainer = make_trainer(max_epochs=-1, max_steps=max_steps, callbacks=[stopping])
+        loader = resumable_loader(make_loader(16).dataset, batch_size=4, seed=0)
+        trainer.fit(make_module(save_every_n_steps=1), loader, make_loader(8), **options)
+        return {name: value.item() for name, value in trainer.callback_metrics.items()}
+
+    whole = fit(6)  # four steps with a validation, then two of an epoch without
+    fit(5)
+    resumed = fit(6, ckpt_path=tmp_path / "last.ckpt")
+    assert resumed == whole
+    assert "validation.losses.mse" in resumed

@@ -419,6 +419,9 @@ class LightningModuleDefault(pl.LightningModule):
             self._train_losses.load_state_dict(own["losses"], self.device)
             self._running_losses.logged = own["logged"]
             load_metric_states(self.train_metrics, own["metrics"])
+            # An epoch that max_steps cuts off has no validation: what monitors one sees the values of the epoch before.
+            values = {name: value.to(self.device) for name, value in own["values"].items()}
+            self.trainer.callback_metrics.update(values)
 
     def on_train_epoch_start(self) -> None:
         """Reset losses and metrics."""
@@ -536,6 +539,7 @@ class LightningModuleDefault(pl.LightningModule):
             "losses": self._train_losses.state_dict(),
             "logged": self._running_losses.logged,
             "metrics": metric_states(self.train_metrics),
+            "values": {name: value.detach().cpu() for name, value in self.trainer.callback_metrics.items()},
         }
 
     def _log_running_losses(self, wait: bool = False) -> None:
