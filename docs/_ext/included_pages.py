@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
+NAMED_PAGE = re.compile(r"`docs/([\w/-]+)\.md`")
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 PAGES = {
     "README.md": "index.md",
@@ -52,7 +53,8 @@ def on_include(app: Sphinx, relative_path: Path, parent: str, content: list[str]
     path = (Path(app.confdir) / relative_path).resolve()
     if path.suffix == ".md" and path.is_relative_to(root):
         folder = path.parent.relative_to(root).as_posix()
-        content[0] = rewrite(content[0], folder, f"{parent}.md")
+        text = NAMED_PAGE.sub(r"{doc}`/\1`", content[0])  # READMEs on an index page cannot link to the repository
+        content[0] = rewrite(text, folder, f"{parent}.md")
 
 
 def on_read(app: Sphinx, page: str, content: list[str]) -> None:
