@@ -18,7 +18,7 @@ def write_model_pages(docs: Path) -> None:
     names = "\n".join(one.name for one in MODELS)
     text = (
         "# Models\n\nEach page builds a small model, and shows its parts with the keys and shapes that `check_contract` finds. "
-        "Heads are on the page of [the package](../packages/fuse-models.md), and every argument is in the "
+        "[A how-to](../how-to/heads.md) shows the heads. Every argument is in the "
         "{doc}`API reference </api/fuse_models>`.\n\n| class | what it is | when to use it |\n|---|---|---|\n"
     )
     write_if_changed(
