@@ -1,4 +1,4 @@
-"""What `--print_config` prints, and the README's configuration, run as they stand."""
+"""What `--print_config` prints runs as it stands."""
 
 import re
 import sys
@@ -12,7 +12,6 @@ from fuse_lightning.cli.main import main
 pytest.importorskip("jsonargparse")
 pytest.importorskip("sklearn")
 
-README = Path(__file__).parents[2] / "README.md"
 QUICK = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "4", "--trainer.accelerator", "cpu"]
 
 
@@ -60,9 +59,3 @@ def test_with_a_configuration_all_of_it_is_printed(capsys):
     printed = yaml.safe_load(capsys.readouterr().out)
     assert printed["trainer"]["gradient_clip_val"] is None
     assert printed["data"]["init_args"]["batch_size"] == 32
-
-
-def test_the_configuration_in_the_readme_runs():
-    (text,) = re.findall(r"^```yaml\n(.+?)^```", README.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    Path("run.yaml").write_text(text)
-    assert main(["fit", "--config", "run.yaml", *QUICK]) == 0
