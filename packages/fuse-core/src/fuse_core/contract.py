@@ -28,7 +28,13 @@ HEADS = (logits_key(""), output_key(""))
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """The shape, dtype and device of a tensor in a batch; None stands for the batch axis."""
+    """The shape, dtype and device of a tensor in a batch; None stands for the batch axis.
+
+    Example:
+        >>> TensorSpec((None, 1, 32, 32))
+        TensorSpec(shape=(None, 1, 32, 32), dtype=torch.float32, device='cpu')
+        >>> label = TensorSpec((None,), torch.int64)
+    """
 
     shape: tuple[int | None, ...]
     dtype: torch.dtype = torch.float32
@@ -41,6 +47,15 @@ class ContractError(WiringError):
     Attributes:
         certain: the problems that no working training has. Other ones may be meant, such as parameters without a loss.
         failures: the errors of components on fake tensors in train mode. A step on real tensors shows if they are real.
+
+    Example:
+        >>> def loss(batch_dict):
+        ...     return batch_dict["data.image"].square()
+        >>> try:
+        ...     check_contract({"loss": loss}, {"data.image": TensorSpec((None, 4))})
+        ... except ContractError as error:
+        ...     print(error.problems[0])
+        loss 'loss' returns a loss of shape (6, 4). Reduce it to a scalar.
     """
 
     subject = "in how components fit together"
@@ -70,6 +85,16 @@ class Contract:
         keys: for each key its shape, dtype, device, writer and readers.
         trained_by: for each component, for each of its trainable tensors, the losses that give it a gradient.
         notes: one sentence per check that was not possible and per output that nothing reads.
+
+    Example:
+        >>> class Loss:
+        ...     reads = ["data.x", "data.y"]
+        ...     def __call__(self, batch_dict):
+        ...         return nn.functional.mse_loss(batch_dict["data.x"], batch_dict["data.y"])
+        >>> spec = {"data.x": TensorSpec((None, 5)), "data.y": TensorSpec((None, 5))}
+        >>> contract = check_contract({"l2": Loss()}, spec)
+        >>> contract.keys["data.x"].shape, contract.keys["data.x"].readers
+        (('B', 5), ["Loss 'l2'"])
     """
 
     keys: dict[str, KeyContract]

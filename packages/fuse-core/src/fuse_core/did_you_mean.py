@@ -34,6 +34,10 @@ def nearest_keys(key: str, available: Iterable[str], n: int = 3, cutoff: float =
         available: the dotted keys that exist. Their branches are candidates too.
         n: the maximum number of keys to return.
         cutoff: the similarity they need, from 0 (any) to 1 (equal).
+
+    Example:
+        >>> nearest_keys("model.logits.clas", ["data.image", "model.logits.cls"])
+        ['model.logits.cls', 'model.logits']
     """
     candidates = dict.fromkeys(name for flat_key in available for name in (flat_key, *branches_above(flat_key)))
     return difflib.get_close_matches(key, candidates, n=n, cutoff=cutoff)

@@ -21,6 +21,10 @@ def number_of_samples(batch: Mapping[str, Any]) -> int | None:
     """The number of samples in a batch with dotted keys; None if no value has a batch axis.
 
     It is the length of `data.sample_id`, or else of the first value with a batch axis.
+
+    Example:
+        >>> number_of_samples({"global_step": 7, "data.label": torch.tensor([0, 1, 1])})
+        3
     """
     if SAMPLE_ID in batch:
         return len(batch[SAMPLE_ID])

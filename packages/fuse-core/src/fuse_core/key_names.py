@@ -23,12 +23,22 @@ def logits_key(head: str) -> str:
 
 
 def output_key(head: str) -> str:
-    """Key of the prediction that a head writes after its activation."""
+    """Key of the prediction that a head writes after its activation.
+
+    Example:
+        >>> output_key("cls")
+        'model.output.cls'
+    """
     return "model.output." + head
 
 
 def loss_key(name: str) -> str:
-    """Key of the detached value of the loss `name`."""
+    """Key of the detached value of the loss `name`.
+
+    Example:
+        >>> loss_key("dice")
+        'losses.dice'
+    """
     return LOSSES + "." + name
 
 
@@ -47,6 +57,13 @@ def read_key(batch_dict: Mapping[str, Any], key: str, reader: str) -> Any:
 
     Raises:
         NestedKeyError: the key is not there. The message names `reader` and the nearest keys.
+
+    Example:
+        >>> read_key({"data.label": 3}, "data.label", "MyLoss")
+        3
+        >>> read_key({"data.label": 3}, "data.lable", "MyLoss")
+        Traceback (most recent call last):
+        fuse_core.nested_key_error.NestedKeyError: MyLoss reads 'data.lable', which this batch_dict does not hold. ...
     """
     try:
         return batch_dict[key]

@@ -20,6 +20,15 @@ class WiringError(ValueError):
     Attributes:
         problems: one sentence per problem.
         notes: one sentence per check that was not possible.
+
+    Example:
+        >>> class Loss:
+        ...     reads = ["model.logits.cls"]
+        >>> try:
+        ...     check_wiring({"ce": Loss()}, ["data.image"])
+        ... except WiringError as error:
+        ...     print(error.problems[0])
+        Loss 'ce' reads 'model.logits.cls', which nothing before it provides. There are: 'data.image'.
     """
 
     subject = "in how components are wired"
@@ -43,6 +52,15 @@ class Wiring:
         writers: for each key, the component that writes it, or the batch.
         readers: for each key that is read, its readers in the order of the components.
         notes: one sentence per check that was not possible.
+
+    Example:
+        >>> class Model:
+        ...     reads, writes = ["data.image"], ["model.logits.cls"]
+        >>> wiring = check_wiring({"net": Model()}, ["data.image"])
+        >>> wiring.writers
+        {'data.image': 'the batch', 'model.logits.cls': "Model 'net'"}
+        >>> wiring.readers
+        {'data.image': ["Model 'net'"]}
     """
 
     writers: dict[str, str] = field(default_factory=dict)
