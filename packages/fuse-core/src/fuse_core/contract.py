@@ -89,6 +89,7 @@ class Contract:
     Example:
         >>> class Loss:
         ...     reads = ["data.x", "data.y"]
+        ...
         ...     def __call__(self, batch_dict):
         ...         return nn.functional.mse_loss(batch_dict["data.x"], batch_dict["data.y"])
         >>> spec = {"data.x": TensorSpec((None, 5)), "data.y": TensorSpec((None, 5))}
