@@ -34,6 +34,11 @@ class DenseOptions(TypedDict, total=False):
     (`[B, *spatial]` or `[B, 1, *spatial]`, of an integer type or bool) or a probability for each class
     (`[B, C, *spatial]`: one-hot, soft or multilabel). With one channel the target is that channel's, `[B, *spatial]` or
     `[B, 1, *spatial]`.
+
+    Example:
+        >>> from fuse_losses import LossDice, LossFocal
+        >>> options: DenseOptions = {"include_background": False, "ignore_index": 255}
+        >>> dice, focal = LossDice(**options), LossFocal(gamma=2.0, **options)
     """
 
     activation: Activation
