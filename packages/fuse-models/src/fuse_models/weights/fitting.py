@@ -25,6 +25,16 @@ class LoadReport:
         loaded: the module's weights that were loaded.
         missing: the module's weights that kept their values.
         left: the given weights that were not used.
+
+    Example:
+        >>> from torch import nn
+        >>> from fuse_models import load_weights
+        >>> weights = {f"model.{name}": weight for name, weight in nn.Linear(3, 2).state_dict().items()}
+        >>> report = load_weights(nn.Linear(3, 2), weights)
+        >>> report.loaded, report.prefix
+        (('weight', 'bias'), 'model.')
+        >>> print(report)
+        2 of 2 weights loaded (names as given, prefix 'model.')
     """
 
     layout: str
