@@ -38,6 +38,10 @@ class ModelEpochSummary(Checkpoint):
 
     Raises:
         ValueError: an unknown `mode`.
+
+    Example:
+        >>> summary = ModelEpochSummary(None, monitor="validation.losses.total_loss", mode="min")
+        >>> trainer = pl.Trainer(callbacks=[summary], accelerator="cpu", logger=False)
     """
 
     def __init__(self, model_dir: str | Path | None, monitor: str, mode: str = "min") -> None:

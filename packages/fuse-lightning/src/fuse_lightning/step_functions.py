@@ -24,7 +24,18 @@ from .metrics.value_files import write_metric_files
 
 
 class MetricError(RuntimeError):
-    """A metric failed. The message names it with its class and keys; the cause is the metric's own error."""
+    """A metric failed. The message names it with its class and keys; the cause is the metric's own error.
+
+    Example:
+        >>> from torchmetrics import MeanMetric
+        >>> from fuse_lightning import MetricWrapToDict
+        >>> metric = MetricWrapToDict(metric=MeanMetric(), metric_arg_to_batch_key={"value": "data.age"})
+        >>> try:
+        ...     step_metrics({"age": metric}, NDict({"data.sex": torch.zeros(2)}))
+        ... except MetricError as error:
+        ...     print(error)
+        The metric 'age', MetricWrapToDict(value='data.age', metric=MeanMetric), failed: NestedKeyError: ...
+    """
 
     def __init__(self, name: str, metric: Any, error: Exception) -> None:
         described = getattr(metric, "name_and_keys", type(metric).__name__)
@@ -113,6 +124,15 @@ def step_metrics(metrics: Components, batch_dict: Mapping[str, Any]) -> None:
 
     Raises:
         MetricError: a metric failed; the message names it.
+
+    Example:
+        >>> from torchmetrics.classification import BinaryAccuracy
+        >>> from fuse_lightning import MetricDefault
+        >>> metric = MetricDefault(pred="model.output.cls", target="data.label", metric=BinaryAccuracy())
+        >>> batch_dict = NDict({"model.output.cls": torch.tensor([0.9, 0.2]), "data.label": torch.tensor([1, 1])})
+        >>> step_metrics({"accuracy": metric}, batch_dict)
+        >>> metric.compute()
+        tensor(0.5000)
     """
     metric: Any
     for name, metric in metrics.items():
@@ -123,7 +143,17 @@ def step_metrics(metrics: Components, batch_dict: Mapping[str, Any]) -> None:
 
 
 def reset_metrics(metrics: Components) -> None:
-    """Reset each metric."""
+    """Reset each metric.
+
+    Example:
+        >>> from torchmetrics import SumMetric
+        >>> count = SumMetric()
+        >>> count.update(3)
+        >>> reset_metrics({"count": count})
+        >>> count.update(1)
+        >>> count.compute()
+        tensor(1.)
+    """
     metric: Any
     for metric in metrics.values():
         metric.reset()
@@ -134,6 +164,11 @@ def step_extract_predictions(prediction_keys: Sequence[str], batch_dict: Mapping
 
     Raises:
         NestedKeyError: the batch_dict lacks one of them.
+
+    Example:
+        >>> batch_dict = NDict({"data.sample_id": ["a", "b"], "model.output": {"age": torch.tensor([41.0, 52.0])}})
+        >>> step_extract_predictions(["model.output"], batch_dict)
+        {'data.sample_id': ['a', 'b'], 'model.output.age': tensor([41., 52.])}
     """
     predictions: dict[str, Any] = {}
     for key in (SAMPLE_ID, *prediction_keys):
@@ -160,6 +195,16 @@ def epoch_end_compute_and_log_losses(
             them, the plain mean over the batches is logged, without values that are None; the list is not emptied.
         sep: the separator of the logged names.
         log_counted: also log how much each loss counted as `<mode>.counted.<name>`.
+
+    Example:
+        In a LightningModule:
+
+        >>> class Module(pl.LightningModule):
+        ...     def on_train_epoch_start(self):
+        ...         self.epoch_losses = EpochLosses()
+        ...
+        ...     def on_train_epoch_end(self):
+        ...         epoch_end_compute_and_log_losses(self, "train", self.epoch_losses)
     """
     strategy = pl_module.trainer.strategy
     epoch_losses = (
@@ -209,6 +254,16 @@ def epoch_end_compute_and_log_metrics(
     Raises:
         MetricError: a metric failed; the message names it.
         ValueError: a metric returned a value that cannot be logged.
+
+    Example:
+        In a LightningModule:
+
+        >>> class Module(pl.LightningModule):
+        ...     def validation_step(self, batch_dict, batch_idx):
+        ...         step_metrics(self.metrics, self.model(batch_dict))
+        ...
+        ...     def on_validation_epoch_end(self):
+        ...         epoch_end_compute_and_log_metrics(self, "validation", self.metrics)
     """
     metric: Any
     results = NDict()

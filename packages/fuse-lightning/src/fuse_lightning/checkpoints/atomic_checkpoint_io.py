@@ -23,6 +23,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     first. If that folder is on another disk, Lightning copies the file over the previous checkpoint, and a crash leaves
     half a file. To use this class without those callbacks, pass `Trainer(plugins=[AtomicCheckpointIO()])`. Paths with
     a protocol, such as `s3://`, are left to Lightning.
+
+    Example:
+        >>> import tempfile
+        >>> path = f"{tempfile.mkdtemp()}/last.ckpt"
+        >>> AtomicCheckpointIO().save_checkpoint({"epoch": 3, "state_dict": {"weight": torch.ones(2)}}, path)
+        >>> AtomicCheckpointIO().load_checkpoint(path)
+        {'epoch': 3, 'state_dict': {'weight': tensor([1., 1.])}}
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:

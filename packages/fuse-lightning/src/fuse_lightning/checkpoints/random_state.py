@@ -18,6 +18,11 @@ class RandomState(Callback):
 
     Shuffling, dropout and augmentation of a resumed run then equal those of an uninterrupted run. The states are not
     restored if the number of processes has changed, or if the checkpoint is loaded to validate, test or predict.
+
+    Example:
+        `model_default_callbacks` holds it. Without these callbacks:
+
+        >>> trainer = pl.Trainer(callbacks=[RandomState()], accelerator="cpu", logger=False)
     """
 
     def __init__(self) -> None:

@@ -20,7 +20,15 @@ SLOTS = 8
 
 
 class NonFiniteLossError(ValueError):
-    """The total loss of a training step is NaN or infinite; the message names the loss, the step and the samples."""
+    """The total loss of a training step is NaN or infinite; the message names the loss, the step and the samples.
+
+    Example:
+        >>> def train(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        ...     try:
+        ...         trainer.fit(module)
+        ...     except NonFiniteLossError as error:
+        ...         print(f"Lower the learning rate: {error}")
+    """
 
 
 class _Step(NamedTuple):
