@@ -35,6 +35,7 @@ COMMON_PEERS = (
 DENSE_USAGE = """
 from fuse_losses import {name}
 
+# logits [B, C, H, W]; target [B, H, W] with class indices
 criterion = {name}()
 loss = criterion(logits, target)
 
@@ -127,8 +128,8 @@ LOSSES = (
         "Cross-entropy",
         "segmentation_cross_entropy",
         "The first loss to try, for classifications and segmentations. It counts every voxel alike, so a rare class has little "
-        "influence: give it `class_weights`, or add Dice with `LossCompound`. Do not use it to replace "
-        "`torch.nn.functional.cross_entropy` if you need none of the options: they are equal.",
+        "influence: give it `class_weights`, or add Dice with `LossCompound`. If you need none of its options, use "
+        "`torch.nn.functional.cross_entropy`: they are equal.",
         "0 to infinity; lower is better. 0 at a perfect prediction (without smoothing of labels). Guessing K classes evenly gives "
         "log K.",
         DENSE_SHAPES + ' With `reduction="none"`: `[B, *spatial]`.',
@@ -161,8 +162,8 @@ LOSSES = (
         "top_k_cross_entropy",
         "Cross-entropy of the worst voxels",
         "top_k_cross_entropy",
-        "For large images in which most voxels are easy: only the share `k` with the largest loss counts. Wrong labels are among "
-        "the largest losses too, so it is a poor choice for noisy labels. As a term: "
+        "For large images in which most voxels are easy: only the share `k` with the largest loss counts. Voxels with wrong "
+        "labels have large losses too, so do not use it with noisy labels. As a term: "
         '`LossCompound(terms={"top_k_cross_entropy": {"k": 0.1}})`.',
         "0 to infinity; lower is better.",
         DENSE_SHAPES,
@@ -209,10 +210,10 @@ LOSSES = (
         "LossDice",
         "Dice loss",
         "dice_loss",
-        "For segmentations that are judged by their Dice, and for rare classes: a class counts the same whatever its size. Its "
-        "gradient is small where the prediction is far off, so it is mostly used with cross-entropy, see `LossCompound`. Take the "
-        "background out (`include_background=False`), otherwise it raises the mean. With small batches of rare classes use "
-        "`per_sample=False`.",
+        "For segmentations that are judged by their Dice, and for rare classes: large and small classes count the same. Its "
+        "gradient is small where the prediction is far off, so it is mostly used with cross-entropy, see `LossCompound`. Leave the "
+        "background out (`include_background=False`): it is easy to predict, and its Dice hides that of the other classes. With small "
+        "batches of rare classes use `per_sample=False`.",
         "From 0 to 1; lower is better. 0 is a perfect overlap, 1 none. With `log=True`: 0 to infinity.",
         DENSE_SHAPES + ' With `reduction="none"`: `[B, C]`, or `[C]` with `per_sample=False`.',
         "Drozdzal et al. 2016, equation 1; Milletari et al. 2016 for `squared`.",
@@ -328,7 +329,7 @@ LOSSES = (
         "Sum of losses with the last layer",
         "linear_compound_loss",
         "For many classes, or large volumes, on a GPU whose memory the logits fill. The last layer and the losses run block by block, "
-        "so neither the logits nor their gradient ever exist whole. It does not pay for few classes.",
+        "so neither the logits nor their gradient ever exist whole. With few classes it saves nothing.",
         "As `LossCompound`.",
         "Prediction: the features before the layer, `[B, F, *spatial]`. Target as for `LossCompound`. Result: a scalar.",
         "As `LossCompound`.",
@@ -341,7 +342,7 @@ LOSSES = (
         "`feat_j` it compares two views or two modalities, such as image and text. It needs large batches, in which each class "
         "occurs several times.",
         "0 to infinity; lower is better. For B samples and features without information it is about log(B - 1).",
-        "`feat_i` `[B, D]`, of any length, since they are scaled to 1. `target_i` `[B]`, integer. Result: a scalar.",
+        "`feat_i` `[B, D]`: vectors, which the loss scales to length 1. `target_i` `[B]`, integer. Result: a scalar.",
         "Khosla et al. 2020, equation 2.",
         (("temperature", "temperature", "The lower it is, the more the nearest wrong neighbours count."),),
         (("`temperature=0.2`", "`ContrastiveLoss(temperature=0.5)`, without classes", "-", "-"),),

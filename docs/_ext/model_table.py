@@ -156,7 +156,7 @@ spec = {"data.image": TensorSpec((None, 3, 224, 224))}
     _page(
         "BackboneResnet3D",
         "ResNet for volumes and videos",
-        "r3d_18 by default; MedicalNet's and MONAI's networks by its arguments.",
+        "By default r3d_18. Its arguments make MedicalNet's and MONAI's networks too.",
         """
 backbone = BackboneResnet3D(in_channels=1)
 head = Head3D("age", "regression", [("model.backbone_features", backbone.feature_depth)], num_outputs=1)
@@ -216,7 +216,7 @@ model = ModelMultiHead(backbone, [head], conv_inputs=[("data.image", 1)])
 spec = {"data.image": TensorSpec((None, 1, 64, 64))}
 """,
         "model.backbone",
-        "Those of the encoder, loaded into it before.",
+        "Those of the encoder. Load them before you pass it.",
     ),
     _page(
         "BackboneTransformer",

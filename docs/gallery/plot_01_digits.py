@@ -3,8 +3,8 @@ Classify digits
 ===============
 
 A small network learns the 1,797 handwritten digits that scikit-learn ships, 8 x 8 pixels each. The model, the loss
-and the metric are told their keys; :py:obj:`~fuse_lightning.LightningModuleDefault` brings the loop, the logging and
-the checkpoints.
+and the metric get their keys as arguments. :py:obj:`~fuse_lightning.LightningModuleDefault` does the loop, the logging
+and the checkpoints.
 """
 
 import logging

@@ -17,33 +17,23 @@ import matplotlib.pyplot as plt
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
 
-from fuse_core import DatasetWrapSeqToDict
 from fuse_lightning import DataModuleDefault, LightningModuleDefault, PredictionsToFile, RunReport
+from fuse_lightning.cli.digits import digits
 from fuse_losses import LossDefault
 from fuse_models import ModelWrapSeqToDict
 
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 pl.seed_everything(0)
-digits = load_digits()
-images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
-samples = list(zip(images, torch.tensor(digits.target), strict=True))
-keys = ["data.image", "data.label"]
-data = DataModuleDefault(
-    train=DatasetWrapSeqToDict(samples[:1200], keys, name="train"),
-    validation=DatasetWrapSeqToDict(samples[1200:1500], keys, name="validation"),
-    test=DatasetWrapSeqToDict(samples[1500:], keys, name="test"),
-    batch_size=32,
-)
+data = DataModuleDefault(train=digits("train"), validation=digits("validation"), test=digits("test"), batch_size=32)
 network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
 run_dir = Path(tempfile.mkdtemp())
 
 # %%
 # The two callbacks
 # -----------------
-# ``image`` is the key of the images that the page shows of the worst cases.
+# The page shows the images of the worst cases; ``image`` is their key.
 
 module = LightningModuleDefault(
     model_dir=run_dir,
@@ -93,16 +83,16 @@ right = probabilities.argmax(1) == label
 print(f"accuracy {right.float().mean():.4f} of {len(rows)} samples")
 assert f"{right.float().mean():.4f}" in (run_dir / "index.html").read_text()
 
-counts = torch.bincount(10 * label + probabilities.argmax(1), minlength=100).reshape(10, 10)
-figure, axis = plt.subplots(figsize=(4.6, 4))
-axis.imshow(counts.float().sqrt(), cmap="Blues")
-for true in range(10):
-    for predicted in range(10):
-        if counts[true, predicted]:
-            color = "white" if counts[true, predicted] > 15 else "black"
-            axis.text(predicted, true, int(counts[true, predicted]), ha="center", va="center", fontsize=7, color=color)
-axis.set_xticks(range(10))
-axis.set_yticks(range(10))
-axis.set_xlabel("predicted")
-axis.set_ylabel("true")
+
+# %%
+# Are the probabilities right? Of the predictions with a confidence of 0.8, 80 % should be right.
+
+confidence = probabilities.max(1).values
+bins = (confidence * 5).long().clamp(max=4)
+for number in bins.unique():
+    inside = bins == number
+    plt.bar(confidence[inside].mean(), right[inside].float().mean(), width=0.1)
+plt.plot([0, 1], [0, 1], color="gray")
+plt.xlabel("confidence")
+plt.ylabel("share of right predictions")
 plt.show()
