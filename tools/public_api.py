@@ -24,7 +24,10 @@ def public_modules(package: str, source: Path) -> dict[str, griffe.Module]:
             member = module.members[export]
             if member.is_module and export in member.members:  # a function and its file have one name
                 member = member.members[export]
-            public.set_member(export, member.final_target if member.is_alias else member)
+            # Not set_member: a class that moves loses the module in which the names of its bases are found.
+            public.members[export] = (
+                griffe.Alias(export, member.final_target, parent=public) if member.is_alias else member
+            )
     return found
 
 
