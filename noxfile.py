@@ -6,6 +6,7 @@ built wheel in an environment of its own, never the source tree. The sessions' p
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -39,7 +40,7 @@ from tools.packages import (
     torch_id,
 )
 from tools.project_urls import set_urls
-from tools.release import next_version, ranges_that_leave_out, release_problems, set_version, source_problems
+from tools.release import PARTS, next_version, ranges_that_leave_out, release_problems, set_version, source_problems
 from tools.repository import changed_files, git, merge_base
 from tools.verification import (
     GRIFFE,
@@ -177,9 +178,12 @@ def compat(session: nox.Session, package: Package) -> None:
 @nox.session(venv_backend="none")
 def changed(session: nox.Session) -> None:
     """Check the packages that changed since main, and their dependents; `-- --print` only names them, as JSON."""
-    base = session.posargs[session.posargs.index("--base") + 1] if "--base" in session.posargs else None
-    reasons = affected(changed_files(merge_base(base)), PACKAGES)
-    if "--print" in session.posargs:
+    parser = argparse.ArgumentParser(prog="nox -s changed --", allow_abbrev=False)
+    parser.add_argument("--base", metavar="BRANCH", help="the branch to compare with")
+    parser.add_argument("--print", action="store_true", help="print the packages as JSON, check nothing")
+    options = parser.parse_args(session.posargs)
+    reasons = affected(changed_files(merge_base(options.base)), PACKAGES)
+    if options.print:
         print(json.dumps({"packages": [PACKAGES[name].short_name for name in reasons], "reasons": reasons}))
         return
     session.log("\n".join(f"{name}: {reason}" for name, reason in reasons.items()) or "No package changed.")
@@ -196,7 +200,7 @@ def changed(session: nox.Session) -> None:
 @for_each_package
 def bump(session: nox.Session, package: Package) -> None:
     """Move one package's version: `-- patch`, `-- minor` or `-- major`."""
-    if len(session.posargs) != 1:
+    if len(session.posargs) != 1 or session.posargs[0] not in PARTS:
         session.error("say which part of the version moves: -- patch, -- minor or -- major")
     version = next_version(package.version, session.posargs[0])
     session.log(f"{package.name} {package.version} -> {version}")
@@ -209,7 +213,9 @@ def bump(session: nox.Session, package: Package) -> None:
 @for_each_package
 def release(session: nox.Session, package: Package) -> None:
     """Check one package's release, then commit and tag it. Publishes nothing; `-- --dry-run` only checks."""
-    dry_run = "--dry-run" in session.posargs
+    if session.posargs not in ([], ["--dry-run"]):
+        session.error("release takes --dry-run or nothing")
+    dry_run = bool(session.posargs)
     if problems := release_problems(package, dry_run=dry_run):
         session.error("\n".join(problems))
     install(session, *RELEASE_TOOLS)

@@ -16,9 +16,7 @@ PARTS = ("major", "minor", "patch")
 
 
 def next_version(version: Version, part: str) -> Version:
-    """The version after one: 0.3.0 follows 0.2.1 with `minor`."""
-    if part not in PARTS:
-        raise ValueError(f"'{part}' is no part of a version; one of {', '.join(PARTS)}")
+    """The version after one: 0.3.0 follows 0.2.1 with `minor`, one of `PARTS`."""
     position = PARTS.index(part)
     numbers = [number if i < position else 0 for i, number in enumerate(version.release)]
     numbers[position] = version.release[position] + 1
@@ -53,6 +51,8 @@ def source_problems(base: str, packages: dict[str, Package] = PACKAGES, root: Pa
                     f"{package.name}: {path.name} is not named +short-title.TYPE.md, with TYPE one of "
                     f"{', '.join(FRAGMENT_TYPES)}."
                 )
+            if not path.read_text(encoding="utf-8").strip():
+                found.append(f"{package.name}: {path.name} is empty. Write a sentence for users.")
         if released(package) == package.version and git(
             "diff", package.tag, "--", str(package.about.parent), root=root
         ):
