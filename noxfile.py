@@ -24,7 +24,6 @@ from tools.documented_install import run_documented_install
 from tools.environments import (
     build_distribution,
     check_installation,
-    fresh_environment,
     install,
     install_package,
     run_tests,
@@ -140,12 +139,11 @@ def tests(session: nox.Session, package: Package, torch: str) -> None:
 def smoke(session: nox.Session, package: Package) -> None:
     """Install one package alone, from its wheel and from its sdist, and use it from outside the repository."""
     others = [other.name for other in PACKAGES.values() if other is not package]
-    for kind in ("wheel", "sdist"):
-        python = fresh_environment(session, kind)
-        install_package(session, package, [], f"torch=={DEFAULT_TORCH}", kind=kind, python=python)
-        check_installation(session, package, "--siblings", *others, python=python)
+    for kind in ("wheel", "sdist"):  # which declare the same: a test in tools/ compares their metadata
+        install_package(session, package, [], f"torch=={DEFAULT_TORCH}", kind=kind)
+        check_installation(session, package, "--siblings", *others)
         with session.chdir(tempfile.gettempdir()):
-            session.run(python, "-I", str(package.folder / "tests" / "smoke.py"), external=True)
+            session.run("python", "-I", str(package.folder / "tests" / "smoke.py"))
 
 
 @nox.session(name="install")

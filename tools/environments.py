@@ -112,10 +112,9 @@ def fresh_environment(session: nox.Session, name: str) -> str:
     return str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 
 
-def check_installation(session: nox.Session, package: Package, *arguments: str, python: str = "python") -> None:
+def check_installation(session: nox.Session, package: Package, *arguments: str) -> None:
     """Check what is installed; see tools/check_installation.py."""
-    script = str(ROOT / "tools" / "check_installation.py")
-    session.run(python, "-I", script, package.name, *arguments, external=python != "python")
+    session.run("python", "-I", str(ROOT / "tools" / "check_installation.py"), package.name, *arguments)
 
 
 def check_versions(session: nox.Session, pinned: list[Requirement], python: str) -> None:
