@@ -1,7 +1,7 @@
 """Builds, checks and tests the packages: `nox` for the everyday checks, `nox -l` for everything.
 
-The packages, and which of them needs which, are read from `packages/*/pyproject.toml`. What is tested is always the
-built wheel in an environment of its own, never the source tree. The sessions' parts are in `tools/`.
+The packages and their dependencies are read from `packages/*/pyproject.toml`. The sessions test the built wheel in an
+environment of its own, never the source tree. What they share is in `tools/`.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def tools(session: nox.Session) -> None:
-    """Test the modules in tools/ and what they say about the packages."""
+    """Test tools/, and the files and the metadata of each wheel and sdist."""
     install(session, "nox[uv]", "pytest>=9", GRIFFE)
     session.run("python", "-m", "pytest", "tools/tests", *session.posargs)
 
@@ -118,7 +118,7 @@ def tools(session: nox.Session) -> None:
 @nox.session
 @for_each_package
 def types(session: nox.Session, package: Package) -> None:
-    """Check types with mypy, in an environment that holds the package's own dependencies only."""
+    """Check types with mypy, in an environment with only the package's own dependencies."""
     install_package(session, package, package.extras, f"torch=={DEFAULT_TORCH}", *package.group("types"))
     session.run("mypy", "--config-file", str(package.folder / "pyproject.toml"), str(package.folder / "src"))
 
@@ -127,7 +127,7 @@ def types(session: nox.Session, package: Package) -> None:
 @for_each_torch
 @for_each_package
 def tests(session: nox.Session, package: Package, torch: str) -> None:
-    """Run one package's tests and doctests against its wheel and one torch; property tests in full with -t matrix."""
+    """Run one package's tests and doctests against its wheel and one torch; -t matrix tries more examples."""
     wanted = f"torch>={torch}" if torch == PRERELEASE else f"torch=={torch}"
     install_package(session, package, package.test_extras, wanted, *peers(package, torch))
     check_installation(session, package, *([] if torch == PRERELEASE else ["--torch", torch]))

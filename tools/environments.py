@@ -1,6 +1,6 @@
-"""What the nox sessions share: build a package, install it, check what was installed, run its tests.
+"""Build a package, install it, check what was installed, run its tests.
 
-Environments are made with uv where it is installed, else with virtualenv and pip.
+uv makes the environments if it is installed, else virtualenv and pip.
 """
 
 from __future__ import annotations

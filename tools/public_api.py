@@ -10,7 +10,7 @@ import griffe
 
 
 def public_modules(package: str, source: Path) -> dict[str, griffe.Module]:
-    """A module for the package and each subpackage with `__all__`, which holds only the names there."""
+    """The package and each subpackage with `__all__`, as modules with only those names."""
     root = griffe.load(package, search_paths=[source], allow_inspection=False)
     found = {}
     for path in sorted(source.joinpath(package).rglob("__init__.py")):

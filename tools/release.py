@@ -30,7 +30,7 @@ def set_version(package: Package, version: Version) -> None:
 
 
 def ranges_that_leave_out(package: Package, packages: dict[str, Package]) -> list[str]:
-    """The siblings' requirements that do not admit the package's version, a sentence each."""
+    """The siblings whose ranges exclude the package's version, a sentence each."""
     found = []
     for other in packages.values():
         requirement = required_range(other, package)
@@ -40,7 +40,7 @@ def ranges_that_leave_out(package: Package, packages: dict[str, Package]) -> lis
 
 
 def source_problems(base: str, packages: dict[str, Package] = PACKAGES, root: Path = ROOT) -> list[str]:
-    """What the changes since a commit lack to be released one day, a sentence each: fragments, versions, ranges."""
+    """Mistakes in fragments, versions and ranges since a commit, a sentence each."""
     found = []
     for name in without_fragment(changed_files(base, root), packages):
         found.append(f"{name}: src changed, but no file in changelog.d. Add one, such as +short-title.fixed.md.")
@@ -65,13 +65,13 @@ def source_problems(base: str, packages: dict[str, Package] = PACKAGES, root: Pa
 
 
 def announces_breaking_change(package: Package, since: Version) -> bool:
-    """Whether a package's version allows a breaking change after a release, and a fragment tells of it."""
+    """Whether a package's version allows breaking changes since a release, and a fragment says what changed."""
     types = {path.name.split(".")[-2] for path in package.fragments}
     return package.version.release[:2] > since.release[:2] and bool(types & {"breaking", "changed", "removed"})
 
 
 def release_problems(package: Package, *, dry_run: bool) -> list[str]:
-    """What forbids the release of a package, a sentence each. A dry run forgives what only a release needs."""
+    """Reasons not to release a package, a sentence each. Addresses and released siblings do not matter to a dry run."""
     found = []
     if git("status", "--porcelain"):
         found.append("The working tree is not clean. Commit or stash the changes.")

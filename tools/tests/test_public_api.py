@@ -43,7 +43,7 @@ def write(folder, init=INIT, losses=LOSSES, file="losses"):
         ("def compute(self, logits): ...", "", "Loss.compute: Public object was removed compute"),
     ],
 )
-def test_only_changes_that_users_meet_are_told(tmp_path, old, new, expected):
+def test_changes_that_break_a_users_code_are_reported(tmp_path, old, new, expected):
     before = write(tmp_path / "old")
     after = write(tmp_path / "new", losses=LOSSES.replace(old, new))
     changes = breaking_changes("package", before, after)
