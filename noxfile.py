@@ -1,11 +1,12 @@
 """Builds, checks and tests the packages: `nox` for the everyday checks, `nox -l` for everything.
 
-The packages, and which of them needs which, are read from `packages/*/pyproject.toml`. What is tested is always the
-built wheel in an environment of its own, never the source tree. The sessions' parts are in `tools/`.
+The packages and their dependencies are read from `packages/*/pyproject.toml`. The sessions test the built wheel in an
+environment of its own, never the source tree. What they share is in `tools/`.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -23,7 +24,6 @@ from tools.documented_install import run_documented_install
 from tools.environments import (
     build_distribution,
     check_installation,
-    fresh_environment,
     install,
     install_package,
     run_tests,
@@ -39,7 +39,7 @@ from tools.packages import (
     torch_id,
 )
 from tools.project_urls import set_urls
-from tools.release import next_version, ranges_that_leave_out, release_problems, set_version, source_problems
+from tools.release import PARTS, next_version, ranges_that_leave_out, release_problems, set_version, source_problems
 from tools.repository import changed_files, git, merge_base
 from tools.verification import (
     GRIFFE,
@@ -110,7 +110,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def tools(session: nox.Session) -> None:
-    """Test the modules in tools/ and what they say about the packages."""
+    """Test tools/, and the files and the metadata of each wheel and sdist."""
     install(session, "nox[uv]", "pytest>=9", GRIFFE)
     session.run("python", "-m", "pytest", "tools/tests", *session.posargs)
 
@@ -118,7 +118,7 @@ def tools(session: nox.Session) -> None:
 @nox.session
 @for_each_package
 def types(session: nox.Session, package: Package) -> None:
-    """Check types with mypy, in an environment that holds the package's own dependencies only."""
+    """Check types with mypy, in an environment with only the package's own dependencies."""
     install_package(session, package, package.extras, f"torch=={DEFAULT_TORCH}", *package.group("types"))
     session.run("mypy", "--config-file", str(package.folder / "pyproject.toml"), str(package.folder / "src"))
 
@@ -127,7 +127,7 @@ def types(session: nox.Session, package: Package) -> None:
 @for_each_torch
 @for_each_package
 def tests(session: nox.Session, package: Package, torch: str) -> None:
-    """Run one package's tests and doctests against its wheel and one torch; property tests in full with -t matrix."""
+    """Run one package's tests and doctests against its wheel and one torch; -t matrix tries more examples."""
     wanted = f"torch>={torch}" if torch == PRERELEASE else f"torch=={torch}"
     install_package(session, package, package.test_extras, wanted, *peers(package, torch))
     check_installation(session, package, *([] if torch == PRERELEASE else ["--torch", torch]))
@@ -139,12 +139,11 @@ def tests(session: nox.Session, package: Package, torch: str) -> None:
 def smoke(session: nox.Session, package: Package) -> None:
     """Install one package alone, from its wheel and from its sdist, and use it from outside the repository."""
     others = [other.name for other in PACKAGES.values() if other is not package]
-    for kind in ("wheel", "sdist"):
-        python = fresh_environment(session, kind)
-        install_package(session, package, [], f"torch=={DEFAULT_TORCH}", kind=kind, python=python)
-        check_installation(session, package, "--siblings", *others, python=python)
+    for kind in ("wheel", "sdist"):  # which declare the same: a test in tools/ compares their metadata
+        install_package(session, package, [], f"torch=={DEFAULT_TORCH}", kind=kind)
+        check_installation(session, package, "--siblings", *others)
         with session.chdir(tempfile.gettempdir()):
-            session.run(python, "-I", str(package.folder / "tests" / "smoke.py"), external=True)
+            session.run("python", "-I", str(package.folder / "tests" / "smoke.py"))
 
 
 @nox.session(name="install")
@@ -177,9 +176,12 @@ def compat(session: nox.Session, package: Package) -> None:
 @nox.session(venv_backend="none")
 def changed(session: nox.Session) -> None:
     """Check the packages that changed since main, and their dependents; `-- --print` only names them, as JSON."""
-    base = session.posargs[session.posargs.index("--base") + 1] if "--base" in session.posargs else None
-    reasons = affected(changed_files(merge_base(base)), PACKAGES)
-    if "--print" in session.posargs:
+    parser = argparse.ArgumentParser(prog="nox -s changed --", allow_abbrev=False)
+    parser.add_argument("--base", metavar="BRANCH", help="the branch to compare with")
+    parser.add_argument("--print", action="store_true", help="print the packages as JSON, check nothing")
+    options = parser.parse_args(session.posargs)
+    reasons = affected(changed_files(merge_base(options.base)), PACKAGES)
+    if options.print:
         print(json.dumps({"packages": [PACKAGES[name].short_name for name in reasons], "reasons": reasons}))
         return
     session.log("\n".join(f"{name}: {reason}" for name, reason in reasons.items()) or "No package changed.")
@@ -196,7 +198,7 @@ def changed(session: nox.Session) -> None:
 @for_each_package
 def bump(session: nox.Session, package: Package) -> None:
     """Move one package's version: `-- patch`, `-- minor` or `-- major`."""
-    if len(session.posargs) != 1:
+    if len(session.posargs) != 1 or session.posargs[0] not in PARTS:
         session.error("say which part of the version moves: -- patch, -- minor or -- major")
     version = next_version(package.version, session.posargs[0])
     session.log(f"{package.name} {package.version} -> {version}")
@@ -209,7 +211,9 @@ def bump(session: nox.Session, package: Package) -> None:
 @for_each_package
 def release(session: nox.Session, package: Package) -> None:
     """Check one package's release, then commit and tag it. Publishes nothing; `-- --dry-run` only checks."""
-    dry_run = "--dry-run" in session.posargs
+    if session.posargs not in ([], ["--dry-run"]):
+        session.error("release takes --dry-run or nothing")
+    dry_run = bool(session.posargs)
     if problems := release_problems(package, dry_run=dry_run):
         session.error("\n".join(problems))
     install(session, *RELEASE_TOOLS)

@@ -10,8 +10,8 @@ from tools.packages import Package, dependents
 def affected(files: list[str], packages: dict[str, Package]) -> dict[str, str]:
     """The packages to check after a change of files, with the reason of each.
 
-    A package is affected by its own files and by those of the siblings that it needs. An extra is no such need. A file
-    outside `packages/` affects all.
+    A package is affected by its own files and by those of the siblings that it needs, without extras. A file outside
+    `packages/` affects all.
 
     Args:
         files: Changed paths, relative to the repository.
@@ -34,7 +34,7 @@ def affected(files: list[str], packages: dict[str, Package]) -> dict[str, str]:
 
 
 def without_fragment(files: list[str], packages: dict[str, Package]) -> list[str]:
-    """The packages whose `src` a change touches without a new or changed fragment in `changelog.d`."""
+    """The packages whose `src` changed, but not any fragment in `changelog.d`."""
     missing = []
     for package in packages.values():
         folder = f"packages/{package.folder.name}"

@@ -1,4 +1,4 @@
-"""Which combinations of unreleased and released packages must work together."""
+"""Which unreleased and released packages must work together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tools.repository import package_at, released
 
 @dataclass(frozen=True)
 class Combination:
-    """Packages to install together, and the one whose tests tell whether they work."""
+    """Packages to install together, and the one whose tests to run."""
 
     name: str
     tested: Package
@@ -28,7 +28,7 @@ def combinations(package: Package, packages: dict[str, Package], folder: Path) -
         folder: Where releases are written to.
 
     Returns:
-        The combinations, and a sentence for each one that there is no release for.
+        The combinations, and a sentence for each that has no release.
     """
     found: list[Combination] = []
     skipped: list[str] = []

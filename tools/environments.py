@@ -1,6 +1,6 @@
-"""What the nox sessions share: build a package, install it, check what was installed, run its tests.
+"""Build a package, install it, check what was installed, run its tests.
 
-Environments are made with uv where it is installed, else with virtualenv and pip.
+uv makes the environments if it is installed, else virtualenv and pip.
 """
 
 from __future__ import annotations
@@ -112,10 +112,9 @@ def fresh_environment(session: nox.Session, name: str) -> str:
     return str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 
 
-def check_installation(session: nox.Session, package: Package, *arguments: str, python: str = "python") -> None:
+def check_installation(session: nox.Session, package: Package, *arguments: str) -> None:
     """Check what is installed; see tools/check_installation.py."""
-    script = str(ROOT / "tools" / "check_installation.py")
-    session.run(python, "-I", script, package.name, *arguments, external=python != "python")
+    session.run("python", "-I", str(ROOT / "tools" / "check_installation.py"), package.name, *arguments)
 
 
 def check_versions(session: nox.Session, pinned: list[Requirement], python: str) -> None:

@@ -10,7 +10,7 @@ import griffe
 
 
 def public_modules(package: str, source: Path) -> dict[str, griffe.Module]:
-    """A module for the package and each subpackage with `__all__`, which holds only the names there."""
+    """The package and each subpackage with `__all__`, as modules with only those names."""
     root = griffe.load(package, search_paths=[source], allow_inspection=False)
     found = {}
     for path in sorted(source.joinpath(package).rglob("__init__.py")):
@@ -24,7 +24,10 @@ def public_modules(package: str, source: Path) -> dict[str, griffe.Module]:
             member = module.members[export]
             if member.is_module and export in member.members:  # a function and its file have one name
                 member = member.members[export]
-            public.set_member(export, member.final_target if member.is_alias else member)
+            # Not set_member: a class that moves loses the module in which the names of its bases are found.
+            public.members[export] = (
+                griffe.Alias(export, member.final_target, parent=public) if member.is_alias else member
+            )
     return found
 
 

@@ -16,9 +16,7 @@ PARTS = ("major", "minor", "patch")
 
 
 def next_version(version: Version, part: str) -> Version:
-    """The version after one: 0.3.0 follows 0.2.1 with `minor`."""
-    if part not in PARTS:
-        raise ValueError(f"'{part}' is no part of a version; one of {', '.join(PARTS)}")
+    """The version after one: 0.3.0 follows 0.2.1 with `minor`, one of `PARTS`."""
     position = PARTS.index(part)
     numbers = [number if i < position else 0 for i, number in enumerate(version.release)]
     numbers[position] = version.release[position] + 1
@@ -32,7 +30,7 @@ def set_version(package: Package, version: Version) -> None:
 
 
 def ranges_that_leave_out(package: Package, packages: dict[str, Package]) -> list[str]:
-    """The siblings' requirements that do not admit the package's version, a sentence each."""
+    """The siblings whose ranges exclude the package's version, a sentence each."""
     found = []
     for other in packages.values():
         requirement = required_range(other, package)
@@ -42,7 +40,7 @@ def ranges_that_leave_out(package: Package, packages: dict[str, Package]) -> lis
 
 
 def source_problems(base: str, packages: dict[str, Package] = PACKAGES, root: Path = ROOT) -> list[str]:
-    """What the changes since a commit lack to be released one day, a sentence each: fragments, versions, ranges."""
+    """Mistakes in fragments, versions and ranges since a commit, a sentence each."""
     found = []
     for name in without_fragment(changed_files(base, root), packages):
         found.append(f"{name}: src changed, but no file in changelog.d. Add one, such as +short-title.fixed.md.")
@@ -53,6 +51,8 @@ def source_problems(base: str, packages: dict[str, Package] = PACKAGES, root: Pa
                     f"{package.name}: {path.name} is not named +short-title.TYPE.md, with TYPE one of "
                     f"{', '.join(FRAGMENT_TYPES)}."
                 )
+            if not path.read_text(encoding="utf-8").strip():
+                found.append(f"{package.name}: {path.name} is empty. Write a sentence for users.")
         if released(package) == package.version and git(
             "diff", package.tag, "--", str(package.about.parent), root=root
         ):
@@ -65,13 +65,13 @@ def source_problems(base: str, packages: dict[str, Package] = PACKAGES, root: Pa
 
 
 def announces_breaking_change(package: Package, since: Version) -> bool:
-    """Whether a package's version allows a breaking change after a release, and a fragment tells of it."""
+    """Whether a package's version allows breaking changes since a release, and a fragment says what changed."""
     types = {path.name.split(".")[-2] for path in package.fragments}
     return package.version.release[:2] > since.release[:2] and bool(types & {"breaking", "changed", "removed"})
 
 
 def release_problems(package: Package, *, dry_run: bool) -> list[str]:
-    """What forbids the release of a package, a sentence each. A dry run forgives what only a release needs."""
+    """Reasons not to release a package, a sentence each. Addresses and released siblings do not matter to a dry run."""
     found = []
     if git("status", "--porcelain"):
         found.append("The working tree is not clean. Commit or stash the changes.")

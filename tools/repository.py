@@ -15,7 +15,8 @@ from tools.packages import ROOT, Package, load_packages
 
 def git(*arguments: str, root: Path = ROOT) -> str:
     """The output of a git command."""
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
+    command = ["git", "-C", str(root), "-c", "core.quotePath=false", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"git {' '.join(arguments)} failed: {done.stderr.strip()}")
     return done.stdout.strip()

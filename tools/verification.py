@@ -30,7 +30,7 @@ GRIFFE = "griffe==2.4.1"
 
 
 def peers(package: Package, torch: str) -> list[str]:
-    """What a package's tests need with one torch. Peers that only this torch version needs have a group of its own."""
+    """What a package's tests need with one torch: the group `test`, and one named after this version, if any."""
     return [*package.group("test"), *package.group(f"test-{torch_id(torch)}")]
 
 
@@ -53,7 +53,7 @@ def run_with_released_siblings(session: nox.Session, package: Package) -> None:
     with tempfile.TemporaryDirectory() as folder:
         if not keeps_public_names(session, package, Path(folder)):
             failed.append(
-                f"{package.name}: breaking changes need a new minor version and a fragment that tells of them"
+                f"{package.name}: breaking changes need a new minor version and a fragment that describes them"
             )
         found, skipped = combinations(package, PACKAGES, Path(folder))
         for sentence in skipped:
@@ -75,7 +75,7 @@ def run_with_released_siblings(session: nox.Session, package: Package) -> None:
 
 
 def keeps_public_names(session: nox.Session, package: Package, folder: Path) -> bool:
-    """Log the breaking changes of a package's public names since its last release; False if they are not announced."""
+    """Log the breaking changes of a package's public names since its last release; False if not announced."""
     version = released(package)
     if version is None:
         session.log(f"skipped: {package.name} has no release to compare its public names with.")

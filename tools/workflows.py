@@ -21,7 +21,6 @@ PACKAGE_NAMES = json.dumps([package.short_name for package in PACKAGES.values()]
 TORCH_IDS = json.dumps([torch_id(version) for version in TORCH_VERSIONS])
 PYTHONS = json.dumps(PYTHON_VERSIONS)
 
-
 # The packages that `changed` names; its job hands them on.
 CHANGED = "${{ fromJSON(needs.changed.outputs.packages) }}"
 FULL_MATRIX = {"torch": TORCH_IDS, "python": PYTHONS}
@@ -29,9 +28,19 @@ SOME_CHANGED = """    needs: changed
     if: needs.changed.outputs.packages != '[]'
 """
 MAY_FAIL = "    continue-on-error: true\n"
+CPU = {"UV_TORCH_BACKEND": "cpu"}
+FEW_KILLS = {**CPU, "FUSE_KILLS": "15"}  # the nightly run kills and resumes 1,000 trainings, for half an hour
 
 
-def job(name: str, steps: str, *, before: str = "", matrix: dict[str, str] | None = None, history: bool = False) -> str:
+def job(
+    name: str,
+    steps: str,
+    *,
+    before: str = "",
+    matrix: dict[str, str] | None = None,
+    environment: dict[str, str] = CPU,
+    history: bool = False,
+) -> str:
     """One job that runs nox sessions.
 
     Args:
@@ -39,11 +48,13 @@ def job(name: str, steps: str, *, before: str = "", matrix: dict[str, str] | Non
         steps: What it runs once nox is installed.
         before: Further settings, such as `needs`.
         matrix: The values of each variable of its matrix.
+        environment: Its environment variables.
         history: Whether it fetches all commits and tags.
     """
     matrix = matrix or {}
     rows = "".join(f"        {variable}: {values}\n" for variable, values in matrix.items())
     strategy = f"    strategy:\n      fail-fast: false\n      matrix:\n{rows}" if matrix else ""
+    variables = "".join(f"      {variable}: {value}\n" for variable, value in environment.items())
     depth = "          fetch-depth: 0\n" if history else ""
     python = "${{ matrix.python }}" if "python" in matrix else PYTHON_VERSIONS[0]
     return f"""  {name}:
@@ -51,8 +62,7 @@ def job(name: str, steps: str, *, before: str = "", matrix: dict[str, str] | Non
     permissions:
       contents: read
     env:
-      UV_TORCH_BACKEND: cpu
-    steps:
+{variables}    steps:
       - uses: {CHECKOUT}
         with:
           persist-credentials: false
@@ -63,11 +73,14 @@ def job(name: str, steps: str, *, before: str = "", matrix: dict[str, str] | Non
 {steps}"""
 
 
-CHANGED_STEPS = """      - run: nox -s lint tools
-      - id: changed
+LINT = """      - run: nox -s lint tools
+"""
+# Not through a pipe, which hides a failure, and not into the working tree, where a new file counts as a change.
+CHANGED_STEPS = """      - id: changed
         run: |
-          nox -s changed -- --print --base "origin/$GITHUB_BASE_REF" | tee changed.json
-          echo "packages=$(jq --compact-output .packages changed.json)" >> "$GITHUB_OUTPUT"
+          nox -s changed -- --print --base "origin/$GITHUB_BASE_REF" > "$RUNNER_TEMP/changed.json"
+          cat "$RUNNER_TEMP/changed.json"
+          echo "packages=$(jq --compact-output .packages "$RUNNER_TEMP/changed.json")" >> "$GITHUB_OUTPUT"
 """
 CHANGED_OUTPUTS = """    outputs:
       packages: ${{ steps.changed.outputs.packages }}
@@ -87,10 +100,13 @@ CHECKS = """      - run: nox -s "types($PACKAGE)" "smoke($PACKAGE)" "install($PA
 PRERELEASE = """      - run: nox -s "tests($PACKAGE, torch_prerelease)"
         env:
           PACKAGE: ${{ matrix.package }}
-          UV_INDEX: ${{ vars.TORCH_PRERELEASE_INDEX }} # where torch's nightly builds are
-          UV_INDEX_STRATEGY: unsafe-best-match
 """
-WALKTHROUGH = """      - run: nox -s walkthrough "install(all)"
+# Where torch's nightly builds are. With UV_TORCH_BACKEND, uv would take torch from another index.
+PRERELEASE_INDEX = {
+    "UV_INDEX": "${{ vars.TORCH_PRERELEASE_INDEX }}",
+    "UV_INDEX_STRATEGY": "unsafe-best-match",
+}
+DOCUMENTATION = """      - run: nox -s docs walkthrough "install(all)"
 """
 BUILD = f"""      - run: nox -s build -- "$GITHUB_REF_NAME"
       - uses: {UPLOAD}
@@ -107,9 +123,11 @@ concurrency:
   group: ${{{{ github.workflow }}}}-${{{{ github.ref }}}}
   cancel-in-progress: true
 jobs:
+{job("lint", LINT, history=True)}
 {job("changed", CHANGED_STEPS, before=CHANGED_OUTPUTS, history=True)}
-{job("tests", TESTS, before=SOME_CHANGED, matrix={"package": CHANGED, **FULL_MATRIX})}
-{job("checks", CHECKS, before=SOME_CHANGED, matrix={"package": CHANGED}, history=True)}"""
+{job("tests", TESTS, before=SOME_CHANGED, matrix={"package": CHANGED, **FULL_MATRIX}, environment=FEW_KILLS)}
+{job("checks", CHECKS, before=SOME_CHANGED, matrix={"package": CHANGED}, history=True)}
+{job("documentation", DOCUMENTATION, before=SOME_CHANGED)}"""
 
 NIGHTLY = f"""name: Nightly
 on:
@@ -120,10 +138,10 @@ permissions: {{}}
 concurrency:
   group: ${{{{ github.workflow }}}}
 jobs:
-{job("prerelease", PRERELEASE, before=MAY_FAIL, matrix={"package": PACKAGE_NAMES})}
+{job("prerelease", PRERELEASE, before=MAY_FAIL, matrix={"package": PACKAGE_NAMES}, environment=PRERELEASE_INDEX)}
 {job("tests", TESTS, matrix={"package": PACKAGE_NAMES, **FULL_MATRIX})}
 {job("checks", CHECKS, matrix={"package": PACKAGE_NAMES}, history=True)}
-{job("walkthrough", WALKTHROUGH)}"""
+{job("documentation", DOCUMENTATION)}"""
 
 RELEASE = f"""name: Release
 on:

@@ -54,6 +54,13 @@ def test_the_sdist_holds_source_tests_and_pages(package, built):
     assert names - {"PKG-INFO", ".gitignore"} == expected
 
 
+def test_wheel_and_sdist_have_the_same_metadata(package, built):
+    with zipfile.ZipFile(built(package.folder)["wheel"]) as wheel:
+        metadata = wheel.read(f"{package.import_name}-{package.version}.dist-info/METADATA")
+    with tarfile.open(built(package.folder)["sdist"]) as sdist:
+        assert sdist.extractfile(f"{package.import_name}-{package.version}/PKG-INFO").read() == metadata
+
+
 def test_a_second_build_from_another_folder_gives_the_same_bytes(package, built, tmp_path):
     shutil.copy(ROOT / ".gitignore", tmp_path)
     copy = shutil.copytree(package.folder, tmp_path / package.folder.name)

@@ -10,9 +10,13 @@ def focal(logits, target, gamma=2.0): ...
 def _clamp(x): ...
 
 
-class Loss:
+class _Base:
     def __init__(self, pred, target): ...
     def compute(self, logits): ...
+
+
+class Loss(_Base):
+    def reset(self): ...
     def _check(self): ...
 """
 
@@ -31,12 +35,15 @@ def write(folder, init=INIT, losses=LOSSES, file="losses"):
         ("gamma=2.0", "gamma=2.0, alpha=None", []),
         ("_clamp", "_clip", []),
         ("def _check(self)", "def _check(self, more)", []),
+        ("def reset(self): ...", "def reset(self): ...\n    def compute(self, logits): ...", []),
         ("logits, target, gamma", "logits, gamma", "focal: Parameter was removed target"),
-        ("pred, target)", "pred, target, mask)", "Loss.__init__: Parameter was added as required"),
+        ("pred, target)", "pred, target, mask)", "_Base.__init__: Parameter was added as required"),
         ("def compute", "def calculate", "Loss.compute: Public object was removed compute"),
+        ("def reset", "def clear", "Loss.reset: Public object was removed reset"),
+        ("def compute(self, logits): ...", "", "Loss.compute: Public object was removed compute"),
     ],
 )
-def test_only_changes_that_users_meet_are_told(tmp_path, old, new, expected):
+def test_changes_that_break_a_users_code_are_reported(tmp_path, old, new, expected):
     before = write(tmp_path / "old")
     after = write(tmp_path / "new", losses=LOSSES.replace(old, new))
     changes = breaking_changes("package", before, after)

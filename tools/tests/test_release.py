@@ -9,11 +9,6 @@ def test_a_part_moves_and_the_parts_after_it_start_again(part, expected):
     assert next_version(Version("0.2.1"), part) == Version(expected)
 
 
-def test_an_unknown_part_is_refused():
-    with pytest.raises(ValueError, match="'mino' is no part of a version; one of major, minor, patch"):
-        next_version(Version("0.2.0"), "mino")
-
-
 def test_a_version_is_written_where_it_is_read(repository):
     core = repository.packages["fuse-core"]
     set_version(core, Version("0.3.0"))
@@ -58,4 +53,11 @@ def test_a_misnamed_fragment_is_a_problem(repository):
             "fuse-core: 12.feature.md is not named +short-title.TYPE.md, with TYPE one of breaking, added, changed, "
             "fixed, removed."
         )
+    ]
+
+
+def test_an_empty_fragment_is_a_problem(repository):
+    repository.write("packages/fuse-core/changelog.d/+dice.added.md", "\n")
+    assert source_problems("main", repository.packages, repository.root) == [
+        "fuse-core: +dice.added.md is empty. Write a sentence for users."
     ]

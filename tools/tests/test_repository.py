@@ -14,9 +14,9 @@ def test_changed_files_are_those_committed_edited_moved_and_new(repository):
     )
     repository.commit()
     repository.write("packages/fuse-core/pyproject.toml", "edited")
-    repository.write("new.txt", "new")
+    repository.write("naïve.txt", "new")
     assert changed_files(base, repository.root) == [
-        "new.txt",
+        "naïve.txt",
         "packages/fuse-core/README.md",
         "packages/fuse-core/pyproject.toml",
         "packages/fuse-losses/changelog.d/+first.added.md",
