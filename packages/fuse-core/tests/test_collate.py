@@ -240,3 +240,30 @@ def test_samples_nested_in_different_ways_hold_the_same_keys():
 def test_no_key_to_keep_is_refused():
     with pytest.raises(ValueError, match=r"Collate\(keep_keys=\) got no key. Leave it out to keep all keys."):
         Collate(keep_keys=[])
+
+
+@pytest.mark.parametrize("values", [[2**63, 1], [2**70, 1], [np.uint64(2**63), -1]])
+def test_integers_that_no_dtype_holds_are_not_rounded(values):
+    with pytest.raises(ValueError, match=r"'x'"):
+        collate([{"x": value} for value in values])
+
+
+def test_per_key_takes_nested_keys_and_functions_only():
+    batch = Collate(per_key={"data": {"x": tuple}})([{"data": {"x": i, "y": i}} for i in range(2)])
+    assert batch["data.x"] == (0, 1)
+    with pytest.raises(TypeError, match=r"Collate\(per_key=\) takes functions, got 'list' for 'data\.x'"):
+        Collate(per_key={"data.x": "list"})
+    with pytest.raises(TypeError, match="NDict keys are strings, got 3"):
+        Collate(skip_keys=[3])
+
+
+def test_a_post_function_that_returns_nothing_is_an_error():
+    with pytest.raises(TypeError, match=r"post=\) takes a function that returns the batch .*, but it returned None"):
+        Collate(post=lambda batch: batch.update(n=1))([{"x": 1}])
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_and_dense_tensors_disagree_in_either_order():
+    nested = torch.nested.nested_tensor([torch.ones(1, 2), torch.ones(2, 2)])
+    with pytest.raises(ValueError, match=r"sample 's0' holds a nested Tensor .*, sample 's1' holds Tensor"):
+        collate([sample(0, x=nested), sample(1, x=torch.zeros(1))])

@@ -10,6 +10,7 @@ from fuse_core import (
     WiringError,
     check_wiring,
     collate,
+    did_you_mean,
     log_name,
     logits_key,
     loss_key,
@@ -68,6 +69,22 @@ def test_a_str_enum_is_stored_as_a_plain_string():
     nd[Key.IMAGE] = nd["n"] = 1
     nd.setdefault(Key.DATA, {Key.DATA: 5})
     assert [type(key) for key in nd] == [str, str]
+
+
+def test_a_str_enum_means_its_string_in_every_method():
+    nd = NDict({"data": {"image": 1, "mask": 2}})
+    assert nd.pop(Key.DATA) == {"image": 1, "mask": 2}
+    nd.update({Key.DATA: {Key.DATA: 5}})
+    nd |= {Key.IMAGE: 4}
+    assert nd["data"].setdefault(Key.DATA, 7) == nd["data"][Key.DATA] == 5
+    nd["data"][Key.IMAGE] = {Key.DATA: 6}
+    assert dict(nd) == {"data.data": 5, "data.image": 4, "data.data.image.data": 6}
+    assert all(type(key) is str for key in nd)
+    assert {Key.DATA: 1} | NDict(nd["data"]) == {"data": 5, "image": 4, "data.image.data": 6}
+    match nd:
+        case {Key.IMAGE: image, **rest}:
+            assert (image, list(rest)) == (4, ["data.data", "data.data.image.data"])
+    assert did_you_mean("data.imgae", Key) == " Did you mean 'data.image'?"
 
 
 def test_a_str_enum_means_its_string_to_collate_wiring_and_errors():

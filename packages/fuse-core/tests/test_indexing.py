@@ -1,3 +1,6 @@
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -112,3 +115,16 @@ def test_the_number_of_samples(batch):
     assert number_of_samples(batch) == 3
     assert number_of_samples({"scalar": 1, "x": torch.zeros(4, 2)}) == 4
     assert number_of_samples({"scalar": 1, "x": torch.zeros(())}) is None
+
+
+class MetaTensor(torch.Tensor):
+    """Stands for MONAI's class, which is not among the requirements of the tests. It holds one name per sample."""
+
+
+@pytest.mark.parametrize("index", [[2, 0], torch.tensor([2, 0]), slice(None, None, -2), [True, False, True]])
+def test_samples_of_monais_tensors_keep_their_own_metadata(monkeypatch, index):
+    stacked = SimpleNamespace(MetaObj=MetaTensor, collate_meta_tensor=lambda tensors: [int(one) for one in tensors])
+    monkeypatch.setitem(sys.modules, "monai.data.utils", stacked)
+    batch = NDict(x=torch.arange(3).as_subclass(MetaTensor), y=torch.arange(3))
+    chosen = batch.indices(index)
+    assert chosen["x"] == chosen["y"].tolist()

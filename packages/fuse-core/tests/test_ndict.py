@@ -3,12 +3,14 @@ import json
 import pickle
 import subprocess
 import sys
+import time
 from collections import OrderedDict
 from types import MappingProxyType
 
 import numpy as np
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 
 from fuse_core import NDict, NDictView, NestedKeyError
 
@@ -396,6 +398,8 @@ class Batch(NDict):
         lambda nd: nd | {"z": 1},
         lambda nd: {"z": 1} | nd,
         lambda nd: pickle.loads(pickle.dumps(nd)),
+        lambda nd: pickle.loads(pickle.dumps(nd, protocol=0)),
+        lambda nd: pytree.tree_map(lambda leaf: leaf, nd),
     ],
 )
 def test_a_subclass_keeps_its_type_and_attributes(derive):
@@ -414,11 +418,56 @@ def test_a_branch_of_a_subclass_keeps_its_attributes():
 def test_it_loads_with_weights_only(tmp_path):
     nd = NDict({"a.b": torch.ones(2), "ids": ["p"]})
     torch.save({"batch": nd}, tmp_path / "batch.pt")
+    assert type(torch.load(tmp_path / "batch.pt", weights_only=True)["batch"]) is NDict  # it is registered as safe
     with torch.serialization.safe_globals([NDict]):
         loaded = torch.load(tmp_path / "batch.pt", weights_only=True)["batch"]
     assert type(loaded) is NDict
     assert loaded["a"]["b"].tolist() == [1, 1]
     assert loaded["ids"] == ["p"]
+
+
+def test_a_subclass_loads_with_weights_only(tmp_path):
+    torch.save(Batch("T", a={"x": torch.ones(1)}), tmp_path / "batch.pt")
+    with torch.serialization.safe_globals([Batch]):
+        loaded = torch.load(tmp_path / "batch.pt", weights_only=True)
+    assert (type(loaded), loaded.tag, loaded.slot, list(loaded)) == (Batch, "T", "slot", ["a.x"])
+
+
+def test_a_subclass_may_handle_its_own_state():
+    restored = copy.deepcopy(Stateful(x=1))
+    assert (type(restored), dict(restored), restored.state) == (Stateful, {"x": 1}, {"state": "restored"})
+
+
+class Stateful(NDict):
+    def __getstate__(self):
+        return {"state": "restored"}
+
+    def __setstate__(self, state):
+        self.state = state
+
+
+def test_a_subclass_may_need_arguments_for_new_or_set_items_by_attribute():
+    class Tagged(NDict):
+        def __new__(cls, tag):
+            return super().__new__(cls)
+
+        def __init__(self, tag):
+            super().__init__(tag=tag)
+
+        __setattr__ = NDict.__setitem__
+        __getattr__ = NDict.__getitem__
+
+    tagged = Tagged("T")
+    tagged.x = torch.ones(1)
+    moved = tagged.copy().to("meta")
+    assert (type(moved), moved.tag, moved.x.device.type) == (Tagged, "T", "meta")
+
+
+def test_an_ndict_that_holds_itself_can_be_copied():
+    nd = NDict()
+    nd["listed"] = [nd]
+    for copied in (copy.deepcopy(nd), pickle.loads(pickle.dumps(nd))):
+        assert copied["listed"][0] is copied
 
 
 def test_deleting_a_leaf_takes_what_lies_below_it():
@@ -440,3 +489,40 @@ def test_options_of_fusemedmls_ndict_do_not_become_entries(option):
 
 def test_get_takes_fusemedmls_name_of_the_default():
     assert NDict({"a": 1}).get("b", default_value=2) == 2
+
+
+@pytest.mark.parametrize("remove", [NDict.__delitem__, NDict.pop])
+def test_removing_many_keys_one_by_one_takes_linear_time(remove):
+    nd = NDict({f"group{i % 7}.part.leaf{i}": i for i in range(20_000)})
+    started = time.process_time()
+    for key in list(nd):
+        remove(nd, key)
+    assert time.process_time() - started < 1  # it takes 0.03 s; searching all keys for each would take 4 s
+    assert nd == {}
+
+
+def test_a_leaf_of_many_takes_what_lies_below_it_whenever_that_was_added():
+    nd = NDict({f"leaf{i}": i for i in range(1000)})
+    del nd["leaf0"]
+    nd["leaf1.below"] = 1
+    del nd["leaf1"]
+    nd.update({"leaf2": {"below": 1}})
+    del nd["leaf2"]
+    nd["leaf3"] = nd.pop("leaf3")
+    nd |= {"leaf4.below": 1}
+    copied = nd.copy()
+    for one in (nd, copied):
+        assert one.pop("leaf4") == 4
+        assert list(one) == [f"leaf{i}" for i in (*range(5, 1000), 3)]
+
+
+def test_match_takes_leaves_beside_a_rest_and_branches_without(nd):
+    match nd:
+        case {"e": e, **rest}:
+            assert (e, rest) == (3, {"a.b": 1, "a.c.d": 2})
+    match nd:
+        case {"a": {"c": {"d": d}}}:
+            assert d == 2
+    match nd.unflatten():
+        case {"a": {"b": 1, **below}, **rest}:
+            assert (below, rest) == ({"c": {"d": 2}}, {"e": 3})

@@ -1,5 +1,10 @@
 import dataclasses
+from collections import UserDict, UserList, defaultdict, deque
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence
@@ -137,3 +142,83 @@ def test_packed_sequences_keep_their_sizes_on_the_cpu():
     doubled = NDict(p=packed).map_tensors(lambda tensor: tensor * 2)["p"]
     assert doubled.data.tolist() == [2] * 5
     assert torch.equal(doubled.batch_sizes, packed.batch_sizes)
+
+
+class Names(list):
+    pass
+
+
+class Fields(dict):
+    pass
+
+
+class Pair(NamedTuple):
+    first: object
+    second: object
+
+
+class Frozen(Mapping):
+    def __init__(self, values):
+        self._values = dict(values)
+
+    def __getitem__(self, key):
+        return self._values[key]
+
+    def __iter__(self):
+        return iter(self._values)
+
+    def __len__(self):
+        return len(self._values)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: Names([x]),
+        lambda x: Fields(x=x),
+        lambda x: UserDict(x=x),
+        lambda x: UserList([x]),
+        lambda x: Frozen({"x": x}),
+        lambda x: MappingProxyType({"x": x}),
+        lambda x: Pair("name", x),
+        lambda x: deque([x], maxlen=3),
+        lambda x: defaultdict(list, x=x),
+        lambda x: [Names([Fields(x=(x,))])],
+    ],
+)
+def test_transfers_reach_the_containers_that_lightning_reaches(make):
+    def innermost(value):
+        while not isinstance(value, torch.Tensor):
+            value = next(reversed(list(value.values() if hasattr(value, "values") else value)))
+        return value
+
+    given = make(torch.ones(1))
+    held = NDict(listed=[given]).to("meta")["listed"][0]
+    assert type(held) is type(given)
+    assert innermost(held).device.type == "meta"
+    assert innermost(given).device.type == "cpu"
+
+
+def test_containers_keep_what_else_they_hold():
+    names = Names([torch.ones(1)])
+    names.tag = "T"
+    moved = NDict(listed=[names, defaultdict(list, x=torch.ones(1))]).to("meta")["listed"]
+    assert moved[0].tag == "T"
+    assert moved[1]["new"] == []
+
+
+@pytest.mark.parametrize("value", [torch.Size([2, 3]), range(3), "text", b"bytes", Names(["a"]), {1, 2}, np.ones(2)])
+def test_values_without_tensors_stay_the_same(value):
+    assert NDict(value=value, listed=[value, torch.ones(1)]).to("meta")["value"] is value
+
+
+def test_fields_of_a_dataclass_that_its_constructor_does_not_take_move_too():
+    @dataclasses.dataclass
+    class Doubled:
+        x: torch.Tensor
+        twice: torch.Tensor = dataclasses.field(init=False)
+
+        def __post_init__(self):
+            self.twice = self.x * 2
+
+    assert NDict(d=Doubled(torch.ones(1))).to("meta")["d"].twice.device.type == "meta"

@@ -1,5 +1,7 @@
 import copy
+import json
 import pickle
+import time
 from collections.abc import Mapping, MutableMapping
 
 import pytest
@@ -147,6 +149,21 @@ def test_popitem_takes_the_last_leaf_and_clear_the_rest(nd):
     assert nd == {"e": 3}
     with pytest.raises(KeyError, match="empty"):
         NDictView(nd, "a").popitem()
+
+
+def test_popping_many_items_takes_linear_time():
+    nd = NDict({"data": {f"leaf{i}": i for i in range(20_000)}})
+    started = time.process_time()
+    while data := nd.get("data"):
+        data.popitem()
+    assert time.process_time() - started < 3  # searching all keys for each would take 30 s
+    assert nd == {}
+
+
+def test_json_takes_the_plain_dict_of_a_view(nd):
+    branch = nd["a"]
+    assert json.loads(json.dumps(branch.to_dict())) == branch
+    assert json.dumps([branch], default=dict) == json.dumps([branch.to_dict()])
 
 
 def test_a_missing_key_is_named_in_full(nd):

@@ -76,3 +76,25 @@ def test_monai_stacks_its_own_tensors(monkeypatch):
     batch = collate(samples)
     assert batch["x"] == Collate(per_key={"x": pad_to_largest()})(samples)["x"] == ("stacked by MONAI", 2)
     assert batch["plain"].shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "padding"), [([[1], [2, 3]], 0.5), ([[1], [2, 3]], float("nan")), ([[True], [True, False]], 2)]
+)
+def test_a_padding_that_the_dtype_does_not_hold_is_refused(values, padding):
+    with pytest.raises(ValueError, match=rf"pad_to_largest\(value={padding}\) is not a value of torch\."):
+        pad_to_largest(padding)(values)
+
+
+def test_arrays_are_padded_whatever_their_layout_in_memory():
+    arrays = [np.arange(3)[::-1], np.arange(2, dtype=">i8"), np.asfortranarray(np.arange(1))]
+    assert pad_to_largest(-1)(arrays).tolist() == [[2, 1, 0], [0, 1, -1], [0, -1, -1]]
+
+
+def test_plain_tensors_beside_those_of_monai_are_an_error_in_either_order(monkeypatch):
+    module = SimpleNamespace(MetaObj=MetaTensor, collate_meta_tensor=torch.stack)
+    monkeypatch.setitem(sys.modules, "monai.data.utils", module)
+    plain, meta = {"x": torch.ones(2)}, {"x": torch.ones(2).as_subclass(MetaTensor)}
+    for samples in ([plain, meta], [meta, plain]):
+        with pytest.raises(ValueError, match=r"agree in 'x': .* holds .*Tensor of"):
+            collate(samples)

@@ -1,4 +1,5 @@
 import pickle
+from enum import Enum
 
 import pytest
 from torch import nn
@@ -236,3 +237,28 @@ def test_an_empty_optional_reads_alone_declares_nothing():
     assert check_wiring([Undecided()], ["data.x"]).notes == [
         "Undecided declares neither reads nor writes and was skipped."
     ]
+
+
+def test_a_removed_key_of_a_branch_that_a_component_wrote_cannot_be_read():
+    components = [Model(writes=["model"]), Declares(removes=["model.x"]), Loss("model.x")]
+    with pytest.raises(WiringError, match=r"1 problem .*\n- Loss reads 'model\.x', .* Declares removes it\."):
+        check_wiring(components, BATCH)
+    check_wiring([*components[:2], Loss("model.y"), Declares(writes=["model.x"]), Loss("model.x.below")], BATCH)
+
+
+def test_removing_a_key_that_is_not_there_is_noted():
+    wiring = check_wiring([Declares(removes=["data.imgae", "data.image"])], BATCH)
+    assert wiring.notes == ["Declares removes 'data.imgae', which nothing before it provides."]
+
+
+def test_a_class_of_keys_may_be_declared_whole():
+    class Key(str, Enum):  # noqa: UP042, StrEnum prints itself as its string
+        IMAGE = "data.image"
+        LABEL = "data.label"
+
+    assert check_wiring([Loss(*Key), Declares(reads=Key)], BATCH).readers == {
+        "data.image": ["Loss", "Declares"],
+        "data.label": ["Loss", "Declares"],
+    }
+    with pytest.raises(TypeError, match=r"Declares\.reads takes .* string 'data\.image'\. Use \['data\.image'\]"):
+        check_wiring([Declares(reads=Key.IMAGE)], BATCH)

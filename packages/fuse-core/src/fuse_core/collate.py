@@ -8,11 +8,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from .flat_keys import branches_above, check_key, has_branch, keys_at_or_below, plain
+from .indexing import stack
 from .key_names import SAMPLE_ID
 from .ndict import NDict
-from .padding import stack
 
 
 class Collate:
@@ -53,13 +54,18 @@ class Collate:
             raise ValueError(f"Collate(missing=) is 'raise' or 'none', got {missing!r}.")
         for name, keys in (("keep_keys", keep_keys), ("skip_keys", skip_keys)):
             if isinstance(keys, str):
-                raise TypeError(f"Collate({name}=) takes a sequence of keys, got the string {keys!r}. Use [{keys!r}].")
+                raise TypeError(
+                    f"Collate({name}=) takes a sequence of keys, got the string {keys!r}. Use [{plain(keys)!r}]."
+                )
         if keep_keys is not None and not keep_keys:
             raise ValueError("Collate(keep_keys=) got no key. Leave it out to keep all keys.")
-        self.keep_keys = None if keep_keys is None else (*map(plain, keep_keys), SAMPLE_ID)
-        self.skip_keys = tuple(map(plain, skip_keys))
+        self.keep_keys = None if keep_keys is None else (*map(check_key, keep_keys), SAMPLE_ID)
+        self.skip_keys = tuple(map(check_key, skip_keys))
         self.missing = missing
-        self.per_key = {plain(key): function for key, function in (per_key or {}).items()}
+        self.per_key = dict(NDict(per_key))
+        for key, function in self.per_key.items():
+            if not callable(function):
+                raise TypeError(f"Collate(per_key=) takes functions, got {function!r} for {key!r}.")
         self.post = post
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> NDict:
@@ -76,27 +82,34 @@ class Collate:
         batched: dict[str, Any] = {}
         listed: dict[str, Any] = {}
         for key in keys:
-            value = self._collated(samples, key, columns[key])
+            value = self._collated(samples, key, *columns[key])
             (listed if isinstance(value, list) else batched)[key] = value
         # Lists go last: torch 2.13's compiler guards on the first value of a dict. If that were the list of sample ids,
         # each batch would be compiled again.
-        batch = NDict()._with_results((batched | listed).items())
-        return batch if self.post is None else self.post(batch)
+        everything = batched | listed
+        batch = NDict()._with_results(everything.items()) if self.per_key else NDict()._with_items(everything)
+        if self.post is not None:
+            batch = self.post(batch)
+            if batch is None:
+                raise TypeError("Collate(post=) takes a function that returns the batch to use, but it returned None.")
+        return batch
 
-    def _columns_of_different_samples(self, samples: list[NDict]) -> dict[str, list[Any]]:
+    def _columns_of_different_samples(self, samples: list[NDict]) -> "_Columns":
         keys = dict.fromkeys(key for sample in samples for key in sample)
         if self.missing == "raise":
             _check_keys(samples, self._chosen(keys))
         # Not `sample.get`: a leaf of one sample may be a branch of another.
-        return {key: [dict.get(sample, key) for sample in samples] for key in keys}
+        columns = {key: [dict.get(sample, key) for sample in samples] for key in keys}
+        return {key: (values, set(map(type, values))) for key, values in columns.items()}
 
-    def _collated(self, samples: Sequence[Mapping[str, Any]], key: str, values: list[Any]) -> Any:
+    def _collated(self, samples: Sequence[Mapping[str, Any]], key: str, values: list[Any], types: set[type]) -> Any:
         if key == SAMPLE_ID and key not in self.per_key:
             return values
-        candidates = (key, *reversed(branches_above(key))) if self.per_key else ()
-        chosen = next((name for name in candidates if name in self.per_key), None)
+        chosen = None
+        if self.per_key:
+            chosen = next((name for name in (key, *reversed(branches_above(key))) if name in self.per_key), None)
         try:
-            return _batched(values) if chosen is None else self.per_key[chosen](values)
+            return _batched(values, types) if chosen is None else self.per_key[chosen](values)
         except Exception as error:
             if chosen is None:
                 raise _disagreement(samples, key, values, error) from error
@@ -122,24 +135,41 @@ class Collate:
                 )
 
 
-def _columns(samples: Sequence[Mapping[str, Any]], prefix: str = "") -> dict[str, list[Any]] | None:
-    """The values of each dotted key, one per sample; None unless all samples are dicts nested in the same way.
+_TENSORS = {Tensor}
+_Columns = dict[str, tuple[list[Any], set[type]]]
+"""The values of each dotted key, one per sample, and their types."""
+
+
+def _columns(samples: Sequence[Mapping[str, Any]], prefix: str = "") -> _Columns | None:
+    """The columns of the samples; None unless all samples are dicts nested in the same way.
 
     Working key by key instead of making an NDict of each sample takes a third of the time.
     """
-    if not all(isinstance(sample, dict) and sample.keys() == samples[0].keys() for sample in samples):
+    if not all(map(_raises_for_missing_keys, set(map(type, samples)))) or len(set(map(len, samples))) > 1:
         return None
-    columns: dict[str, list[Any]] = {}
+    columns: _Columns = {}
     for key in samples[0]:
-        values = list(map(itemgetter(key), samples))
-        key = prefix + check_key(key)
-        below: dict[str, list[Any]] | None = {key: values}
-        if any(issubclass(value_type, Mapping) for value_type in set(map(type, values))):
-            below = _columns(values, f"{key}.")
-        if below is None or not columns.keys().isdisjoint(below):
+        try:
+            values = list(map(itemgetter(key), samples))
+        except KeyError:
             return None
-        columns.update(below)
+        key = prefix + check_key(key)
+        types = set(map(type, values))
+        if types != _TENSORS and any(issubclass(value_type, Mapping) for value_type in types):
+            below = _columns(values, f"{key}.")
+            if below is None or not columns.keys().isdisjoint(below):
+                return None
+            columns.update(below)
+        elif key in columns:
+            return None
+        else:
+            columns[key] = values, types
     return columns
+
+
+def _raises_for_missing_keys(sample_type: type) -> bool:
+    """Whether samples of a type are dicts that do not make up missing keys, as a defaultdict does."""
+    return issubclass(sample_type, NDict) or (issubclass(sample_type, dict) and not hasattr(sample_type, "__missing__"))
 
 
 def _as_ndict(sample: Any) -> NDict:
@@ -165,24 +195,31 @@ def _check_keys(samples: list[NDict], keys: Collection[str]) -> None:
             )
 
 
+_dtype = attrgetter("dtype")
 _NUMBER = (bool, int, float, complex, np.number, np.bool_)
 
 
-def _batched(values: list[Any]) -> Any:
-    types = set(map(type, values))
+def _batched(values: list[Any], types: set[type]) -> Any:
+    if types == _TENSORS and get_worker_info() is None:  # most values: no time for default_collate's checks
+        first = values[0]
+        if first.layout is torch.strided and not first.is_nested and len(set(map(_dtype, values))) == 1:
+            return torch.stack(values)
     kinds = {_kind(value_type) for value_type in types}
     if len(kinds) > 1 and type(None) not in types:
         raise TypeError("they differ in type")
     if None in kinds:
         return values
     if kinds == {_NUMBER}:
-        return torch.from_numpy(np.array(values))
-    if len(set(map(attrgetter("dtype"), values))) > 1:
+        numbers = np.array(values)
+        if numbers.dtype.kind not in "biuc" and all(isinstance(value, int | np.integer) for value in values):
+            raise TypeError("no integer of 64 bits holds them all")
+        return torch.from_numpy(numbers)
+    if len(set(map(_dtype, values))) > 1:
         raise TypeError("they differ in dtype")
     if kinds == {np.ndarray}:
         # Tensors cannot hold text, objects or dates. One conversion is faster than one per array.
         return values if values[0].dtype.kind not in "biufc" else torch.from_numpy(np.stack(values))
-    return values if values[0].is_nested else stack(values)
+    return values if all(value.is_nested for value in values) else stack(values)
 
 
 def _kind(value_type: type) -> Any:

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-from .flat_keys import branches_above
+from .flat_keys import branches_above, plain
 
 
 def did_you_mean(name: str, known: Iterable[str], n: int = 1, cutoff: float = 0.6) -> str:
@@ -22,7 +22,7 @@ def did_you_mean(name: str, known: Iterable[str], n: int = 1, cutoff: float = 0.
         >>> "There is no option 'gama'." + did_you_mean("gama", ["alpha", "gamma"])
         "There is no option 'gama'. Did you mean 'gamma'?"
     """
-    nearest = difflib.get_close_matches(name, list(known), n=n, cutoff=cutoff)
+    nearest = difflib.get_close_matches(plain(name), list(map(plain, known)), n=n, cutoff=cutoff)
     return f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
 
 
@@ -39,5 +39,6 @@ def nearest_keys(key: str, available: Iterable[str], n: int = 3, cutoff: float =
         >>> nearest_keys("model.logits.clas", ["data.image", "model.logits.cls"])
         ['model.logits.cls', 'model.logits']
     """
-    candidates = dict.fromkeys(name for flat_key in available for name in (flat_key, *branches_above(flat_key)))
-    return difflib.get_close_matches(key, candidates, n=n, cutoff=cutoff)
+    keys = map(plain, available)
+    candidates = dict.fromkeys(name for flat_key in keys for name in (flat_key, *branches_above(flat_key)))
+    return difflib.get_close_matches(plain(key), candidates, n=n, cutoff=cutoff)

@@ -10,16 +10,17 @@ def check_key(key: object) -> str:
         raise TypeError(
             f"NDict keys are strings, got {key!r} of type {type(key).__name__}. Use a name such as '{key}' in quotes."
         )
+    key = plain(key)
     if not key or key[0] == "." or key[-1] == "." or ".." in key:
         raise ValueError(
             f"NDict keys are non-empty segments separated by single dots, such as 'data.image'; got {key!r}."
         )
-    return plain(key)
+    return key
 
 
 def plain(key: str) -> str:
     """The plain string of a key that is a `str` by inheritance, such as a member of a str Enum."""
-    return key + ""  # unlike `str` and f-strings, `+` never asks the subclass how to print itself
+    return "" + key  # unlike `str` and f-strings, `+` never asks the subclass how to print itself
 
 
 def flatten(mapping: Mapping[str, Any], prefix: str = "", flat: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -52,7 +53,10 @@ def has_branch(flat_keys: Iterable[str], key: object) -> bool:
     no empty segment, so `..` occurs only before a key, and a line feed follows each key. A match could run over the
     end of a key only if `key` itself holds a line feed.
     """
-    if not isinstance(key, str) or ".." in key:
+    if not isinstance(key, str):
+        return False
+    key = plain(key)  # torch.compile cannot search in a member of a str Enum
+    if ".." in key:
         return False
     if "\n" in key:
         return any(flat_key.startswith(key + ".") for flat_key in flat_keys)

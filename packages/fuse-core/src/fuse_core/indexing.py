@@ -1,11 +1,13 @@
-"""Which values of a batch have a batch axis, and how an index chooses samples of them."""
+"""Which values of a batch have a batch axis, how tensors are stacked along it, and how an index chooses samples."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from .key_names import SAMPLE_ID
 
@@ -83,5 +85,26 @@ def take(value: Any, chosen: list[int]) -> Any:
     if isinstance(value, list):
         return [value[position] for position in chosen]
     if isinstance(value, Tensor):
+        if chosen and _is_monai(value):  # MONAI's own indexing by a tensor keeps the metadata of the first samples
+            return stack([value[position] for position in chosen])
         return value[torch.tensor(chosen, dtype=torch.int64, device=value.device)]
     return value[np.array(chosen, dtype=np.int64)]
+
+
+def stack(tensors: list[Tensor]) -> Any:
+    """Stack tensors along a new first axis, in shared memory in a worker process.
+
+    A batch of MONAI's MetaTensors keeps the affine and the metadata of each sample.
+    """
+    if any(map(_is_monai, tensors)):
+        if not all(map(_is_monai, tensors)):
+            raise TypeError("some are MONAI's MetaTensors, others are plain tensors")
+        return sys.modules["monai.data.utils"].collate_meta_tensor(tensors)
+    return default_collate(tensors)
+
+
+def _is_monai(tensor: Tensor) -> bool:
+    if type(tensor) is Tensor:
+        return False
+    monai = sys.modules.get("monai.data.utils")  # imported already if the tensor is a MetaTensor
+    return monai is not None and isinstance(tensor, monai.MetaObj)

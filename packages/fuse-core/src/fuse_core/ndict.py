@@ -1,8 +1,10 @@
 """NDict: a dictionary with nested keys whose own storage is flat."""
 
 import copy
+import copyreg
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Self
+from types import MemberDescriptorType
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -10,7 +12,7 @@ from torch import Tensor
 from .did_you_mean import nearest_keys
 from .flat_keys import branches_above, check_key, flatten, has_branch, is_mapping, keys_at_or_below, keys_below
 from .indexing import Index, check_equal_lengths, positions, take
-from .ndict_pytree import map_tensors, register
+from .ndict_pytree import PLAIN, map_tensors, register
 from .ndict_view import MISSING, NDictView
 from .nested_key_error import NestedKeyError
 from .tree_and_table import describe, tree
@@ -30,6 +32,8 @@ class NDict(dict[str, Any]):
     - A key may hold a leaf and a branch at once. Reading it returns the leaf, `get_sub_dict` the branch. `del` and
       `pop` remove both. `unflatten` raises, because a nested dict can hold only one of them.
     - Only mappings nest. Lists and tuples are leaves, even if they hold mappings.
+    - `match` finds leaves and branches. Beside `**rest` it takes leaves only, because Python removes the keys of the
+      pattern from a plain dict of the leaves. Match `unflatten()` there.
 
     Args:
         mapping: a mapping with nested keys, dotted keys or both, or an iterable of `(key, value)` pairs.
@@ -49,7 +53,12 @@ class NDict(dict[str, Any]):
         NDict({'data.image': 1, 'data.label': 2, 'model.logits.cls': 3})
     """
 
-    __slots__ = ()
+    __slots__ = ("_leaves_have_branches",)
+
+    # Whether any key holds a leaf and a branch; None if not known. It is set by object's `__setattr__`, because that of
+    # a subclass may set items.
+    _leaves_have_branches: bool | None
+    _slot_names: ClassVar[tuple[str, ...]] = ()  # of a subclass
 
     def __init__(self, mapping: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None, /, **leaves: Any) -> None:
         super().__init__()
@@ -65,8 +74,9 @@ class NDict(dict[str, Any]):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        # torch's pytrees do not look at base classes.
-        register(cls, lambda items: cls.__new__(cls)._with_results(items))
+        members = [(name, member) for base in cls.__mro__ if base is not NDict for name, member in vars(base).items()]
+        cls._slot_names = tuple(name for name, member in members if isinstance(member, MemberDescriptorType))
+        register(cls)  # torch's pytrees do not look at base classes
 
     def __missing__(self, key: str) -> NDictView:
         if has_branch(self, key):
@@ -79,10 +89,12 @@ class NDict(dict[str, Any]):
             branch = flatten(value, f"{key}.")  # before the delete: it may raise, or be a view of self
             if key in self:
                 del self[key]
+            object.__setattr__(self, "_leaves_have_branches", None)
             dict.update(self, branch)
         else:
             if not dict.__contains__(self, key):
                 key = check_key(key)
+                object.__setattr__(self, "_leaves_have_branches", None)
             dict.__setitem__(self, key, value)
 
     def __contains__(self, key: object) -> bool:
@@ -91,9 +103,24 @@ class NDict(dict[str, Any]):
     def __delitem__(self, key: str) -> None:
         if key not in self:
             raise NestedKeyError(key, self)
-        below = keys_below(self, key + ".") if has_branch(self, key) else []
-        for flat_key in (*below, key) if dict.__contains__(self, key) else below:
+        is_leaf = dict.__contains__(self, key)
+        below = [] if is_leaf and not self._may_have_branch(key) else keys_below(self, key + ".")
+        for flat_key in (*below, key) if is_leaf else below:
             dict.__delitem__(self, flat_key)
+
+    def _may_have_branch(self, leaf: str) -> bool:
+        """Whether there may be keys below a leaf. Deleting many keys one by one takes linear time thanks to this."""
+        if len(self) < 256:
+            return has_branch(self, leaf)
+        try:
+            known = object.__getattribute__(self, "_leaves_have_branches")
+        except AttributeError:  # never set
+            known = None
+        if known is None:
+            parents = {key.rpartition(".")[0] for key in self}
+            known = not parents.union(*map(branches_above, parents)).isdisjoint(self)
+            object.__setattr__(self, "_leaves_have_branches", known)
+        return bool(known)
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Mapping) and not isinstance(other, NDict):
@@ -152,6 +179,7 @@ class NDict(dict[str, Any]):
 
     def update(self, other: Any = (), /, **leaves: Any) -> None:
         """Add the leaves of a mapping or of `(key, value)` pairs. Only leaves with the same keys are overwritten."""
+        object.__setattr__(self, "_leaves_have_branches", None)
         if isinstance(other, NDict):
             dict.update(self, other)
         elif isinstance(other, Mapping):
@@ -172,14 +200,20 @@ class NDict(dict[str, Any]):
 
     def _with_items(self, items: Any) -> Self:
         """An NDict with the type and attributes of `self`, for valid dotted keys and values that are not mappings."""
-        new = self.__new__(type(self))
+        new = dict.__new__(type(self))  # not `__new__`: a subclass's may need arguments
         dict.update(new, items)
         if type(self) is not NDict:
-            state = object.__getstate__(self)
-            for attributes in state if isinstance(state, tuple) else (state,):
-                for name, value in (attributes or {}).items():
-                    object.__setattr__(new, name, value)
+            new._set_attributes(self._attributes())
         return new
+
+    def _attributes(self) -> dict[str, Any]:
+        """The attributes of an instance of a subclass. torch.compile cannot trace `__getstate__`."""
+        slots = {name: getattr(self, name) for name in self._slot_names if hasattr(self, name)}
+        return slots | getattr(self, "__dict__", {})
+
+    def _set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        for name, value in attributes.items():
+            object.__setattr__(self, name, value)
 
     def _with_results(self, items: Iterable[tuple[str, Any]]) -> Self:
         """As `_with_items`, for values returned by a function, which may be mappings."""
@@ -190,9 +224,17 @@ class NDict(dict[str, Any]):
         return new
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        if type(self) is not NDict:
+        if type(self).__setstate__ is not NDict.__setstate__:
             return super().__reduce_ex__(protocol)
-        return NDict, (dict(self),)  # torch.load(weights_only=True) refuses to set items of a subclass of dict
+        # torch.load(weights_only=True) refuses to set items of a subclass of dict, but calls `__setstate__`.
+        state = dict(self), None if type(self) is NDict else self.__getstate__()
+        return copyreg.__newobj__, (type(self),), state  # type: ignore[attr-defined]
+
+    def __setstate__(self, state: Any) -> None:
+        items, attributes = state
+        dict.update(self, items)
+        for some in attributes if isinstance(attributes, tuple) else (attributes,):  # a tuple if there are slots
+            self._set_attributes(some or {})
 
     def clone(self, deepcopy: bool = True) -> Self:
         """A copy; with `deepcopy` the values are copied too."""
@@ -295,10 +337,15 @@ class NDict(dict[str, Any]):
         return self._mapped(fn)
 
     def _mapped(self, fn: Callable[[Tensor], Any], method: str | None = None, *arguments: Any) -> Self:
-        return self._with_results(
-            (key, fn(value) if isinstance(value, Tensor) else map_tensors(fn, value, method, *arguments))
-            for key, value in self.items()
-        )
+        results: dict[str, Any] = {}
+        for key, value in self.items():
+            if isinstance(value, Tensor):
+                results[key] = fn(value)
+            elif type(value) is list and _holds_plain_values(value):
+                results[key] = value.copy()
+            else:
+                results[key] = map_tensors(fn, value, method, *arguments)
+        return self._with_results(results.items())
 
     def to(
         self,
@@ -366,6 +413,13 @@ class NDict(dict[str, Any]):
         return describe(self)
 
 
+def _holds_plain_values(values: list[Any]) -> bool:
+    """Whether a list holds nothing but numbers and strings, or tuples of them, such as sample ids."""
+    kinds = set(map(type, values))
+    return kinds <= PLAIN or (kinds == {tuple} and PLAIN.issuperset(type(part) for one in values for part in one))
+
+
 NDictView._make_ndict = NDict
-register(NDict, NDict()._with_results)
-register(NDictView, NDict()._with_results)
+register(NDict)
+register(NDictView, NDict)
+torch.serialization.add_safe_globals([NDict])  # for torch.load(weights_only=True)

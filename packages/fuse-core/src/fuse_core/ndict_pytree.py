@@ -2,22 +2,29 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
+from operator import is_
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 _NODES: set[type] = set()
 
+PLAIN = frozenset((str, int, float, bool, complex, bytes, bytearray, range, torch.Size, type(None)))
+"""Types of values that hold no tensor."""
 
-def register(node: type, rebuild: Callable[[Iterable[tuple[str, Any]]], Any]) -> None:
-    """Make a type of mapping a node of pytrees. `rebuild` makes the result from pairs of dotted key and value."""
+
+def register(node: type, rebuilt: Any = None) -> None:
+    """Make a subclass of NDict a node of pytrees, or a view, which is rebuilt as the type `rebuilt`."""
     _NODES.add(node)
 
     def unflatten(values: Iterable[Any], keys: Sequence[str]) -> Any:
-        return rebuild(zip(keys, values, strict=True))
+        empty = dict.__new__(rebuilt or node)
+        empty._set_attributes(getattr(keys, "attributes", {}))
+        return empty._with_results(zip(keys, values, strict=True))
 
     pytree.register_pytree_node(
         node,
@@ -28,43 +35,81 @@ def register(node: type, rebuild: Callable[[Iterable[tuple[str, Any]]], Any]) ->
     )
 
 
-def _flatten(mapping: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
-    return list(mapping.values()), list(mapping)
+class _Keys(list[str]):
+    """The keys of an instance of a subclass, and the attributes of the instance."""
+
+    attributes: dict[str, Any]
+
+
+def _flatten(mapping: Any) -> tuple[list[Any], list[str]]:
+    keys = list(mapping)
+    if isinstance(mapping, dict) and (attributes := mapping._attributes()):  # type: ignore[attr-defined]
+        keys = _Keys(keys)
+        keys.attributes = attributes
+    return list(mapping.values()), keys
 
 
 def _flatten_with_keys(mapping: Mapping[str, Any]) -> tuple[list[tuple[pytree.KeyEntry, Any]], list[str]]:
-    return [(pytree.MappingKey(key), value) for key, value in mapping.items()], list(mapping)
+    values, keys = _flatten(mapping)
+    return [(pytree.MappingKey(key), value) for key, value in zip(keys, values, strict=True)], keys
 
 
 def map_tensors(fn: Callable[[Tensor], Any], value: Any, method: str | None = None, *arguments: Any) -> Any:
-    """`value` with `fn` applied to its tensors: itself, or those in lists, tuples, dataclasses and other pytrees.
+    """`value` with `fn` applied to its tensors: itself, or those in mappings, sequences, dataclasses and pytrees.
 
     An object with the method `method` is replaced by `object.method(*arguments)`.
     """
-    if isinstance(value, Tensor):
-        return fn(value)
-    if type(value) is list and all(type(entry) in (str, int, float, bool) for entry in value):
-        return value.copy()  # such as sample ids: a pytree's round trip takes a hundred times as long
-
-    def has_method(part: Any) -> bool:
-        if method is None or isinstance(part, type) or type(part) in _NODES:
-            return False  # `fn` handles the tensors in an NDict
-        return callable(getattr(part, method, None))
 
     def mapped(part: Any) -> Any:
+        kind = type(part)
         if isinstance(part, Tensor):
             return fn(part)
-        if method is not None and has_method(part):
+        if kind in PLAIN or isinstance(part, type):
+            return part
+        if kind is list or kind is tuple:
+            return kind(map(mapped, part))
+        if kind in _NODES:  # `fn` handles the tensors in an NDict
+            return part.copy()._mapped(fn, method, *arguments)
+        if method is not None and callable(getattr(part, method, None)):
             result = getattr(part, method)(*arguments)
             part = part if result is None else result  # None: the object has changed itself
-        if isinstance(part, PackedSequence):
-            return part._replace(data=fn(part.data))
-        if dataclasses.is_dataclass(part) and not isinstance(part, type):
-            old, part = part, copy.copy(part)
-            for field in dataclasses.fields(old):
-                if hasattr(old, field.name):
-                    new = map_tensors(fn, getattr(old, field.name), method, *arguments)
-                    object.__setattr__(part, field.name, new)  # a dataclass may be frozen
-        return part
+            if not dataclasses.is_dataclass(part) and not isinstance(part, PackedSequence):
+                return part
+        return _with_mapped_parts(mapped, part)
 
-    return pytree.tree_map(mapped, value, is_leaf=lambda part: isinstance(part, PackedSequence) or has_method(part))
+    return mapped(value)
+
+
+def _with_mapped_parts(mapped: Callable[[Any], Any], whole: Any) -> Any:
+    """A copy of `whole` with `mapped` applied to what it holds. A value that holds nothing is returned unchanged."""
+    kind: Any = type(whole)
+    new: Any
+    if kind is PackedSequence:
+        return whole._replace(data=mapped(whole.data))
+    if dataclasses.is_dataclass(whole):
+        new = copy.copy(whole)
+        for field in dataclasses.fields(whole):
+            if hasattr(whole, field.name):
+                value = mapped(getattr(whole, field.name))
+                object.__setattr__(new, field.name, value)  # a dataclass may be frozen
+        return new
+    if kind in pytree.SUPPORTED_NODES:
+        return pytree.tree_map(mapped, whole, is_leaf=lambda part: part is not whole)
+    if isinstance(whole, Mapping):
+        values = {key: mapped(value) for key, value in whole.items()}
+        if not isinstance(whole, MutableMapping):
+            return kind(values)
+        new = copy.copy(whole)
+        new.update(values)
+        return new
+    if isinstance(whole, Sequence) and not isinstance(whole, str):
+        old = list(whole)
+        parts = list(map(mapped, old))
+        if all(map(is_, old, parts)):
+            return whole
+        if isinstance(whole, MutableSequence):
+            new = copy.copy(whole)
+            new[:] = parts
+            return new
+        return kind(*parts) if hasattr(whole, "_fields") else kind(parts)
+    return whole

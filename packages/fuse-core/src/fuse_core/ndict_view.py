@@ -16,7 +16,8 @@ class NDictView(MutableMapping[str, Any]):
 
     Keys are relative to the branch. Reading, writing and deleting work as on an NDict. For everything else, make an
     NDict of the branch: `copy`, `clone`, `|`, pickling and `copy.copy` return an NDict, not a view. So does
-    `NDictView(items)`, for code that rebuilds a mapping as `type(mapping)(items)`.
+    `NDictView(items)`, for code that rebuilds a mapping as `type(mapping)(items)`. `json.dumps` needs `to_dict()`: it
+    knows no mappings but dicts, and a view is none, because a dict's own storage would be empty.
 
     Example:
         >>> from fuse_core import NDict
@@ -55,6 +56,9 @@ class NDictView(MutableMapping[str, Any]):
     def __iter__(self) -> Iterator[str]:
         prefix = self._prefix
         return (key[len(prefix) :] for key in self._root if key.startswith(prefix))
+
+    def __bool__(self) -> bool:
+        return any(True for _ in self)
 
     def __len__(self) -> int:
         return len(keys_below(self._root, self._prefix))
@@ -99,10 +103,10 @@ class NDictView(MutableMapping[str, Any]):
         Raises:
             KeyError: the branch is empty.
         """
-        keys = keys_below(self._root, self._prefix)
-        if not keys:
-            raise KeyError(f"popitem: the branch {self._prefix[:-1]!r} is empty")
-        return keys[-1][len(self._prefix) :], dict.pop(self._root, keys[-1])
+        for key in reversed(self._root):
+            if key.startswith(self._prefix):
+                return key[len(self._prefix) :], dict.pop(self._root, key)
+        raise KeyError(f"popitem: the branch {self._prefix[:-1]!r} is empty")
 
     def clear(self) -> None:
         """Remove all leaves of the branch."""

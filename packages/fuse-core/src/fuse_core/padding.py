@@ -1,25 +1,15 @@
 """Stacking of the samples' tensors, with padding if their sizes differ."""
 
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import default_collate
 
-
-def stack(tensors: list[Tensor]) -> Any:
-    """Stack tensors along a new first axis, in shared memory in a worker process.
-
-    A batch of MONAI's MetaTensors keeps the affine and the metadata of each sample.
-    """
-    monai = sys.modules.get("monai.data.utils")  # imported already if a tensor is a MetaTensor
-    if type(tensors[0]) is not Tensor and monai is not None and isinstance(tensors[0], monai.MetaObj):
-        return monai.collate_meta_tensor(tensors)
-    return default_collate(tensors)
+from .indexing import stack
 
 
 def pad_to_largest(value: float = 0.0, min_size: Sequence[int] | None = None) -> Callable[[list[Any]], Any]:
@@ -48,7 +38,10 @@ def _pad_and_stack(values: list[Any], value: float, min_size: tuple[int, ...] | 
     if len({(tensor.ndim, tensor.dtype) for tensor in tensors}) > 1:
         found = sorted({f"rank {tensor.ndim} {tensor.dtype}" for tensor in tensors})
         raise ValueError(f"pad_to_largest needs tensors of one rank and dtype, got {', '.join(found)}.")
-    rank = tensors[0].ndim
+    rank, dtype = tensors[0].ndim, tensors[0].dtype
+    is_integer = not (dtype.is_floating_point or dtype.is_complex)
+    if is_integer and not (value in (0, 1) if dtype == torch.bool else float(value).is_integer()):
+        raise ValueError(f"pad_to_largest(value={value}) is not a value of {dtype}.")
     if min_size is not None and len(min_size) != rank:
         raise ValueError(f"pad_to_largest(min_size=) needs one entry per axis: {rank}, got {min_size}.")
     smallest = min_size or (0,) * rank
@@ -58,6 +51,8 @@ def _pad_and_stack(values: list[Any], value: float, min_size: tuple[int, ...] | 
 
 def _as_tensor(value: Any) -> Tensor:
     try:
+        if isinstance(value, np.ndarray):  # a flipped array has negative strides, and one from a file may be big-endian
+            value = np.asarray(value, value.dtype.newbyteorder("="), order="C")
         tensor = torch.as_tensor(value)
     except (RuntimeError, TypeError, ValueError) as error:
         raise TypeError(f"pad_to_largest pads tensors and arrays, got a {type(value).__name__}: {error}") from error

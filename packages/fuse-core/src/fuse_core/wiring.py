@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from .did_you_mean import nearest_keys
-from .flat_keys import has_branch, keys_at_or_below, keys_below, plain, provides
+from .flat_keys import branches_above, has_branch, keys_at_or_below, keys_below, plain, provides
 from .ndict import NDict
 from .tree_and_table import table
 
@@ -140,7 +140,7 @@ def check_wiring(
     declared = [(name, _DeclaredKeys(name, component)) for name, component in unique_names(components)]
     wiring = Wiring(writers=dict.fromkeys(_keys("available_keys", available_keys), BATCH))
     there = dict(wiring.writers)
-    gone: dict[str, str] = {}
+    gone: dict[str, str] = {}  # removed keys, and why they are not there
     undeclared: list[str] = []
     problems: list[str] = []
     for position, (name, keys) in enumerate(declared):
@@ -148,9 +148,9 @@ def check_wiring(
             undeclared.append(name)
             wiring.notes.append(f"{name} declares neither reads nor writes and was skipped.")
             continue
-        for key in keys.reads:
+        for key in dict.fromkeys(keys.reads):
             wiring.readers.setdefault(key, []).append(name)
-            if not _is_there(key, there):
+            if not _is_there(key, there, gone):
                 problem = f"{name} reads {key!r}, which nothing before it provides."
                 problem += _hint(key, there, gone, declared[position:])
                 if undeclared and not key.startswith("data."):
@@ -158,12 +158,17 @@ def check_wiring(
                 else:
                     problems.append(problem)
         for key in keys.optional_reads:
-            if _is_there(key, there):
+            if _is_there(key, there, gone):
                 wiring.readers.setdefault(key, []).append(name)
+        for key in keys.removes:
+            if not _is_there(key, there, gone):
+                wiring.notes.append(f"{name} removes {key!r}, which nothing before it provides.")
         for key in keys_at_or_below(there, keys.removes):
             del there[key]
-            gone[key] = f"{name} removes it."
+        gone.update(dict.fromkeys(keys.removes, f"{name} removes it."))
         for key in keys.writes:
+            for rewritten in keys_at_or_below(gone, [key]):
+                del gone[rewritten]
             if there.get(key, BATCH) != BATCH:
                 problems.append(
                     f"{key!r} is written by {there[key]} and again by {name}. Give one of them another key."
@@ -172,7 +177,6 @@ def check_wiring(
                 if there[below] == name:
                     continue
                 writer = there.pop(below)
-                gone[below] = f"{name} replaces it by writing {key!r}."
                 if writer != BATCH:
                     problems.append(
                         f"{name} writes the branch {key!r}, which replaces {below!r}, written by {writer}. "
@@ -192,7 +196,7 @@ class _DeclaredKeys:
         # A model whose parts decide may have no reads and no writes to tell, and an empty `optional_reads`.
         self.are_declared = any(attributes[one] is not None for one in ("reads", "writes")) or any(attributes.values())
         for attribute, keys in attributes.items():
-            if isinstance(keys, Iterator) or callable(keys):
+            if isinstance(keys, Iterator) or (callable(keys) and not isinstance(keys, Iterable)):
                 kind = "an iterator, which can be read only once" if isinstance(keys, Iterator) else "a method"
                 raise TypeError(f"{name}.{attribute} is {kind}. Use a tuple of keys, or a property that returns one.")
         self.reads, self.optional_reads, self.removes, self.writes = (
@@ -212,7 +216,7 @@ def unique_names(components: Mapping[str, Any] | Iterable[Any]) -> list[tuple[st
 
 def _keys(what: str, keys: Any) -> tuple[str, ...]:
     if isinstance(keys, str):
-        raise TypeError(f"{what} takes a sequence of keys, got the string {keys!r}. Use [{keys!r}].")
+        raise TypeError(f"{what} takes a sequence of keys, got the string {plain(keys)!r}. Use [{plain(keys)!r}].")
     if keys is not None and not isinstance(keys, Iterable):
         raise TypeError(f"{what} takes a sequence of keys, got {keys!r}.")
     found = tuple(NDict(keys) if isinstance(keys, Mapping) else () if keys is None else keys)
@@ -226,16 +230,21 @@ def _kind(component: Any) -> str:
     return str(getattr(component, "__name__", type(component).__name__))
 
 
-def _is_there(key: str, writers: Mapping[str, str]) -> bool:
-    written = (other for other, writer in writers.items() if writer != BATCH)
-    return key in writers or has_branch(writers, key) or provides(written, key)
+def _is_there(key: str, writers: Mapping[str, str], gone: Iterable[str]) -> bool:
+    if key in writers or has_branch(writers, key):
+        return True
+    above = branches_above(key)
+    written = [branch for branch in above if writers.get(branch, BATCH) != BATCH]
+    removed = [branch for branch in (*above, key) if branch in gone]
+    return bool(written) and not any(branch.startswith(written[-1] + ".") for branch in removed)
 
 
 def _hint(
     key: str, writers: Mapping[str, str], gone: Mapping[str, str], now_and_later: list[tuple[str, _DeclaredKeys]]
 ) -> str:
-    if key in gone:
-        return f" {gone[key]}"
+    removal = next((why for lost, why in gone.items() if provides([lost], key)), None)
+    if removal is not None:
+        return f" {removal}"
     later = next((name for name, keys in now_and_later[1:] if provides(keys.writes, key)), None)
     if later is not None:
         return f" {later} writes it, but runs later: move it forward."
