@@ -199,6 +199,17 @@ def test_transfers_reach_the_containers_that_lightning_reaches(make):
     assert innermost(given).device.type == "cpu"
 
 
+def test_a_dataclass_that_is_a_mapping_moves_its_fields_and_items():
+    @dataclasses.dataclass
+    class Output(dict):
+        loss: torch.Tensor
+
+    output = Output(torch.ones(1))
+    output["logits"] = torch.ones(1)
+    moved = NDict(listed=[output]).to("meta")["listed"][0]
+    assert (moved.loss.device.type, moved["logits"].device.type) == ("meta", "meta")
+
+
 def test_containers_keep_what_else_they_hold():
     names = Names([torch.ones(1)])
     names.tag = "T"

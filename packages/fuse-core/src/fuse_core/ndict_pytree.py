@@ -83,26 +83,18 @@ def map_tensors(fn: Callable[[Tensor], Any], value: Any, method: str | None = No
 def _with_mapped_parts(mapped: Callable[[Any], Any], whole: Any) -> Any:
     """A copy of `whole` with `mapped` applied to what it holds. A value that holds nothing is returned unchanged."""
     kind: Any = type(whole)
-    new: Any
+    new = whole
     if kind is PackedSequence:
         return whole._replace(data=mapped(whole.data))
-    if dataclasses.is_dataclass(whole):
-        new = copy.copy(whole)
-        for field in dataclasses.fields(whole):
-            if hasattr(whole, field.name):
-                value = mapped(getattr(whole, field.name))
-                object.__setattr__(new, field.name, value)  # a dataclass may be frozen
-        return new
     if kind in pytree.SUPPORTED_NODES:
         return pytree.tree_map(mapped, whole, is_leaf=lambda part: part is not whole)
-    if isinstance(whole, Mapping):
-        values = {key: mapped(value) for key, value in whole.items()}
-        if not isinstance(whole, MutableMapping):
-            return kind(values)
+    if isinstance(whole, MutableMapping):
         new = copy.copy(whole)
-        new.update(values)
-        return new
-    if isinstance(whole, Sequence) and not isinstance(whole, str):
+        for key, value in whole.items():
+            new[key] = mapped(value)
+    elif isinstance(whole, Mapping):
+        new = kind({key: mapped(value) for key, value in whole.items()})
+    elif isinstance(whole, Sequence) and not isinstance(whole, str):
         old = list(whole)
         parts = list(map(mapped, old))
         if all(map(is_, old, parts)):
@@ -110,6 +102,12 @@ def _with_mapped_parts(mapped: Callable[[Any], Any], whole: Any) -> Any:
         if isinstance(whole, MutableSequence):
             new = copy.copy(whole)
             new[:] = parts
-            return new
-        return kind(*parts) if hasattr(whole, "_fields") else kind(parts)
-    return whole
+        else:
+            new = kind(*parts) if hasattr(whole, "_fields") else kind(parts)
+    if dataclasses.is_dataclass(whole):
+        new = copy.copy(whole) if new is whole else new
+        for field in dataclasses.fields(whole):
+            if hasattr(whole, field.name):
+                value = mapped(getattr(whole, field.name))
+                object.__setattr__(new, field.name, value)  # a dataclass may be frozen
+    return new
