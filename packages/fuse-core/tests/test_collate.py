@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from fuse_core import Collate, NDict, collate, pad_to_largest, uncollate
+from fuse_core import Collate, NDict, collate, number_of_samples, pad_to_largest, uncollate
 
 
 def sample(i, **more):
@@ -267,3 +267,9 @@ def test_nested_and_dense_tensors_disagree_in_either_order():
     nested = torch.nested.nested_tensor([torch.ones(1, 2), torch.ones(2, 2)])
     with pytest.raises(ValueError, match=r"sample 's0' holds a nested Tensor .*, sample 's1' holds Tensor"):
         collate([sample(0, x=nested), sample(1, x=torch.zeros(1))])
+
+
+def test_the_number_of_samples():
+    assert number_of_samples({"x": torch.zeros(4, 2), "data": 1, "data.sample_id": ["p", "q", "r"]}) == 3
+    assert number_of_samples({"scalar": 1, "x": torch.zeros(4, 2)}) == 4
+    assert number_of_samples({"scalar": 1, "x": torch.zeros(())}) is None

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from fuse_core import NDict, number_of_samples
+from fuse_core import NDict
 
 
 @pytest.fixture
@@ -109,12 +109,6 @@ def test_slices_may_run_backwards(batch):
 def test_other_indices_are_rejected(batch, index, error, message):
     with pytest.raises(error, match=message):
         batch.indices(index)
-
-
-def test_the_number_of_samples(batch):
-    assert number_of_samples(batch) == 3
-    assert number_of_samples({"scalar": 1, "x": torch.zeros(4, 2)}) == 4
-    assert number_of_samples({"scalar": 1, "x": torch.zeros(())}) is None
 
 
 class MetaTensor(torch.Tensor):

@@ -3,11 +3,10 @@
 from typing import TYPE_CHECKING, Any
 
 from .__about__ import __version__
-from .collate import Collate, collate
+from .collate import Collate, collate, number_of_samples
 from .dataset import DatasetWrapSeqToDict
 from .did_you_mean import did_you_mean, nearest_keys
 from .flat_keys import provides
-from .indexing import number_of_samples
 from .key_names import (
     BACKBONE_FEATURES,
     GLOBAL_STEP,

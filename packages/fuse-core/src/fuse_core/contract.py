@@ -11,11 +11,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .collate import collate
+from .collate import collate, number_of_samples
 from .contract_run import Run, Step, first_line, is_metric, needs_values, run_components, undisturbed
 from .did_you_mean import nearest_keys
 from .flat_keys import provides
-from .indexing import has_batch_axis, number_of_samples, take
+from .indexing import has_batch_axis, take
 from .key_names import LOSSES, logits_key, output_key
 from .ndict import NDict
 from .nested_key_error import NestedKeyError

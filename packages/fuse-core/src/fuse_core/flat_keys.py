@@ -1,49 +1,11 @@
-"""The rules of dotted keys: which keys are valid, how nested keys become flat, and which keys lie below others."""
+"""Which dotted keys lie below others."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
-
-def check_key(key: object) -> str:
-    """The key as a plain string. It must be a string of non-empty segments separated by dots."""
-    if not isinstance(key, str):
-        raise TypeError(
-            f"NDict keys are strings, got {key!r} of type {type(key).__name__}. Use a name such as '{key}' in quotes."
-        )
-    key = plain(key)
-    if not key or key[0] == "." or key[-1] == "." or ".." in key:
-        raise ValueError(
-            f"NDict keys are non-empty segments separated by single dots, such as 'data.image'; got {key!r}."
-        )
-    return key
+from collections.abc import Iterable
 
 
 def plain(key: str) -> str:
     """The plain string of a key that is a `str` by inheritance, such as a member of a str Enum."""
     return "" + key  # unlike `str` and f-strings, `+` never asks the subclass how to print itself
-
-
-def flatten(mapping: Mapping[str, Any], prefix: str = "", flat: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The leaves of a mapping with nested keys, dotted keys or both, by their dotted keys.
-
-    Raises:
-        ValueError: a key is not valid, or the mapping holds one key twice: with dots and nested.
-    """
-    flat = {} if flat is None else flat
-    for key, value in mapping.items():
-        dotted = prefix + check_key(key)
-        if is_mapping(value):
-            flatten(value, f"{dotted}.", flat)
-        elif dotted in flat:
-            raise ValueError(f"{dotted!r} occurs twice in one mapping, with dots and nested. Rename one of them.")
-        else:
-            flat[dotted] = value
-    return flat
-
-
-def is_mapping(value: object) -> bool:
-    """Whether a value is a mapping. Most values are tensors, and `hasattr` is faster than an abstract class there."""
-    return hasattr(value, "keys") and isinstance(value, Mapping)
 
 
 def has_branch(flat_keys: Iterable[str], key: object) -> bool:

@@ -19,20 +19,6 @@ def has_batch_axis(value: object) -> bool:
     return isinstance(value, list) or (isinstance(value, Tensor | np.ndarray) and value.ndim > 0)
 
 
-def number_of_samples(batch: Mapping[str, Any]) -> int | None:
-    """The number of samples in a batch with dotted keys; None if no value has a batch axis.
-
-    It is the length of `data.sample_id`, or else of the first value with a batch axis.
-
-    Example:
-        >>> number_of_samples({"global_step": 7, "data.label": torch.tensor([0, 1, 1])})
-        3
-    """
-    if SAMPLE_ID in batch:
-        return len(batch[SAMPLE_ID])
-    return next((len(value) for value in batch.values() if has_batch_axis(value)), None)
-
-
 def check_equal_lengths(batch: Mapping[str, Any]) -> tuple[str, int] | None:
     """A key with a batch axis and its number of samples; None if no key has a batch axis.
 

@@ -1,4 +1,4 @@
-"""The names of the batch_dict keys that several components share, and how to read a key."""
+"""The names of the keys that components share, which keys are valid, and how keys are read."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -50,6 +50,43 @@ def log_name(mode: str, *parts: str, sep: str = ".") -> str:
         ('validation.losses.cls', 'validation.loader_b.metrics.auc')
     """
     return sep.join((mode, *parts))
+
+
+def check_key(key: object) -> str:
+    """The key as a plain string. It must be a string of non-empty segments separated by dots."""
+    if not isinstance(key, str):
+        raise TypeError(
+            f"NDict keys are strings, got {key!r} of type {type(key).__name__}. Use a name such as '{key}' in quotes."
+        )
+    key = "" + key  # plain, also if it is a member of a str Enum
+    if not key or key[0] == "." or key[-1] == "." or ".." in key:
+        raise ValueError(
+            f"NDict keys are non-empty segments separated by single dots, such as 'data.image'; got {key!r}."
+        )
+    return key
+
+
+def flatten(mapping: Mapping[str, Any], prefix: str = "", flat: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The leaves of a mapping with nested keys, dotted keys or both, by their dotted keys.
+
+    Raises:
+        ValueError: a key is not valid, or the mapping holds one key twice: with dots and nested.
+    """
+    flat = {} if flat is None else flat
+    for key, value in mapping.items():
+        dotted = prefix + check_key(key)
+        if is_mapping(value):
+            flatten(value, f"{dotted}.", flat)
+        elif dotted in flat:
+            raise ValueError(f"{dotted!r} occurs twice in one mapping, with dots and nested. Rename one of them.")
+        else:
+            flat[dotted] = value
+    return flat
+
+
+def is_mapping(value: object) -> bool:
+    """Whether a value is a mapping. Most values are tensors, and `hasattr` is faster than an abstract class there."""
+    return hasattr(value, "keys") and isinstance(value, Mapping)
 
 
 def read_key(batch_dict: Mapping[str, Any], key: str, reader: str) -> Any:

@@ -9,14 +9,15 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from .did_you_mean import nearest_keys
-from .flat_keys import branches_above, check_key, flatten, has_branch, is_mapping, keys_at_or_below, keys_below
-from .indexing import Index, check_equal_lengths, positions, take
+from . import ndict_parts
+from .flat_keys import branches_above, has_branch, keys_below
+from .key_names import check_key, flatten, is_mapping
 from .ndict_pytree import PLAIN, map_tensors, register
 from .ndict_view import MISSING, NDictView
 from .nested_key_error import NestedKeyError
-from .tree_and_table import describe, tree
+from .tree_and_table import describe, print_tree, tree
 
+_MANY = 256  # keys: from then on an NDict remembers whether any key holds a leaf and a branch
 _FUSEMEDML_ARGUMENTS = {"already_flat", "dict_like"}
 
 
@@ -55,8 +56,8 @@ class NDict(dict[str, Any]):
 
     __slots__ = ("_leaves_have_branches",)
 
-    # Whether any key holds a leaf and a branch; None if not known. It is set by object's `__setattr__`, because that of
-    # a subclass may set items.
+    # Whether any of many keys holds a leaf and a branch; None if not known. Set by object's `__setattr__`: a subclass's
+    # may set items.
     _leaves_have_branches: bool | None
     _slot_names: ClassVar[tuple[str, ...]] = ()  # of a subclass
 
@@ -94,7 +95,8 @@ class NDict(dict[str, Any]):
         else:
             if not dict.__contains__(self, key):
                 key = check_key(key)
-                object.__setattr__(self, "_leaves_have_branches", None)
+                if len(self) >= _MANY - 1:
+                    object.__setattr__(self, "_leaves_have_branches", None)
             dict.__setitem__(self, key, value)
 
     def __contains__(self, key: object) -> bool:
@@ -110,7 +112,7 @@ class NDict(dict[str, Any]):
 
     def _may_have_branch(self, leaf: str) -> bool:
         """Whether there may be keys below a leaf. Deleting many keys one by one takes linear time thanks to this."""
-        if len(self) < 256:
+        if len(self) < _MANY:
             return has_branch(self, leaf)
         try:
             known = object.__getattribute__(self, "_leaves_have_branches")
@@ -246,86 +248,18 @@ class NDict(dict[str, Any]):
 
     flatten = to_dict
 
-    def unflatten(self) -> dict[str, Any]:
-        """Nested plain dicts.
-
-        Raises:
-            ValueError: a key holds a leaf and a branch. A nested dict can hold only one of them.
-
-        Example:
-            >>> NDict({"a.b": 1, "a.c.d": 2}).unflatten()
-            {'a': {'b': 1, 'c': {'d': 2}}}
-        """
-        nested: dict[str, Any] = {}
-        levels = {"": nested}
-        for key, value in self.items():
-            for branch in branches_above(key):
-                if branch not in levels:
-                    above, _, segment = branch.rpartition(".")
-                    levels[branch] = levels[above][segment] = {}
-            above, _, segment = key.rpartition(".")
-            levels[above][segment] = value
-        for key in self:
-            if key in levels:
-                raise ValueError(f"unflatten: {key!r} holds both a leaf and a branch. Rename or delete one of them.")
-        return nested
-
-    def keypaths(self) -> list[str]:
-        """The dotted keys of all leaves."""
-        return list(self)
-
-    def top_level_keys(self) -> list[str]:
-        """The first segments of all keys, in order of first appearance."""
-        return list(dict.fromkeys(key.partition(".")[0] for key in self))
-
-    def get_sub_dict(self, key: str) -> Self | None:
-        """An NDict of the branch below `key`, or None if there is no such branch."""
-        if not has_branch(self, key):
-            return None
-        prefix = key + "."
-        return self._with_items((flat_key[len(prefix) :], self[flat_key]) for flat_key in keys_below(self, prefix))
-
-    def get_multi(self, keys: Iterable[str] | None = None) -> Self:
-        """An NDict of the given keys, leaves or branches; of all keys if `keys` is None."""
-        return self.copy() if keys is None else self._with_results((check_key(key), self[key]) for key in keys)
-
-    def get_closest_keys(self, key: str, n: int = 1) -> list[str]:
-        """The `n` keys of leaves or branches that are most similar to `key`; `[key]` if `key` is there."""
-        return [key] if key in self else nearest_keys(key, self, n=n, cutoff=0.0)
-
-    def select(self, *keys: str) -> Self:
-        """An NDict of the leaves at or below any of `keys`.
-
-        Raises:
-            NestedKeyError: one of `keys` is neither a leaf nor a branch.
-        """
-        for key in keys:
-            if key not in self:
-                raise NestedKeyError(key, self)
-        return self._with_items((key, self[key]) for key in keys_at_or_below(self, keys))
-
-    def exclude(self, *keys: str) -> Self:
-        """An NDict without the leaves at or below any of `keys`. A key that is not there is no error."""
-        left_out = keys_at_or_below(self, keys)
-        return self._with_items((key, value) for key, value in self.items() if key not in left_out)
-
-    def indices(self, index: Index) -> Self:
-        """The chosen samples of a batch.
-
-        Args:
-            index: a slice, or a boolean mask or integer indices as a list, array or tensor. It indexes lists and the
-                first axis of tensors and arrays. Other values are kept as they are.
-
-        Raises:
-            ValueError: values hold different numbers of samples. The message names their keys.
-            IndexError: the mask has another length, or an index is out of range.
-            TypeError: the index holds neither booleans nor integers.
-        """
-        key_and_length = check_equal_lengths(self)
-        if key_and_length is None:
-            return self.copy()
-        chosen = positions(index, *key_and_length)
-        return self._with_items({key: take(value, chosen) for key, value in self.items()})
+    unflatten = ndict_parts.unflatten
+    keypaths = ndict_parts.keypaths
+    top_level_keys = ndict_parts.top_level_keys
+    get_sub_dict = ndict_parts.get_sub_dict
+    get_multi = ndict_parts.get_multi
+    get_closest_keys = ndict_parts.get_closest_keys
+    select = ndict_parts.select
+    exclude = ndict_parts.exclude
+    indices = ndict_parts.indices
+    get_tree = tree
+    print_tree = print_tree
+    describe = describe
 
     def apply_on_all(self, apply_func: Callable[..., Any], *args: Any) -> None:
         """Replace each leaf by `apply_func(leaf, *args)`, in place."""
@@ -385,32 +319,6 @@ class NDict(dict[str, Any]):
     def pin_memory(self) -> Self:
         """A new NDict with its tensors in pinned memory, for asynchronous copies to a GPU."""
         return self._mapped(Tensor.pin_memory, "pin_memory")
-
-    def get_tree(self, print_values: bool = False) -> str:
-        """The tree of keys as indented text, one line per segment; see `print_tree`."""
-        return tree(self, print_values)
-
-    def print_tree(self, print_values: bool = False) -> None:
-        """Print the tree of keys, with `print_values` also the leaves' values.
-
-        Example:
-            >>> NDict({"data.image": 1, "data.label": 2}).print_tree(print_values=True)
-            --- data
-            ------ image -> 1
-            ------ label -> 2
-        """
-        print(self.get_tree(print_values))  # noqa: T201
-
-    def describe(self) -> str:
-        """A table of the leaves with key, type, dtype, shape and device.
-
-        Example:
-            >>> print(NDict({"data.image": torch.zeros(2, 1, 8, 8), "data.sample_id": ["a", "b"]}).describe())
-            key             type    dtype    shape         device
-            data.image      Tensor  float32  (2, 1, 8, 8)  cpu
-            data.sample_id  list             (2,)
-        """
-        return describe(self)
 
 
 def _holds_plain_values(values: list[Any]) -> bool:
