@@ -40,7 +40,7 @@ VARIANTS = {
     "processes, accumulated": {"devices": 2, "strategy": "ddp", "accumulate_grad_batches": 2},
     "processes, sam": {"devices": 2, "strategy": "ddp", "sam": True},
     "steps": {"max_epochs": -1, "max_steps": 19},
-    "plateau": {"plateau": True},
+    "plateau": {"plateau": "epoch"},
     "no validation": {"validation": False},
     "no validation, steps": {"validation": False, "max_epochs": -1, "max_steps": 19},
     "validation inside epochs": {"val_check_interval": 2, "sam": True},
@@ -74,7 +74,18 @@ class Record(pl.Callback):
             file.write(json.dumps([trainer.global_rank, trainer.current_epoch, batch_idx, ids, value]) + "\n")
 
 
-def train(folder, num_workers=0, sam=False, ema=False, plateau=False, validation=True, **options):
+class Keep(pl.Callback):
+    """Keeps the last checkpoint of each step."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_batch_start(self, trainer, *_):
+        if (self.folder / "last.ckpt").exists():
+            shutil.copy(self.folder / "last.ckpt", self.folder / f"kept-{trainer.global_step}.ckpt")
+
+
+def train(folder, num_workers=0, sam=False, ema=False, plateau=None, validation=True, keep=False, **options):
     """A training of 5 epochs of 4 batches, which goes on from the last checkpoint."""
     pl.seed_everything(1, verbose=False)
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.2), nn.Linear(4, 1))
@@ -88,9 +99,15 @@ def train(folder, num_workers=0, sam=False, ema=False, plateau=False, validation
         adam = torch.optim.Adam(module.parameters(), lr=0.02)
         chosen = SAM(module.parameters(), torch.optim.Adam, rho=0.1, lr=0.02) if sam else adam
         scheduler = torch.optim.lr_scheduler.StepLR(chosen, 1, gamma=0.8)
-        if plateau:  # the loss falls by less than half, so the rate falls
-            scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(chosen, factor=0.8, patience=0, threshold=0.5)
-        return {"optimizer": chosen, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
+        if plateau is None:
+            return {"optimizer": chosen, "lr_scheduler": scheduler}
+        # The loss falls by less than half, so the rate falls.
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(chosen, factor=0.8, patience=0, threshold=0.5)
+        # The loss of training is known after each step, that of validation after two steps or an epoch.
+        by_steps = {"frequency": 1 if "train" in monitor else 2, "strict": False}
+        by_steps |= {"monitor": monitor + "_step" * ("train" in monitor)}
+        choice = {"interval": plateau, "monitor": monitor} | (by_steps if plateau == "step" else {})
+        return {"optimizer": chosen, "lr_scheduler": {"scheduler": scheduler, **choice}}
 
     module = LightningModuleDefault(
         model_dir=folder,
@@ -105,6 +122,8 @@ def train(folder, num_workers=0, sam=False, ema=False, plateau=False, validation
     callbacks = [Record(folder), pl.callbacks.EarlyStopping(monitor, patience=9)]
     if ema:
         callbacks.append(EMAWeightAveraging(decay=0.9))
+    if keep:
+        callbacks.append(Keep(folder))
     if sam and "accumulate_grad_batches" in options:
         callbacks.append(OptimizerClosureCallback())
     trainer = pl.Trainer(

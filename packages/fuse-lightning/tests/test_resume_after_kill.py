@@ -53,7 +53,7 @@ def kill_run():
     ],
 )
 @pytest.mark.parametrize(
-    "options", [{}, {"validation": False}, {"plateau": True}], ids=["", "no validation", "plateau"]
+    "options", [{}, {"validation": False}, {"plateau": "epoch"}], ids=["", "no validation", "plateau"]
 )
 @pytest.mark.filterwarnings("ignore")
 def test_a_training_that_ended_as_planned_goes_on_as_if_it_had_not(kill_run, tmp_path, first, second, options):
@@ -64,6 +64,36 @@ def test_a_training_that_ended_as_planned_goes_on_as_if_it_had_not(kill_run, tmp
     kill_run.train(parts, **options, **first)
     kill_run.train(parts, **options, **second)
     assert kill_run.differences(parts, whole, ended=False) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"plateau": "step", "val_check_interval": 2},
+        {"plateau": "step", "validation": False, "log_every_n_steps": 1},
+        {"log_every_n_steps": 2},
+        {"precision": "64-true"},
+        {"precision": "bf16-mixed", "gradient_clip_val": 0.1},
+        {"accumulate_grad_batches": 3, "gradient_clip_val": 0.1, "gradient_clip_algorithm": "value"},
+    ],
+    ids=lambda options: ", ".join(options),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_training_resumed_after_any_step_equals_an_uninterrupted_one(kill_run, tmp_path, options):
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    kill_run.train(whole, max_epochs=2, keep=True, **options)
+    kept = list(whole.glob("kept-*.ckpt"))
+    assert len(kept) > 1
+    for checkpoint in kept:
+        parts = tmp_path / checkpoint.stem
+        parts.mkdir()
+        shutil.copy(checkpoint, parts / "last.ckpt")
+        kill_run.train(parts, max_epochs=2, **options)
+        (parts / "batches.jsonl").write_text(
+            (whole / "batches.jsonl").read_text() + (parts / "batches.jsonl").read_text()
+        )
+        assert kill_run.differences(parts, whole, ended=False) == [], checkpoint.stem
 
 
 @pytest.mark.filterwarnings("ignore")

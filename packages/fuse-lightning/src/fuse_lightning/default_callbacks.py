@@ -57,10 +57,12 @@ class LastCheckpoint(DefaultModelCheckpoint):
             check_before_training(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
-        """Write after an optimizer step, if it is time; after an epoch's last step its end writes, with validation."""
+        """Write after an optimizer step, if it is time. A validation or epoch's end that follows will write."""
         stepped = trainer.global_step != self._steps
         self._steps = trainer.global_step
-        if stepped and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        loop = trainer.fit_loop.epoch_loop
+        validates = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+        if stepped and not loop.batch_progress.is_last_batch and not validates:
             super().on_train_batch_end(trainer, *arguments)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, WeightAveraging
+from pytorch_lightning.plugins.precision import DoublePrecision
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
@@ -422,6 +423,12 @@ class LightningModuleDefault(pl.LightningModule):
             # An epoch that max_steps cuts off has no validation: what monitors one sees the values of the epoch before.
             values = {name: value.to(self.device) for name, value in own["values"].items()}
             self.trainer.callback_metrics.update(values)
+            if self.trainer.fit_loop.restarted_mid_epoch:  # what came after the checkpoint was written
+                self._logged_step = own["logged_step"]
+                self._copy_running_losses()
+                self._log_running_losses(wait=True)
+                if self.trainer.fit_loop.epoch_loop.restarted_on_train_batch_end:
+                    self.trainer.fit_loop.epoch_loop.update_lr_schedulers("step", update_plateau_schedulers=True)
 
     def on_train_epoch_start(self) -> None:
         """Reset losses and metrics."""
@@ -463,12 +470,15 @@ class LightningModuleDefault(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the losses' means since the last log, if it is time."""
+        self._copy_running_losses()
+        if self._running_losses.pending:
+            self._log_running_losses()
+
+    def _copy_running_losses(self) -> None:
         step, every = self.trainer.global_step, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if step != self._logged_step and every and step % every == 0:
             self._logged_step = step
             self._running_losses.copy(step - 1, self._train_losses)
-        if self._running_losses.pending:
-            self._log_running_losses()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the sums of the epoch so far. No checkpoint is written after a loss that is not finite."""
@@ -487,6 +497,8 @@ class LightningModuleDefault(pl.LightningModule):
             ValueError: a training would be resumed from a checkpoint of FuseMedML.
         """
         self._resumed = checkpoint.get(EPOCH_SUMS)
+        if self._trainer is not None and isinstance(self._trainer.precision_plugin, DoublePrecision):
+            self.double()  # Lightning loads the weights before it converts the module, and would round them
         resumes = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
         if resumes and is_of_fusemedml(checkpoint["state_dict"]):
             raise ValueError(
@@ -538,6 +550,7 @@ class LightningModuleDefault(pl.LightningModule):
         return {
             "losses": self._train_losses.state_dict(),
             "logged": self._running_losses.logged,
+            "logged_step": self._logged_step,
             "metrics": metric_states(self.train_metrics),
             "values": {name: value.detach().cpu() for name, value in self.trainer.callback_metrics.items()},
         }
@@ -549,10 +562,8 @@ class LightningModuleDefault(pl.LightningModule):
             for logger in self.trainer.loggers:
                 logger.log_metrics({**logged, "epoch": float(self.current_epoch)}, step=step)
                 logger.save()
-            if not wait:  # at an epoch's end, Lightning takes no values of steps
-                for name, mean in logged.items():
-                    # On the CPU: a value on the device would have to be read back.
-                    self.log(name, torch.tensor(mean), logger=False, on_step=True, on_epoch=False)
+            # On the CPU: a value on the device would have to be read back.
+            self.trainer.callback_metrics.update({name: torch.tensor(mean) for name, mean in logged.items()})
             self.trainer.progress_bar_metrics.update(means)
             self._show_in_progress_bar()
 
