@@ -1,7 +1,8 @@
 """Trains in forked processes that are killed at random moments, resumes, and compares with an uninterrupted training.
 
-Arguments: a folder, the number of kills, and optionally variants. Writes `kills.json` with the kills and the
-differences; run by test_resume_after_kill.py. One process imports everything, so that a training takes little time.
+Arguments: a folder, the number of kills, which of them are done here (the first, and every how many), and optionally
+variants. Writes `kills.json` with the kills and the differences; run by test_resume_after_kill.py. One process imports
+everything, so that a training takes little time.
 """
 
 import json
@@ -225,14 +226,15 @@ def differences(folder, reference, ended):
 
 
 def main():
-    folder, kills = Path(sys.argv[1]), int(sys.argv[2])
+    folder = Path(sys.argv[1])
+    kills, first, every = map(int, sys.argv[2:5])
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    chance = random.Random(0)
     results = []
     references = {}
-    variants = sys.argv[3:] or list(VARIANTS)
-    for number in range(kills):
+    variants = sys.argv[5:] or list(VARIANTS)
+    for number in range(first, kills, every):
+        chance = random.Random(number)
         variant = variants[number % len(variants)]
         if variant not in references:
             reference = folder / f"reference {variant}"
@@ -243,7 +245,7 @@ def main():
         reference, seconds, last_step = references[variant]
         run = folder / f"run {number}"
         run.mkdir()
-        delays = [chance.uniform(0, seconds), chance.uniform(0, seconds / 2)][: 1 + number % 2]  # killed once or twice
+        delays = [chance.uniform(0, seconds) for _ in range(chance.choice((1, 2)))]
         for delay in delays:
             fork(run, variant, delay)
             (run / "result.pt").unlink(missing_ok=True)
@@ -251,7 +253,7 @@ def main():
         step = torch.load(last, weights_only=True)["global_step"] if last.exists() else 0
         fork(run, variant)
         found = differences(run, reference, ended=step == last_step)
-        results.append({"variant": variant, "delays": delays, "step": step, "different": found})
+        results.append({"number": number, "variant": variant, "delays": delays, "step": step, "different": found})
         shutil.rmtree(run)
     (folder / "kills.json").write_text(json.dumps(results))
     sys.stderr.flush()

@@ -112,6 +112,10 @@ def model_default_callbacks(
         LearningRateMonitor
     """
     sources = checked_sources(best_epoch_source)
+    if save_every_n_steps is not None and not (isinstance(save_every_n_steps, int) and save_every_n_steps > 0):
+        raise ValueError(f"save_every_n_steps= is an integer of at least 1, got {save_every_n_steps!r}.")
+    if save_every_minutes is not None and save_every_minutes < 0:
+        raise ValueError(f"save_every_minutes= is not negative, got {save_every_minutes!r}.")
     learning_rate = [LearningRateMonitor(logging_interval="epoch")] if log_lr else []
     if model_dir is None:
         options = {"save_every_n_steps": save_every_n_steps, "save_every_minutes": save_every_minutes}
@@ -183,7 +187,8 @@ def callbacks_for_trainer(
         log_lr=bool(trainer.loggers) and not logs_lr,
         save_every_n_steps=save_every_n_steps,
         save_every_minutes=save_every_minutes,
-        save_at_validation=trainer.val_check_interval != 1.0,  # inside epochs, or without any
+        # Inside epochs, or without any. Trainer(val_check_interval=) of time sets no attribute.
+        save_at_validation=getattr(trainer, "val_check_interval", None) != 1.0,
     )
     if not writes_checkpoints:
         defaults = [one for one in defaults if not isinstance(one, ModelCheckpoint)]
