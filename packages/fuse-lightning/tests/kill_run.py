@@ -1,7 +1,8 @@
 """Trains in forked processes that are killed at random moments, resumes, and compares with an uninterrupted training.
 
-Arguments: a folder, the number of kills, and optionally variants. Writes `kills.json` with the kills and the
-differences; run by test_resume_after_kill.py. One process imports everything, so that a training takes little time.
+Arguments: a folder, the number of kills, which of them are done here (the first, and every how many), and optionally
+variants. Writes `kills.json` with the kills and the differences; run by test_resume_after_kill.py. One process imports
+everything, so that a training takes little time.
 """
 
 import json
@@ -40,7 +41,7 @@ VARIANTS = {
     "processes, accumulated": {"devices": 2, "strategy": "ddp", "accumulate_grad_batches": 2},
     "processes, sam": {"devices": 2, "strategy": "ddp", "sam": True},
     "steps": {"max_epochs": -1, "max_steps": 19},
-    "plateau": {"plateau": True},
+    "plateau": {"plateau": "epoch"},
     "no validation": {"validation": False},
     "no validation, steps": {"validation": False, "max_epochs": -1, "max_steps": 19},
     "validation inside epochs": {"val_check_interval": 2, "sam": True},
@@ -74,7 +75,18 @@ class Record(pl.Callback):
             file.write(json.dumps([trainer.global_rank, trainer.current_epoch, batch_idx, ids, value]) + "\n")
 
 
-def train(folder, num_workers=0, sam=False, ema=False, plateau=False, validation=True, **options):
+class Keep(pl.Callback):
+    """Keeps the last checkpoint of each step."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_batch_start(self, trainer, *_):
+        if (self.folder / "last.ckpt").exists():
+            shutil.copy(self.folder / "last.ckpt", self.folder / f"kept-{trainer.global_step}.ckpt")
+
+
+def train(folder, num_workers=0, sam=False, ema=False, plateau=None, validation=True, keep=False, **options):
     """A training of 5 epochs of 4 batches, which goes on from the last checkpoint."""
     pl.seed_everything(1, verbose=False)
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.2), nn.Linear(4, 1))
@@ -88,9 +100,15 @@ def train(folder, num_workers=0, sam=False, ema=False, plateau=False, validation
         adam = torch.optim.Adam(module.parameters(), lr=0.02)
         chosen = SAM(module.parameters(), torch.optim.Adam, rho=0.1, lr=0.02) if sam else adam
         scheduler = torch.optim.lr_scheduler.StepLR(chosen, 1, gamma=0.8)
-        if plateau:  # the loss falls by less than half, so the rate falls
-            scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(chosen, factor=0.8, patience=0, threshold=0.5)
-        return {"optimizer": chosen, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
+        if plateau is None:
+            return {"optimizer": chosen, "lr_scheduler": scheduler}
+        # The loss falls by less than half, so the rate falls.
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(chosen, factor=0.8, patience=0, threshold=0.5)
+        # The loss of training is known after each step, that of validation after two steps or an epoch.
+        by_steps = {"frequency": 1 if "train" in monitor else 2, "strict": False}
+        by_steps |= {"monitor": monitor + "_step" * ("train" in monitor)}
+        choice = {"interval": plateau, "monitor": monitor} | (by_steps if plateau == "step" else {})
+        return {"optimizer": chosen, "lr_scheduler": {"scheduler": scheduler, **choice}}
 
     module = LightningModuleDefault(
         model_dir=folder,
@@ -105,6 +123,8 @@ def train(folder, num_workers=0, sam=False, ema=False, plateau=False, validation
     callbacks = [Record(folder), pl.callbacks.EarlyStopping(monitor, patience=9)]
     if ema:
         callbacks.append(EMAWeightAveraging(decay=0.9))
+    if keep:
+        callbacks.append(Keep(folder))
     if sam and "accumulate_grad_batches" in options:
         callbacks.append(OptimizerClosureCallback())
     trainer = pl.Trainer(
@@ -206,14 +226,15 @@ def differences(folder, reference, ended):
 
 
 def main():
-    folder, kills = Path(sys.argv[1]), int(sys.argv[2])
+    folder = Path(sys.argv[1])
+    kills, first, every = map(int, sys.argv[2:5])
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    chance = random.Random(0)
     results = []
     references = {}
-    variants = sys.argv[3:] or list(VARIANTS)
-    for number in range(kills):
+    variants = sys.argv[5:] or list(VARIANTS)
+    for number in range(first, kills, every):
+        chance = random.Random(number)
         variant = variants[number % len(variants)]
         if variant not in references:
             reference = folder / f"reference {variant}"
@@ -224,7 +245,7 @@ def main():
         reference, seconds, last_step = references[variant]
         run = folder / f"run {number}"
         run.mkdir()
-        delays = [chance.uniform(0, seconds), chance.uniform(0, seconds / 2)][: 1 + number % 2]  # killed once or twice
+        delays = [chance.uniform(0, seconds) for _ in range(chance.choice((1, 2)))]
         for delay in delays:
             fork(run, variant, delay)
             (run / "result.pt").unlink(missing_ok=True)
@@ -232,7 +253,7 @@ def main():
         step = torch.load(last, weights_only=True)["global_step"] if last.exists() else 0
         fork(run, variant)
         found = differences(run, reference, ended=step == last_step)
-        results.append({"variant": variant, "delays": delays, "step": step, "different": found})
+        results.append({"number": number, "variant": variant, "delays": delays, "step": step, "different": found})
         shutil.rmtree(run)
     (folder / "kills.json").write_text(json.dumps(results))
     sys.stderr.flush()

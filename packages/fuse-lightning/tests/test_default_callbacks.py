@@ -134,3 +134,18 @@ def test_the_learning_rate_is_monitored_once(make_module, make_trainer, make_loa
     trainer = make_trainer(callbacks=[mine], logger=CSVLogger(tmp_path / "logs"), log_every_n_steps=1)
     trainer.fit(make_module(model_dir=tmp_path / "run"), make_loader(8))
     assert callbacks_of(trainer, LearningRateMonitor) == [mine]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("save_every_n_steps", 0), ("save_every_n_steps", 2.5), ("save_every_minutes", -1)]
+)
+def test_checkpoints_are_written_at_positive_intervals(tmp_path, option, value):
+    with pytest.raises(ValueError, match=rf"{option}= is .* got {value}\."):
+        model_default_callbacks(tmp_path, **{option: value})
+
+
+@pytest.mark.filterwarnings("ignore:A checkpoint is written inside an epoch")
+def test_validation_may_be_due_by_time(make_module, make_trainer, make_loader, tmp_path):
+    trainer = make_trainer(val_check_interval="00:00:00:00", max_epochs=1)
+    trainer.fit(make_module(best_epoch_source=MONITOR), make_loader(8), make_loader(4))
+    assert {"best_epoch.ckpt", "last.ckpt"} <= names(tmp_path)

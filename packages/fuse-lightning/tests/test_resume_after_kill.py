@@ -11,27 +11,30 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("kill_run.py")
-# Each variant of the script once, and with `nox -t matrix` many times.
-KILLS = int(os.environ.get("FUSE_KILLS") or (1000 if os.environ.get("FUSE_DEEP_TESTS") == "1" else 15))
+VARIANTS = 15  # of the script
+# Each variant once, and with `nox -t matrix` many times: then in parts of one variant, which pytest-xdist spreads.
+KILLS = int(os.environ.get("FUSE_KILLS") or (1000 if os.environ.get("FUSE_DEEP_TESTS") == "1" else VARIANTS))
+PARTS = 1 if KILLS <= VARIANTS else VARIANTS * -(-KILLS // 300)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the trainings are forked from one process")
-@pytest.mark.timeout(300 + 10 * KILLS)
-def test_a_training_killed_at_random_moments_and_resumed_equals_an_uninterrupted_one(tmp_path):
+@pytest.mark.timeout(300 + 20 * KILLS // PARTS)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_training_killed_at_random_moments_and_resumed_equals_an_uninterrupted_one(tmp_path, part):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(tmp_path), str(KILLS)],
+        [sys.executable, str(SCRIPT), str(tmp_path), str(KILLS), str(part), str(PARTS)],
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280 + 10 * KILLS,
+        timeout=280 + 20 * KILLS // PARTS,
         check=False,
     )
     assert (tmp_path / "kills.json").exists(), done.stderr
     results = json.loads((tmp_path / "kills.json").read_text())
-    assert len(results) == KILLS
+    assert [one["number"] for one in results] == list(range(part, KILLS, PARTS))
     assert [one for one in results if one["different"]] == []
-    assert any(one["step"] > 0 for one in results)
+    assert PARTS > 1 or any(one["step"] > 0 for one in results)
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def kill_run():
     ],
 )
 @pytest.mark.parametrize(
-    "options", [{}, {"validation": False}, {"plateau": True}], ids=["", "no validation", "plateau"]
+    "options", [{}, {"validation": False}, {"plateau": "epoch"}], ids=["", "no validation", "plateau"]
 )
 @pytest.mark.filterwarnings("ignore")
 def test_a_training_that_ended_as_planned_goes_on_as_if_it_had_not(kill_run, tmp_path, first, second, options):
@@ -64,6 +67,36 @@ def test_a_training_that_ended_as_planned_goes_on_as_if_it_had_not(kill_run, tmp
     kill_run.train(parts, **options, **first)
     kill_run.train(parts, **options, **second)
     assert kill_run.differences(parts, whole, ended=False) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"plateau": "step", "val_check_interval": 2},
+        {"plateau": "step", "validation": False, "log_every_n_steps": 1},
+        {"log_every_n_steps": 2},
+        {"precision": "64-true"},
+        {"precision": "bf16-mixed", "gradient_clip_val": 0.1},
+        {"accumulate_grad_batches": 3, "gradient_clip_val": 0.1, "gradient_clip_algorithm": "value"},
+    ],
+    ids=lambda options: ", ".join(options),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_training_resumed_after_any_step_equals_an_uninterrupted_one(kill_run, tmp_path, options):
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    kill_run.train(whole, max_epochs=2, keep=True, **options)
+    kept = list(whole.glob("kept-*.ckpt"))
+    assert len(kept) > 1
+    for checkpoint in kept:
+        parts = tmp_path / checkpoint.stem
+        parts.mkdir()
+        shutil.copy(checkpoint, parts / "last.ckpt")
+        kill_run.train(parts, max_epochs=2, **options)
+        (parts / "batches.jsonl").write_text(
+            (whole / "batches.jsonl").read_text() + (parts / "batches.jsonl").read_text()
+        )
+        assert kill_run.differences(parts, whole, ended=False) == [], checkpoint.stem
 
 
 @pytest.mark.filterwarnings("ignore")

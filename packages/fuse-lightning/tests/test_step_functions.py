@@ -2,6 +2,7 @@ import csv
 import math
 import re
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -76,6 +77,35 @@ def test_a_loss_that_counted_nothing_is_not_in_the_sum(batch):
     assert total.item() == batch["losses.total_loss"] == 0.75
     total.backward()
     assert batch["model.logits.cls"].grad.tolist() == [[0.25, 0.25], [0.25, 0.25]]
+
+
+class DividesByItsCount(nn.Module):
+    """A mean whose value and gradient are 0 / 0 if no sample has a label."""
+
+    reads = None
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, batch_dict):
+        labelled = batch_dict["data.label"] >= 0
+        self.counted = self.kind(labelled.sum())
+        return (batch_dict["model.logits.cls"].sum(1) * labelled).sum() / labelled.sum()
+
+
+@pytest.mark.parametrize("kind", [int, torch.as_tensor])
+@pytest.mark.parametrize("reads", [("model.logits.cls", "data.label"), None])
+def test_a_loss_that_divides_by_nothing_adds_nothing_to_the_gradient(batch, kind, reads):
+    loss = DividesByItsCount(kind)
+    loss.reads = reads
+    logits = batch["model.logits.cls"]
+    for labels, gradient in (([-1, -1], 0.25), ([0, -1], 1.25)):
+        batch["data.label"] = torch.tensor(labels)
+        step_losses({"cls": loss, "mean": Mean(1)}, batch).backward()
+        assert batch["model.logits.cls"] is logits
+        assert logits.grad[0].tolist() == [gradient, gradient]
+        logits.grad = None
 
 
 class NoSamples(nn.Module):
@@ -214,7 +244,7 @@ def test_a_failing_metric_fails_the_run_with_its_name(make_module, make_trainer,
         make_trainer().validate(make_module(validation_metrics={"auc": failing}), make_loader(4), verbose=False)
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (2, 2, 2)])
+@pytest.mark.parametrize("shape", [(0,), (2, 3), (2, 2, 2)])
 def test_what_is_not_a_number_for_each_class_cannot_be_logged(make_module, make_trainer, make_loader, shape):
     metric = MetricDefault(pred="model.y", target="data.y", metric=Failing(shape))
     message = rf"one for each class, but 'f1' returned a tensor of shape {re.escape(str(shape))}\. Choose an average"
@@ -324,6 +354,47 @@ def test_a_metric_without_samples_in_an_epoch_is_nan_with_a_warning(
     assert len([one for one in caught if "got no samples" in str(one.message)]) == 1
     assert list(logged) == [f"validation.metrics.{name}" for name in names]
     assert all(math.isnan(value) for value in logged.values())
+
+
+@pytest.mark.parametrize("metric", [MulticlassF1Score(3, average=None), MulticlassAUROC(3, average=None)])
+@pytest.mark.filterwarnings("ignore:.*got no samples", "ignore:Checkpoint directory", "ignore:No .* samples")
+def test_a_metric_of_each_class_without_samples_is_nan_under_all_its_names(
+    make_module, make_trainer, make_loader, metric
+):
+    source = {"monitor": "validation.metrics.f1.mean", "mode": "max"}
+    of_classes = MetricDefault(pred="none", target="none", metric=metric, class_names=["a", "b", "c"])
+    of_classes.preprocess_func = lambda batch_dict: batch_dict | {"none": batch_dict["data.y"][:0]}
+    module = make_module(validation_metrics={"f1": of_classes}, best_epoch_source=source, check="off")
+    trainer = make_trainer()
+    trainer.fit(module, make_loader(4), make_loader(4))
+    names = [f"validation.metrics.f1.{name}" for name in ("a", "b", "c", "mean")]
+    assert all(trainer.callback_metrics[name].isnan() for name in names)
+
+
+class Returns(Metric):
+    """A metric with a given value."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def update(self, batch_dict): ...
+
+    def compute(self):
+        return self.value
+
+
+def test_a_metrics_array_is_logged_by_class(make_module, make_trainer, make_loader):
+    module = make_module(validation_metrics={"of": Returns(np.array([1.0, 3.0]))})
+    (logged,) = make_trainer().validate(module, make_loader(4), verbose=False)
+    assert [logged[f"validation.metrics.of.{name}"] for name in ("0", "1", "mean")] == [1.0, 3.0, 2.0]
+
+
+@pytest.mark.parametrize("value", [(torch.zeros(1000), torch.zeros(1000)), "high", [1.0]])
+def test_what_is_no_number_is_refused_by_its_type_alone(make_module, make_trainer, make_loader, value):
+    module = make_module(validation_metrics={"odd": Returns(value)})
+    with pytest.raises(ValueError, match=rf"but 'odd' returned a {type(value).__name__}\. Subclass the metric"):
+        make_trainer().validate(module, make_loader(4), verbose=False)
 
 
 def test_a_running_metric_is_logged(make_module, make_trainer, make_loader):

@@ -57,10 +57,12 @@ class LastCheckpoint(DefaultModelCheckpoint):
             check_before_training(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
-        """Write after an optimizer step, if it is time; after an epoch's last step its end writes, with validation."""
+        """Write after an optimizer step, if it is time. A validation or epoch's end that follows will write."""
         stepped = trainer.global_step != self._steps
         self._steps = trainer.global_step
-        if stepped and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        loop = trainer.fit_loop.epoch_loop
+        validates = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+        if stepped and not loop.batch_progress.is_last_batch and not validates:
             super().on_train_batch_end(trainer, *arguments)
 
 
@@ -110,6 +112,10 @@ def model_default_callbacks(
         LearningRateMonitor
     """
     sources = checked_sources(best_epoch_source)
+    if save_every_n_steps is not None and not (isinstance(save_every_n_steps, int) and save_every_n_steps > 0):
+        raise ValueError(f"save_every_n_steps= is an integer of at least 1, got {save_every_n_steps!r}.")
+    if save_every_minutes is not None and save_every_minutes < 0:
+        raise ValueError(f"save_every_minutes= is not negative, got {save_every_minutes!r}.")
     learning_rate = [LearningRateMonitor(logging_interval="epoch")] if log_lr else []
     if model_dir is None:
         options = {"save_every_n_steps": save_every_n_steps, "save_every_minutes": save_every_minutes}
@@ -181,7 +187,8 @@ def callbacks_for_trainer(
         log_lr=bool(trainer.loggers) and not logs_lr,
         save_every_n_steps=save_every_n_steps,
         save_every_minutes=save_every_minutes,
-        save_at_validation=trainer.val_check_interval != 1.0,  # inside epochs, or without any
+        # Inside epochs, or without any. Trainer(val_check_interval=) of time sets no attribute.
+        save_at_validation=getattr(trainer, "val_check_interval", None) != 1.0,
     )
     if not writes_checkpoints:
         defaults = [one for one in defaults if not isinstance(one, ModelCheckpoint)]

@@ -9,16 +9,17 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, WeightAveraging
+from pytorch_lightning.plugins.precision import DoublePrecision
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from fuse_core import GLOBAL_STEP, LOSSES, SAMPLE_ID, ContractError, NDict, Wiring, WiringError, log_name
+from fuse_core import GLOBAL_STEP, SAMPLE_ID, ContractError, NDict, Wiring, WiringError
 
 from .checkpoints.best_epoch_source import BestEpochSource
 from .checkpoints.hyperparameters import keep_plain_values
-from .checkpoints.inside_epoch import EPOCH_SUMS, begin_next_epoch, load_metric_states, metric_states, of_all_processes
+from .checkpoints.inside_epoch import EPOCH_SUMS, begin_next_epoch
 from .checkpoints.model_export import check_only_tensors, save_best_or_last_model
 from .checkpoints.state_dict_names import fitting_state_dict, is_of_fusemedml
 from .checks.module_contract import CheckMode, check_first_batch, explained_by
@@ -31,18 +32,10 @@ from .evaluation import Evaluation
 from .loaders.components import LoaderComponents, PerLoader, register_components
 from .loaders.empty_loaders import check_loaders_have_batches
 from .loaders.resumable_loader import warn_of_loaders
-from .losses.epoch_losses import EpochLosses, batch_losses
-from .losses.running_losses import RunningLosses
+from .losses.epoch_losses import batch_losses
 from .metrics.mode_metrics import register_metrics
-from .step_functions import (
-    epoch_end_compute_and_log_losses,
-    epoch_end_compute_and_log_metrics,
-    log_reduced,
-    reset_metrics,
-    step_extract_predictions,
-    step_losses,
-    step_metrics,
-)
+from .step_functions import log_reduced, step_extract_predictions, step_losses
+from .training_epoch import TrainingEpoch
 
 LogUnit = Literal["optimizer_step", "epoch"]
 
@@ -241,19 +234,12 @@ class LightningModuleDefault(pl.LightningModule):
                 f"{progress_bar_metrics!r}."
             )
         self.lr: float | None = None  # set by Tuner.lr_find, and read by ConfigureOptimizers
-        self._progress_bar_metrics = tuple(progress_bar_metrics or ())
-        self._train_losses = EpochLosses()
-        self._running_losses = RunningLosses()
-        self._logged_step = 0
-        self._resumed: list[Any] | None = None  # the sums of a resumed epoch, by process
-        self._stopped_inside: dict[str, Any] | None = None  # the sums of an epoch that max_steps or max_time ended
+        self._training = TrainingEpoch(tensorboard_sep, progress_bar_metrics or ())
         self._warned_of_loader = False
         self._evaluations = {mode: Evaluation(mode) for mode in ("validation", "test")}
         self._nonfinite_losses = NonFiniteLosses(on_nonfinite)
         self._train_ended = False
         self._plateaus_updated = False
-        self._recorded_batch: int | None = None
-        self._closure_callback: Any = None
         self._checked_wiring: set[tuple[str, int]] = set()
         self._expected_failure: ContractError | None = None  # of the first step
 
@@ -284,6 +270,8 @@ class LightningModuleDefault(pl.LightningModule):
     @_not_compiled
     def training_step(self, batch_dict: Mapping[str, Any], batch_idx: int) -> Tensor:
         """The sum of the losses of one batch."""
+        if self._expected_failure is None:
+            return self._train_on(batch_dict, batch_idx)
         with explained_by(self._expected_failure):
             total = self._train_on(batch_dict, batch_idx)
         self._expected_failure = None
@@ -295,9 +283,7 @@ class LightningModuleDefault(pl.LightningModule):
         total = step_losses(self.losses, result)
         losses = batch_losses(result)
         counts = self._nonfinite_losses.watch(losses, self.global_step, result.get(SAMPLE_ID))
-        if self._is_first_pass(batch_idx):
-            self._train_losses.update(result, counts=counts, losses=losses)
-            step_metrics(self.train_metrics, result)
+        self._training.add(self, result, batch_idx, losses, counts)
         return total
 
     def on_after_backward(self) -> None:
@@ -324,14 +310,6 @@ class LightningModuleDefault(pl.LightningModule):
         if isinstance(keys, str):
             raise TypeError(f"prediction_keys takes a sequence of keys, got the string {keys!r}. Use [{keys!r}].")
         self.prediction_keys = tuple(keys)
-
-    def _is_first_pass(self, batch_idx: int) -> bool:
-        """Whether the batch is evaluated at the current weights: SAM evaluates it a second time at moved weights."""
-        if self._closure_callback is not None:
-            return not self._closure_callback.repeated_pass
-        first = batch_idx != self._recorded_batch
-        self._recorded_batch = batch_idx
-        return first
 
     # ------------------------------------------------------------------------------------------------------ the wiring
 
@@ -391,7 +369,7 @@ class LightningModuleDefault(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Check the wiring again: losses, metrics and loaders may have changed since the last run."""
         self._checked_wiring.clear()
-        self._resumed = self._stopped_inside = None
+        self._training.continue_with(None)
         self._evaluations = {mode: Evaluation(mode) for mode in ("validation", "test")}
 
     def on_fit_start(self) -> None:
@@ -403,7 +381,7 @@ class LightningModuleDefault(pl.LightningModule):
         if not self.losses:
             raise ValueError("Training needs a loss. Give LightningModuleDefault(losses={name: loss}).")
         self._train_ended = False
-        self._closure_callback = closure_callback(self.trainer)
+        self._training.closure_callback = closure_callback(self.trainer)
         check_accumulation(self.trainer)
         self._nonfinite_losses.check_strategy(self.trainer.strategy)
 
@@ -413,15 +391,7 @@ class LightningModuleDefault(pl.LightningModule):
         self._check_monitors()
         self._start_training_epoch()  # Lightning skips the hook below in an epoch that is resumed inside
         begin_next_epoch(self.trainer.fit_loop)
-        self._logged_step = self.trainer.global_step
-        if self._resumed is not None and len(self._resumed) == self.trainer.world_size:
-            own = self._resumed[self.trainer.global_rank]
-            self._train_losses.load_state_dict(own["losses"], self.device)
-            self._running_losses.logged = own["logged"]
-            load_metric_states(self.train_metrics, own["metrics"])
-            # An epoch that max_steps cuts off has no validation: what monitors one sees the values of the epoch before.
-            values = {name: value.to(self.device) for name, value in own["values"].items()}
-            self.trainer.callback_metrics.update(values)
+        self._training.resume(self)
 
     def on_train_epoch_start(self) -> None:
         """Reset losses and metrics."""
@@ -430,13 +400,12 @@ class LightningModuleDefault(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the epoch."""
         self._nonfinite_losses.check(wait=True)
-        self._log_running_losses(wait=True)
-        whole = self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        self._stopped_inside = None if whole else self._epoch_sums()
-        epoch_end_compute_and_log_losses(self, "train", self._train_losses, self._sep, self._log_counted)
-        epoch_end_compute_and_log_metrics(self, "train", self.train_metrics, self._sep, self._metric_folder())
+        self._training.log_step(self, wait=True)
+        self._training.log(self, self._log_counted, self._metric_folder())
         self._log_unit_of_epoch()
-        if whole:  # before callbacks write checkpoints; Lightning's own update comes after them
+        if (
+            self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        ):  # before callbacks write checkpoints; Lightning's own update comes after them
             self.trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
             self._plateaus_updated = True
 
@@ -463,17 +432,12 @@ class LightningModuleDefault(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the losses' means since the last log, if it is time."""
-        step, every = self.trainer.global_step, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if step != self._logged_step and every and step % every == 0:
-            self._logged_step = step
-            self._running_losses.copy(step - 1, self._train_losses)
-        if self._running_losses.pending:
-            self._log_running_losses()
+        self._training.log_step(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the sums of the epoch so far. No checkpoint is written after a loss that is not finite."""
         self._nonfinite_losses.check(wait=True)
-        checkpoint[EPOCH_SUMS] = of_all_processes(self._stopped_inside or self._epoch_sums())
+        checkpoint[EPOCH_SUMS] = self._training.states(self)
         if not self._warned_of_loader:
             self._warned_of_loader = warn_of_loaders(self.trainer)
 
@@ -486,7 +450,9 @@ class LightningModuleDefault(pl.LightningModule):
         Raises:
             ValueError: a training would be resumed from a checkpoint of FuseMedML.
         """
-        self._resumed = checkpoint.get(EPOCH_SUMS)
+        self._training.continue_with(checkpoint.get(EPOCH_SUMS))
+        if self._trainer is not None and isinstance(self._trainer.precision_plugin, DoublePrecision):
+            self.double()  # Lightning loads the weights before it converts the module, and would round them
         resumes = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
         if resumes and is_of_fusemedml(checkpoint["state_dict"]):
             raise ValueError(
@@ -507,7 +473,7 @@ class LightningModuleDefault(pl.LightningModule):
 
     def on_validation_end(self) -> None:
         """Show the chosen metrics in the progress bar."""
-        self._show_in_progress_bar()
+        self._training.show(self.trainer)
 
     def on_test_epoch_start(self) -> None:
         """Reset losses and metrics."""
@@ -534,43 +500,12 @@ class LightningModuleDefault(pl.LightningModule):
         """Refuse loaders without batches, which Lightning skips silently."""
         check_loaders_have_batches(self.trainer, stage)
 
-    def _epoch_sums(self) -> dict[str, Any]:
-        return {
-            "losses": self._train_losses.state_dict(),
-            "logged": self._running_losses.logged,
-            "metrics": metric_states(self.train_metrics),
-            "values": {name: value.detach().cpu() for name, value in self.trainer.callback_metrics.items()},
-        }
-
-    def _log_running_losses(self, wait: bool = False) -> None:
-        for step, means in self._running_losses.arrived(self._train_losses, wait):
-            names = {name: log_name("train", LOSSES, *name.split("."), sep=self._sep) for name in means}
-            logged = {f"{names[name]}_step": mean for name, mean in means.items()}
-            for logger in self.trainer.loggers:
-                logger.log_metrics({**logged, "epoch": float(self.current_epoch)}, step=step)
-                logger.save()
-            if not wait:  # at an epoch's end, Lightning takes no values of steps
-                for name, mean in logged.items():
-                    # On the CPU: a value on the device would have to be read back.
-                    self.log(name, torch.tensor(mean), logger=False, on_step=True, on_epoch=False)
-            self.trainer.progress_bar_metrics.update(means)
-            self._show_in_progress_bar()
-
-    def _show_in_progress_bar(self) -> None:
-        logged = self.trainer.callback_metrics if self._progress_bar_metrics else {}
-        shown = {name: float(logged[name]) for name in self._progress_bar_metrics if name in logged}
-        self.trainer.progress_bar_metrics.update(shown)
-
     def _metric_folder(self) -> Path | None:
         return None if self.trainer.fast_dev_run else self.model_dir  # type: ignore[attr-defined]
 
     def _start_training_epoch(self) -> None:
-        self._stopped_inside = None
         self._plateaus_updated = False
-        self._train_losses.reset()
-        self._running_losses.start()
-        reset_metrics(self.train_metrics)
-        self._recorded_batch = None
+        self._training.start(self)
         self._nonfinite_losses.start(self.parameters())
 
     def _start_evaluation(self, mode: str, loaders: Any) -> None:

@@ -54,8 +54,8 @@ def step_losses(losses: Components, batch_dict: MutableMapping[str, Any]) -> Ten
 
     - The attribute `counted` says how much the value is a mean over (samples, voxels, a sum of weights): an int, or a
       scalar tensor on the loss's device. It is written to `counted.<name>` and weights the batch in an epoch's mean. If
-      the loss has no such attribute, the number of samples is written. A loss that counted 0 adds nothing to the sum,
-      even if its value is NaN.
+      the loss has no such attribute, the number of samples is written. A loss that counted 0 adds nothing to the sum
+      and to the gradient, even if its value is NaN.
     - The attribute `terms`, detached scalar tensors by name, is written to `loss_terms.<name>.<term>`.
 
     Args:
@@ -82,7 +82,7 @@ def step_losses(losses: Components, batch_dict: MutableMapping[str, Any]) -> Ten
         raise ValueError("step_losses needs at least one loss, got none. Give losses={name: loss}.")
     values: list[Tensor] = []
     for name, loss in losses.items():
-        value = loss(batch_dict)
+        value = _called(loss, batch_dict)
         if not isinstance(value, Tensor):
             raise TypeError(
                 f"Losses must return scalar tensors, but {name!r} ({type(loss).__name__}) returned {value!r}. Return "
@@ -99,8 +99,9 @@ def step_losses(losses: Components, batch_dict: MutableMapping[str, Any]) -> Ten
             counted = _samples(loss, batch_dict)
         elif isinstance(counted, Tensor):
             value = torch.where(counted > 0, value, 0)
-        elif counted == 0:
-            value = torch.where(torch.zeros_like(value, dtype=torch.bool), value, 0)
+        elif counted == 0:  # a zero of the same tensors, without the loss's own gradient
+            read = _differentiable(loss, batch_dict).values()
+            value = sum((one.flatten()[:0].sum() for one in read), value.new_zeros(()))
         batch_dict[f"{COUNTED}.{name}"] = counted
         for term, part in (getattr(loss, "terms", None) or {}).items():
             batch_dict[f"{TERMS}.{name}.{term}"] = part
@@ -108,6 +109,41 @@ def step_losses(losses: Components, batch_dict: MutableMapping[str, Any]) -> Ten
     total = sum(values[1:], start=values[0])
     batch_dict[TOTAL_LOSS] = total.detach()
     return total
+
+
+def _called(loss: Any, batch_dict: MutableMapping[str, Any]) -> Tensor:
+    """The value of a loss, which has a gradient of 0 if it counts nothing.
+
+    A mean over nothing, 0 / 0, has the gradient NaN, whatever it is multiplied by. So the gradient is stopped where it
+    enters the tensors that the loss reads.
+    """
+    if isinstance(getattr(loss, "counted", None), int):  # of the last call: `step_losses` need not ask the device
+        value: Tensor = loss(batch_dict)
+        return value
+    read = _differentiable(loss, batch_dict)
+    counts: list[Tensor] = []
+
+    def stop_unless_it_counts(gradient: Tensor) -> Tensor:
+        return torch.where(counts[0], gradient, 0) if counts else gradient
+
+    for key, tensor in read.items():
+        batch_dict[key] = tensor.view_as(tensor)  # with a gradient from this loss alone
+        batch_dict[key].register_hook(stop_unless_it_counts)
+    value = loss(batch_dict)
+    batch_dict.update(read)
+    counted = getattr(loss, "counted", None)
+    if isinstance(counted, Tensor):
+        counts.append(counted > 0)
+    return value
+
+
+def _differentiable(loss: Any, batch_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a batch that a loss reads, or may read, and that require a gradient."""
+    reads = getattr(loss, "reads", None) or ()
+    if not reads or any(key not in batch_dict for key in reads):
+        reads = tuple(batch_dict)
+    values = {key: batch_dict[key] for key in reads}
+    return {key: one for key, one in values.items() if isinstance(one, Tensor) and one.requires_grad}
 
 
 def _samples(loss: Any, batch_dict: Mapping[str, Any]) -> int:
@@ -135,9 +171,11 @@ def step_metrics(metrics: Components, batch_dict: Mapping[str, Any]) -> None:
         tensor(0.5000)
     """
     metric: Any
+    of_batches: Any
     for name, metric in metrics.items():
         try:
-            registered(metric).update(batch_dict)
+            of_batches = metric if isinstance(metric, nn.Module) else registered(metric)
+            of_batches.update(batch_dict)
         except Exception as error:
             raise MetricError(name, metric, error) from error
 
@@ -280,6 +318,8 @@ def epoch_end_compute_and_log_metrics(
             value = trainer.strategy.broadcast(value)
         results[f"metrics.{name}"] = value
         for full_name, one in NDict({name: value}).items():
+            if isinstance(one, np.ndarray) and not collected:
+                one = torch.as_tensor(one)
             if isinstance(one, Tensor) and one.numel() != 1 and not collected:
                 class_names = _class_names(full_name, metric, one)
                 if folder is not None and trainer.is_global_zero and not trainer.sanity_checking:
@@ -295,8 +335,9 @@ def epoch_end_compute_and_log_metrics(
                 continue
             else:
                 raise ValueError(
-                    f"Metrics are logged as numbers, but {full_name!r} returned {one!r}. Subclass the metric and let "
-                    f"its compute return a number, a dict of numbers, or a tensor with a number for each class."
+                    f"Metrics are logged as numbers, but {full_name!r} returned a {type(one).__name__}. Subclass the "
+                    f"metric and let its compute return a number, a dict of numbers, or a tensor with a number for "
+                    f"each class."
                 )
             for number_name, number in numbers.items():
                 log_reduced(pl_module, log_name(*mode.split("."), "metrics", *number_name.split("."), sep=sep), number)
@@ -312,15 +353,27 @@ def _compute(metric: Any, results: NDict) -> Any:
 
 
 def _nan(name: str, metric: Any, mode: str) -> Any:
-    """The value of a metric that was not updated."""
+    """The value of a metric that was not updated: NaN for each of its values."""
     warnings.warn(f"The metric {name!r} of {mode} got no samples in this epoch: its value is NaN.", stacklevel=4)
     collection = getattr(metric, "metric", metric)
-    return dict.fromkeys(collection.keys(), math.nan) if isinstance(collection, MetricCollection) else math.nan
+    try:
+        value = _compute(metric, NDict())
+    except Exception:  # it keeps samples, and has none
+        names = getattr(metric, "class_names", None)
+        value = torch.zeros(len(names) if names else ())
+        value = dict.fromkeys(collection.keys(), value) if isinstance(collection, MetricCollection) else value
+    return _nan_like(value)
+
+
+def _nan_like(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _nan_like(one) for name, one in value.items()}
+    return torch.full(value.shape, math.nan) if isinstance(value, Tensor) else math.nan
 
 
 def _class_names(full_name: str, metric: Any, values: Tensor) -> Sequence[str]:
     shape = tuple(values.shape)
-    if values.ndim not in (1, 2) or len(set(shape)) > 1:
+    if values.ndim not in (1, 2) or len(set(shape)) > 1 or shape[0] == 0:
         raise ValueError(
             f"Metrics are logged as one number, or one for each class, but {full_name!r} returned a tensor of shape "
             f"{shape}. Choose an average over classes, or compute it from the predictions."

@@ -37,6 +37,7 @@ Pair = namedtuple("Pair", "a b")
         (Pair(1, np.float32(0.5)), (1, 0.5)),
         (np.array(["a", "b"]), ["a", "b"]),
         ({np.int64(1): [np.float64(2.0)]}, {1: [2.0]}),
+        ({np.int64(1): 2, Path("a"): "b"}, {1: 2, "a": "b"}),
         ({1, 2}, {1, 2}),
     ],
 )
@@ -50,6 +51,23 @@ def test_values_become_plain_and_can_be_read_again(value, plain, tmp_path):
 
 def test_arrays_of_numbers_become_tensors():
     assert torch.equal(as_plain(np.arange(3)), torch.arange(3))
+
+
+@pytest.mark.parametrize("array", [np.arange(3)[::-1], np.array([2.0, 1.0, 0.0], ">f8"), np.eye(3).T[:, ::2]])
+def test_arrays_with_another_layout_become_tensors(array):
+    assert as_plain(array).tolist() == array.tolist()
+
+
+class Image(torch.Tensor):
+    """A tensor with metadata, such as MONAI's."""
+
+
+def test_a_tensor_of_a_subclass_becomes_a_plain_one(tmp_path):
+    image = torch.ones(2).as_subclass(Image)
+    torch.save(as_plain({"states": [image], "weight": nn.Parameter(torch.ones(1))}), tmp_path / "x")
+    loaded = torch.load(tmp_path / "x", weights_only=True)
+    assert type(loaded["states"][0]) is torch.Tensor
+    assert type(loaded["weight"]) is nn.Parameter
 
 
 def test_a_state_dict_in_which_nothing_changes_stays_itself():

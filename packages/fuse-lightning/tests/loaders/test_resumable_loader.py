@@ -122,3 +122,20 @@ def test_processes_share_the_samples_of_one_order(monkeypatch, drop_last, sizes)
 def test_a_batch_size_below_one_is_refused():
     with pytest.raises(ValueError, match=r"resumable_loader\(batch_size=\) is at least 1, got 0"):
         make(batch_size=0)
+
+
+def test_a_shorter_loader_beside_others_goes_on_within_the_epoch_or_in_the_next():
+    def loader(epoch):
+        made = resumable_loader(list(range(6)), batch_size=2, seed=0, collate_fn=list)
+        made.set_epoch(epoch)
+        return made
+
+    whole = loader(0)
+    expected, position = list(whole), whole.state_dict()
+    assert list(whole) == expected  # begun again
+    for epoch, batches in ((0, expected), (1, list(loader(1)))):
+        resumed = loader(0)
+        resumed.load_state_dict(position)
+        resumed.set_epoch(epoch)  # Lightning's, when training starts
+        assert list(resumed) == []
+        assert list(resumed) == batches

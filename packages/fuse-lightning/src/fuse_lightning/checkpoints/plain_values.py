@@ -1,5 +1,6 @@
 """Values that a checkpoint can hold: `torch.load` reads them without running code."""
 
+import operator
 from collections import Counter, OrderedDict
 from pathlib import PurePath
 from typing import Any
@@ -41,7 +42,8 @@ class NotPlainError(TypeError):
 def as_plain(value: Any, place: str = "") -> Any:
     """The value with plain values in place of NumPy's numbers and arrays, paths, and subclasses of plain types.
 
-    An array of numbers becomes a tensor. A collection in which nothing changes is returned itself.
+    An array of numbers becomes a tensor, and a tensor of a subclass a plain one. A collection in which nothing changes
+    is returned itself.
 
     Args:
         value: the value.
@@ -55,11 +57,14 @@ def as_plain(value: Any, place: str = "") -> Any:
         {'lr': 0.1, 'path': 'runs/a', 'betas': (0.9, 0.5)}
     """
     kind = type(value)
-    if kind in _EXACT or isinstance(value, torch.Tensor):
+    if kind in _EXACT:
         return value
+    if isinstance(value, torch.Tensor):  # a subclass of others, such as MONAI's, is a class to import
+        return value if kind.__module__.partition(".")[0] == "torch" else value.detach().as_subclass(torch.Tensor)
     if isinstance(value, dict):
         pairs = {as_plain(key, place): as_plain(one, _within(place, key)) for key, one in value.items()}
-        same = kind in (dict, OrderedDict) and all(a is b for a, b in zip(pairs.values(), value.values(), strict=True))
+        before, after = ([*one.keys(), *one.values()] for one in (value, pairs))
+        same = kind in (dict, OrderedDict) and len(before) == len(after) and all(map(operator.is_, before, after))
         return value if same else OrderedDict(pairs) if isinstance(value, OrderedDict) else pairs
     if isinstance(value, list | tuple | set | frozenset):
         parts = [as_plain(one, f"{place}[{i}]") for i, one in enumerate(value)]
@@ -68,7 +73,9 @@ def as_plain(value: Any, place: str = "") -> Any:
     if isinstance(value, np.generic):
         return as_plain(value.item(), place) if type(value.item()) is not kind else _refuse(value, place)
     if isinstance(value, np.ndarray):
-        return torch.tensor(value) if value.dtype.kind in "biufc" else as_plain(value.tolist(), place)
+        if value.dtype.kind not in "biufc" or value.dtype.type in (np.longdouble, np.clongdouble):
+            return as_plain(value.tolist(), place)
+        return torch.tensor(np.array(value, value.dtype.newbyteorder("="), order="C"))  # torch knows no other layout
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, str):  # of a subclass, such as an enumeration; `str(value)` would be its name

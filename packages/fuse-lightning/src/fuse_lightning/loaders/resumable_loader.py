@@ -157,6 +157,8 @@ class SeededBatches(Sampler[list[int]]):
         if position is not None:
             self.epoch, self.position = position
         if self._resumed is not None and self.position < len(self):
+            if self._called == self._resumed - 1:  # a shorter loader beside others, which begins again within the epoch
+                self._resumed -= 1
             self._ahead = 0 if self._called is None else self._called - self._resumed
             self.epoch, self._resumed = self._resumed, None
 

@@ -114,7 +114,7 @@ class EpochLosses:
                 self._added_up.update({name: None for name in names if f"{COUNTED}.{name}" in batch_dict})
         if samples == 0 or not names:
             return
-        if None in counted:
+        if any(one is None for one in counted):  # `in` would compare tensors
             default = samples or number_of_samples(batch_dict) or 1
             counted = tuple(default if one is None else one for one in counted)
         sums.add(values, counted, counts)  # type: ignore[arg-type]  # no element is None
@@ -191,26 +191,28 @@ class _Sums:
         self.weighted = torch.zeros(like.shape, dtype=dtype, device=like.device)
         self.counted: Tensor | None = None
         self.samples = 0  # of the batches in which all losses counted the same number
+        self._numbers: dict[int, Tensor] = {}  # as tensors on the device
 
     def add(self, values: Tensor, counted: tuple[int | Tensor, ...], counts: Tensor | None) -> None:
         """Add the values of one batch."""
         first = counted[0]
-        if counts is None and isinstance(first, int) and all(one is first or one == first for one in counted[1:]):
+        if counts is None and isinstance(first, int) and len(set(counted)) == 1:
             if first:
                 self.weighted.add_(values, alpha=first)
                 self.samples += first
             return
-        weights = torch.stack([self._as_weight(one) for one in counted])
+        weights = torch.stack([self._on_device(one) for one in counted])
         if counts is not None:
             weights = torch.where(counts, weights, 0)
-        self.weighted.addcmul_(torch.where(weights > 0, values, 0).to(weights.dtype), weights)
+        self.weighted.addcmul_(torch.where(weights > 0, values, 0), weights)
         self.counted = weights if self.counted is None else self.counted.add_(weights)
 
-    def _as_weight(self, counted: int | Tensor) -> Tensor:
-        like = self.weighted
+    def _on_device(self, counted: int | Tensor) -> Tensor:
         if isinstance(counted, Tensor):
-            return counted.detach().to(like.device, like.dtype).reshape(())
-        return torch.full((), counted, dtype=like.dtype, device=like.device)
+            return counted.detach().to(self.weighted.device, self.weighted.dtype).reshape(())
+        if counted not in self._numbers:
+            self._numbers[counted] = torch.full((), counted, dtype=self.weighted.dtype, device=self.weighted.device)
+        return self._numbers[counted]
 
     def weighted_and_counted(self) -> Tensor:
         """The weighted sums and how much was counted, of shape (2, losses)."""

@@ -29,17 +29,12 @@ class RunningLosses:
 
     def __init__(self) -> None:
         self.logged: Sums = {}  # the epoch's sums at the last log
-        self._pending: deque[_Copy] = deque()
-
-    @property
-    def pending(self) -> bool:
-        """Whether a copied step has not been returned by `arrived`."""
-        return bool(self._pending)
+        self.pending: deque[_Copy] = deque()  # the copied steps that `arrived` has not returned
 
     def start(self) -> None:
         """Begin an epoch, with sums of zero."""
         self.logged = {}
-        self._pending.clear()
+        self.pending.clear()
 
     def copy(self, step: int, epoch_losses: EpochLosses) -> None:
         """Start to copy the sums of a step."""
@@ -53,7 +48,7 @@ class RunningLosses:
         if asynchronous:
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record(torch.cuda.current_stream(sums.device))
-        self._pending.append(_Copy(step, names, host, arrived))
+        self.pending.append(_Copy(step, names, host, arrived))
 
     def arrived(self, epoch_losses: EpochLosses, wait: bool = False) -> list[tuple[int, dict[str, float]]]:
         """The means of each copied step that has arrived, with the number of the step.
@@ -63,13 +58,13 @@ class RunningLosses:
             wait: wait for the steps that have not arrived.
         """
         means: list[tuple[int, dict[str, float]]] = []
-        while self._pending:
-            step, names, sums, arrived = self._pending[0]
+        while self.pending:
+            step, names, sums, arrived = self.pending[0]
             if arrived is not None and not arrived.query():  # type: ignore[no-untyped-call]
                 if not wait:
                     break
                 arrived.synchronize()
-            self._pending.popleft()
+            self.pending.popleft()
             before = torch.tensor([self.logged.get(name, (0.0, 0.0)) for name in names], dtype=torch.float64).T
             values = epoch_losses.means_of(names, sums - before)
             means.append((step, {name: float(value) for name, value in values.items()}))
