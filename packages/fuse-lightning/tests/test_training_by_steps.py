@@ -56,7 +56,7 @@ def test_training_losses_are_logged_by_steps_as_means_since_the_last_log(
     expected = [(per_step[0] + per_step[1]) / 2, (per_step[2] + per_step[3]) / 2, per_step[0]]
     assert [float(row["train.losses.mse_step"]) for row in rows[:3]] == pytest.approx(expected, rel=1e-5)
     # The last step's value is shown after the bar has drawn that step.
-    assert bar.shown[-1]["mse"] == pytest.approx(sum(per_step[1:3]) / 2, rel=1e-5)
+    assert bar.shown[-1]["loss"] == pytest.approx(sum(per_step[1:3]) / 2, rel=1e-5)
     assert "validation.metrics.mse" in bar.shown[-1]
 
 

@@ -34,6 +34,7 @@ from .loaders.empty_loaders import check_loaders_have_batches
 from .loaders.resumable_loader import warn_of_loaders
 from .losses.epoch_losses import batch_losses
 from .metrics.mode_metrics import register_metrics
+from .progress_bar import shorten_progress_bar
 from .step_functions import log_reduced, step_extract_predictions, step_losses
 from .training_epoch import TrainingEpoch
 
@@ -74,7 +75,8 @@ class LightningModuleDefault(pl.LightningModule):
     `step_losses`. A loss that does not tell it is weighted by the batches' samples.
 
     During training, the means of the losses since the last log appear every `Trainer(log_every_n_steps=)` steps, as
-    `train.losses.<name>_step` in loggers and as `<name>` in the progress bar, without blocking on a GPU.
+    `train.losses.<name>_step` in loggers and in the progress bar, without blocking on a GPU. The bar shows the total as
+    `loss`, then `progress_bar_metrics`, then single losses as far as they fit into the terminal.
     In distributed training these are the first process's.
 
     Before the first step on a loader, its first batch is checked: are all keys there that model, losses and metrics
@@ -382,6 +384,7 @@ class LightningModuleDefault(pl.LightningModule):
             raise ValueError("Training needs a loss. Give LightningModuleDefault(losses={name: loss}).")
         self._train_ended = False
         self._training.closure_callback = closure_callback(self.trainer)
+        shorten_progress_bar(self.trainer, self._training.shown)
         check_accumulation(self.trainer)
         self._nonfinite_losses.check_strategy(self.trainer.strategy)
 

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from fuse_lightning.report.charts import confusion_table, line_chart, reliability_chart, ticks
+from fuse_lightning.report.charts import confusion_table, line_chart, reliability_chart, scatter_chart, ticks
 from fuse_lightning.report.wiring_drawing import wiring_drawing
 
 
@@ -61,10 +61,28 @@ def test_epochs_have_whole_ticks():
 
 
 def test_the_confusion_table_holds_every_count_with_its_classes():
-    table = confusion_table(np.array([[8, 0], [3, 1]]), ["cat", "a & b"])
+    table = confusion_table(np.array([[8, 0], [3, 1]]), ["cat", "a & b"], "Confusion")
     Balanced(table)
     assert re.findall(r"<td style[^>]*>([^<]*)</td>", table) == ["8", "·", "3", "1"]
     assert '<th scope="row">a &amp; b</th>' in table
+
+
+def test_the_confusion_table_of_pixels_holds_percentages_of_the_true_class():
+    table = confusion_table(np.array([[750, 250], [0, 3]]), ["a", "b"], "Confusion", percent=True)
+    assert re.findall(r"<td style[^>]*>([^<]*)</td>", table) == ["75.0", "25.0", "·", "100.0"]
+
+
+def test_a_scatter_chart_draws_the_samples_whose_target_is_known():
+    chart = scatter_chart("age", np.array([1.0, np.nan, 3.0]), np.array([1.5, 2.0, 2.0]))
+    Balanced(chart)
+    places = [tuple(map(float, pair)) for pair in re.findall(r'circle cx="([^"]*)" cy="([^"]*)"', chart)]
+    assert len(places) == 2
+    assert places[0][0] < places[1][0]
+    assert places[0][1] > places[1][1]  # larger predictions are further up
+
+
+def test_a_scatter_chart_of_a_single_value_is_drawn():
+    Balanced(scatter_chart("age", np.array([3.0]), np.array([3.0])))
 
 
 def test_the_reliability_chart_has_a_bar_for_each_bin_with_samples():

@@ -1,12 +1,15 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchmetrics.classification import MulticlassF1Score
+from torchmetrics.functional.classification import multiclass_f1_score
 
 from fuse_core import NDict, collate
-from fuse_lightning import LightningModuleDefault, PredictionsToFile, RunReport
+from fuse_lightning import LightningModuleDefault, MetricDefault, PredictionsToFile, RunReport
 from fuse_losses import LossDefault
 from fuse_models import ModelWrapSeqToDict
 
@@ -86,8 +89,47 @@ def test_the_worst_cases_are_those_of_the_lowest_probability(tmp_path, make_trai
     trainer.predict(module, loader, return_predictions=False)
     rows = [line.split(",") for line in (tmp_path / "predictions.csv").read_text().splitlines()[1:]]
     by_probability = sorted(rows, key=lambda row: float(row[1 + int(row[3])]))
-    worst = json.loads((tmp_path / "report.json").read_text())["worst"]
+    worst = json.loads((tmp_path / "report.json").read_text())["worst"]["model.output.cls"]
     assert [case["id"] for case in worst] == [row[0] for row in by_probability[:24]]
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (3, 6, 6)])
+def test_a_segmentation_shows_dice_and_the_worst_cases_side_by_side(tmp_path, make_trainer, shape):
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.randint(3, (20, *shape), generator=generator)
+    predicted = torch.where(torch.rand(masks.shape, generator=generator) < 0.3, 0, masks)
+    samples = [
+        NDict({"data.sample_id": f"s{index}", "data.image": one[None].float(), "data.mask": mask})
+        for index, (one, mask) in enumerate(zip(predicted, masks, strict=True))
+    ]
+    model = ModelWrapSeqToDict(
+        model=nn.Identity(),
+        model_inputs=["data.image"],
+        model_outputs=["model.output.seg"],
+        post_forward_processing_function=lambda image: image.long(),
+    )
+    accuracy = MulticlassF1Score(num_classes=3, average=None)
+    names = ["ground", "liver", "kidney"]
+    metric = MetricDefault(pred="model.output.seg", target="data.mask", metric=accuracy, class_names=names)
+    module = LightningModuleDefault(
+        None, model, test_metrics={"dice": metric}, prediction_keys=["model.output.seg", "data.mask"]
+    )
+    loader = torch.utils.data.DataLoader(samples, batch_size=8, collate_fn=collate)
+    callbacks = [RunReport(tmp_path), PredictionsToFile(tmp_path / "predictions.csv")]
+    make_trainer(callbacks=callbacks).predict(module, loader, return_predictions=False)
+    assert titles(tmp_path) == ["Classes", "Confusion matrix of pixels", "Worst cases", "Environment"]
+    page = (tmp_path / "index.html").read_text()
+    assert all(f"</span> {name}</span>" in page for name in names[1:])
+    assert page.count("<img") == 3 * 12
+    over_pixels = multiclass_f1_score(predicted, masks, num_classes=3, average=None)[1:].mean()
+    assert f"<b>{over_pixels:.4f}</b><span>mean Dice over pixels</span>" in page
+    by_image = [
+        float(multiclass_f1_score(*pair, num_classes=3, average=None)[1:].mean())
+        for pair in zip(predicted, masks, strict=True)
+    ]
+    worst = json.loads((tmp_path / "report.json").read_text())["worst"]["model.output.seg"]
+    assert [case["id"] for case in worst] == [f"s{index}" for index in np.argsort(by_image)[:12]]
+    assert [case["value"] for case in worst] == pytest.approx(sorted(by_image)[:12])
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")

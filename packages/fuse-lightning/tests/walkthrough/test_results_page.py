@@ -58,7 +58,7 @@ class Elements(HTMLParser):
         super().__init__()
         self.attributes = {}
         self.cells = []
-        self.feed(text)
+        self.feed(text.replace("<wbr>", ""))  # where a long name may be broken
 
     def handle_starttag(self, tag, attributes):
         self.attributes.setdefault(tag, []).append(dict(attributes))

@@ -15,6 +15,7 @@ from pytorch_lightning.utilities import CombinedLoader
 
 from ..checkpoints.atomic_file import replace_file
 from .column_types import LONG, NOTHING, TEXT, Kind, is_float
+from .pixel_counts import masks_to_counts
 from .rows_on_disk import Columns, Row, RowFile, gather_rows, merge_rows
 from .table import prediction_columns
 
@@ -24,10 +25,11 @@ ROWS_AT_ONCE = 8192
 class PredictionsToFile(BasePredictionWriter):
     """Writes the results of `predict` to a file, one row per sample, in the order of the dataset.
 
-    The columns are those of `convert_predictions_to_dataframe`. With several loaders the first column, `loader`, holds
-    the loader's name or position. Each batch is written to disk when it is predicted; memory stays bounded with
-    `Trainer.predict(return_predictions=False)`. At the end, the first process merges the rows of all processes and
-    drops samples that a distributed sampler repeats. The file appears when it is complete.
+    The columns are those of `convert_predictions_to_dataframe`. A predicted and a true segmentation are written as
+    counts of pixels, `<prediction>.pixels.<true class>.<predicted class>`; an empty cell is 0. With several loaders the
+    first column, `loader`, holds the loader's name or position. Each batch is written to disk when it is predicted;
+    memory stays bounded with `Trainer.predict(return_predictions=False)`. At the end, the first process merges the rows
+    of all processes and drops samples that a distributed sampler repeats. The file appears when it is complete.
     `Trainer(fast_dev_run=True)` writes no file.
 
     A Parquet column has the smallest type that holds the values of all batches: integers become float64 if another
@@ -86,7 +88,7 @@ class PredictionsToFile(BasePredictionWriter):
                 f"PredictionsToFile needs a predict_step that returns a mapping of keys to values, as "
                 f"step_extract_predictions does; got a {type(prediction).__name__}."
             )
-        columns = prediction_columns(prediction)
+        columns = prediction_columns(masks_to_counts(prediction))
         if "loader" in columns and len(self._loaders) > 1:
             raise ValueError(
                 "With several loaders, PredictionsToFile writes a column 'loader', but predict_step returns that key "

@@ -9,6 +9,7 @@ from .page import escape, scrolling
 
 WIDTH, HEIGHT = 360, 240  # small, so that letters stay readable on a phone
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 10, 36
+MOST_POINTS = 1000
 LINES = {"train": ("var(--train)", ""), "validation": ("var(--validation)", "6 3")}
 
 Points = Sequence[tuple[float, float]]
@@ -89,30 +90,58 @@ def reliability_chart(confidence: np.ndarray, accuracy: np.ndarray, share: np.nd
     )
 
 
-def confusion_table(counts: np.ndarray, classes: Sequence[str]) -> str:
+def scatter_chart(title: str, target: np.ndarray, predicted: np.ndarray) -> str:
+    """Predicted against true numbers. Exact predictions lie on the diagonal.
+
+    Args:
+        title: what is drawn.
+        target: shape [samples], NaN for unknown.
+        predicted: shape [samples].
+    """
+    known = np.isfinite(target)
+    target, predicted = target[known], predicted[known]
+    ends = float(min(target.min(), predicted.min())), float(max(target.max(), predicted.max()))
+    frame = _Frame(ends, ends, "true")
+    every = math.ceil(len(target) / MOST_POINTS)
+    (x1, y1), (x2, y2) = ((frame.x(end), frame.y(end)) for end in ends)
+    line = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
+    parts = [frame.svg, f'<line {line} stroke="var(--ink)" stroke-dasharray="4 3"/>']
+    parts += [
+        f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="2.5" fill="var(--train)" opacity="0.6"/>'
+        for x, y in zip(target[::every].tolist(), predicted[::every].tolist(), strict=True)
+    ]
+    shown = f" One of {every} samples is shown." if every > 1 else ""
+    legend = f"Up: predicted. Right: true. On the dashed line, both are equal.{shown}"
+    return _figure(title, f"Predicted against true values of {len(target)} samples", parts, legend)
+
+
+def confusion_table(counts: np.ndarray, classes: Sequence[str], label: str, percent: bool = False) -> str:
     """How often each class was predicted as which, a table with a row for each true class.
 
     Args:
         counts: shape [true class, predicted class].
         classes: the names of the classes.
+        label: the name of the table.
+        percent: show percentages of the true class, for large counts such as pixels.
     """
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in classes)
     lines = []
     for name, row, row_shares in zip(classes, counts, shares, strict=True):
-        cells = [_confusion_cell(count, share) for count, share in zip(row, row_shares, strict=True)]
+        texts = [f"{100 * share:.1f}" for share in row_shares] if percent else [str(count) for count in row]
+        cells = [_confusion_cell(text, share) for text, share in zip(texts, row_shares, strict=True)]
         lines.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>')
     caption = "Rows: true class. Columns: predicted class."
     whole = f'<table class="confusion"><caption>{caption}</caption><thead><tr><td></td>{head}</tr></thead><tbody>'
-    return scrolling("Confusion matrix", "\n".join([whole, *lines, "</tbody></table>"]))
+    return scrolling(label, "\n".join([whole, *lines, "</tbody></table>"]))
 
 
-def _confusion_cell(count: int, share: float) -> str:
+def _confusion_cell(text: str, share: float) -> str:
     """A cell whose letters are readable: on a light ground for small shares, on a strong one for the others."""
     strength = 90 * share if share < 0.45 else 88 + 12 * share
     much = "" if share < 0.45 else ' class="much"'
     ground = f"background:color-mix(in srgb, var(--heat) {strength:.0f}%, var(--card))"
-    return f'<td style="{ground}"{much}>{count if count else "·"}</td>'
+    return f'<td style="{ground}"{much}>{"·" if text in ("0", "0.0") else text}</td>'
 
 
 class _Frame:
@@ -120,7 +149,8 @@ class _Frame:
 
     def __init__(self, xs: tuple[float, float], ys: tuple[float, float], x_label: str, whole_x: bool = False) -> None:
         margin = 0.0 if xs == (0, 1) and ys == (0, 1) else 0.05 * (ys[1] - ys[0]) or 0.5
-        self.xs, self.ys = xs, (ys[0] - margin, ys[1] + margin)
+        beside = 0.0 if whole_x or margin == 0 else margin
+        self.xs, self.ys = (xs[0] - beside, xs[1] + beside), (ys[0] - margin, ys[1] + margin)
         parts = []
         for y in ticks(*self.ys):
             parts.append(

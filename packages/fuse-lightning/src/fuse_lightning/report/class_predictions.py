@@ -1,13 +1,12 @@
 """The quality of predicted classes, computed from `predictions.csv` alone."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from fuse_core import SAMPLE_ID
+from .compared_keys import Task
+from .prediction_columns import PredictionColumns
 
 BINS = 15
 
@@ -20,15 +19,11 @@ class ClassPredictions:
         ids: the samples' identifiers.
         probabilities: shape [samples, classes].
         target: the true class of each sample, shape [samples].
-        pred_key: the key of the probabilities.
-        target_key: the key of the true classes.
     """
 
     ids: Sequence[str]
     probabilities: np.ndarray
     target: np.ndarray
-    pred_key: str
-    target_key: str
 
     @property
     def predicted(self) -> np.ndarray:
@@ -97,51 +92,25 @@ def class_scores(confusion: np.ndarray) -> np.ndarray:
     return np.stack([right / np.maximum(predicted, 1), right / np.maximum(true, 1), f1, true], axis=1)
 
 
-def read_class_predictions(path: Path, pred: str | None = None, target: str | None = None) -> ClassPredictions | None:
-    """Probabilities and true classes from a file that `PredictionsToFile` wrote.
+def read_class_predictions(columns: PredictionColumns, task: Task) -> ClassPredictions | None:
+    """Probabilities and true classes, without the samples whose class is unknown: empty or negative.
 
-    Args:
-        path: the CSV file.
-        pred: the key of the probabilities, with columns `<pred>.0`, `<pred>.1` and so on. None takes the only one.
-        target: the key of the true classes. None takes the only one.
+    Scores below `model.logits` become probabilities by a softmax.
 
     Returns:
-        The predictions; None if the file holds no such columns, or more than one possible choice.
+        The predictions; None if the columns hold no probabilities of classes, or no classes.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        header, *rows = csv.reader(file)
-    columns = {name: [row[position] for row in rows] for position, name in enumerate(header)}
-    stems = [name.removesuffix(".1") for name in header if name.endswith(".1")]
-    groups = {
-        stem: group for stem in stems if pred in (None, stem) and (group := _probabilities(columns, stem)) is not None
-    }
-    if len(groups) != 1:
+    scores, target = columns.numbers(task.pred), columns.numbers(task.target)
+    if scores is None or target is None or scores.shape[1] < 2 or target.shape[1] != 1:
         return None
-    ((pred_key, probabilities),) = groups.items()
-    scores = tuple(f"{stem}." for stem in stems)
-    names = [name for name in header if target in (None, name) and name != SAMPLE_ID and not name.startswith(scores)]
-    classes = {name: whole for name in names if (whole := _classes(columns[name], probabilities.shape[1])) is not None}
-    if len(classes) != 1:
+    if task.pred.startswith("model.logits."):
+        exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+        scores = exponentials / exponentials.sum(axis=1, keepdims=True)
+    true = target[:, 0]
+    known = np.flatnonzero(true >= 0)  # false for NaN
+    scores, true = scores[known], true[known]
+    are_probabilities = (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-2)
+    are_classes = (true == true.round()).all() and (true < scores.shape[1]).all()
+    if not (len(known) and are_probabilities and are_classes):
         return None
-    ((target_key, true),) = classes.items()
-    ids = columns.get(SAMPLE_ID, [str(index) for index in range(len(rows))])
-    return ClassPredictions(ids, probabilities, true, pred_key, target_key)
-
-
-def _probabilities(columns: dict[str, list[str]], stem: str) -> np.ndarray | None:
-    count = next(count for count in range(len(columns) + 1) if f"{stem}.{count}" not in columns)
-    try:
-        values = np.array([columns[f"{stem}.{index}"] for index in range(count)], dtype=float).T
-    except ValueError:
-        return None
-    is_one = values.size and values.min() >= 0 and np.allclose(values.sum(axis=1), 1, atol=1e-3)
-    return values if is_one else None
-
-
-def _classes(texts: list[str], count: int) -> np.ndarray | None:
-    try:
-        values = np.array(texts, dtype=float)
-    except ValueError:
-        return None
-    is_class = (values == values.round()) & (values >= 0) & (values < count)
-    return values.astype(int) if is_class.all() else None
+    return ClassPredictions([columns.ids[index] for index in known], scores, true.astype(int))

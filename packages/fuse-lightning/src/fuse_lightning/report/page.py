@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Iterable, Sequence
 
 STYLE = """
@@ -32,6 +33,10 @@ figure { margin: 0; min-width: 0; }
 figure img { display: block; max-width: 100%; margin: 0 auto; border-radius: 6px; }
 .images { display: grid; grid-template-columns: repeat(auto-fill, minmax(130px, 1fr)); gap: 14px; }
 .images img { width: 100%; image-rendering: pixelated; }
+.images.pixels { grid-template-columns: repeat(auto-fill, minmax(min(300px, 100%), 1fr)); }
+.beside { display: flex; gap: 3px; }
+.beside img { flex: 1; min-width: 0; margin: 0; }
+.swatch { display: inline-block; width: 0.9em; height: 0.9em; border-radius: 2px; vertical-align: -1px; }
 figcaption, .note { color: var(--faint); font-size: 14px; margin: 0 0 12px; }
 .images figcaption { margin: 4px 0 0; }
 svg { display: block; width: 100%; max-width: 460px; height: auto; margin: 0 auto; }
@@ -50,13 +55,14 @@ tbody th { font-weight: 400; white-space: nowrap; }
 .numbers th + th, .numbers td { text-align: right; font-variant-numeric: tabular-nums; }
 .numbers td { white-space: nowrap; }
 .confusion { width: auto; }
+.confusion caption { white-space: nowrap; max-width: none; }
 .confusion td { text-align: center; padding: 4px 6px; min-width: 40px; border: 1px solid var(--card); }
 .confusion .much { color: var(--paper); }
 code, pre { font: 13.5px/1.5 ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 a { color: var(--link); }
 @media (max-width: 480px) { main { padding: 20px 12px 40px; } section { padding: 16px 14px; }
   table { font-size: 12.5px; } th, td { padding: 6px 3px; } thead th { font-size: 11.5px; }
-  tbody th { white-space: normal; overflow-wrap: anywhere; } .numbers tbody th { min-width: 76px; }
+  tbody th { white-space: normal; }
   .confusion td { padding: 4px 1px; min-width: 27px; } h1 { font-size: 25px; }
   .tiles { grid-template-columns: repeat(2, 1fr); } }
 @media print { body { background: white; } section, .tile { break-inside: avoid; } }
@@ -88,6 +94,11 @@ def escape(text: object) -> str:
     return html.escape(str(text))
 
 
+def breakable(text: object) -> str:
+    """The same for a dotted name, which may be broken after a dot or an underscore."""
+    return re.sub(r"([._])(?=\w)", r"\1<wbr>", escape(text))
+
+
 def section(title: str, *content: str) -> str:
     """A titled part of the page. The content is HTML."""
     return "\n".join([f"<section>\n<h2>{escape(title)}</h2>", *content, "</section>"])
@@ -101,7 +112,7 @@ def note(text: str) -> str:
 def tiles(numbers: Iterable[tuple[str, object]]) -> str:
     """Names and numbers; the first one is the score."""
     shown = [
-        f'<div class="tile{"" if position else " score"}"><b>{escape(number)}</b><span>{escape(name)}</span></div>'
+        f'<div class="tile{"" if position else " score"}"><b>{escape(number)}</b><span>{breakable(name)}</span></div>'
         for position, (name, number) in enumerate(numbers)
     ]
     return "\n".join(['<div class="tiles">', *shown, "</div>"])
@@ -118,7 +129,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str, ki
     """
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in header)
     lines = [
-        f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(text)}</td>" for text in others)}</tr>'
+        f'<tr><th scope="row">{breakable(first)}</th>{"".join(f"<td>{escape(text)}</td>" for text in others)}</tr>'
         for first, *others in rows
     ]
     parts = [f'<table class="{kind}"><caption>{escape(caption)}</caption>', f"<thead><tr>{head}</tr></thead><tbody>"]
@@ -132,6 +143,14 @@ def scrolling(label: str, content: str) -> str:
 
 def picture(png: bytes, description: str, caption: str) -> str:
     """A PNG picture, as a part of the page."""
-    data = base64.b64encode(png).decode("ascii")
-    caption = f"<figcaption>{escape(caption)}</figcaption>"
-    return f'<figure><img src="data:image/png;base64,{data}" alt="{escape(description)}">{caption}</figure>'
+    return pictures([(png, description)], caption)
+
+
+def pictures(images: Iterable[tuple[bytes, str]], caption: str) -> str:
+    """PNG pictures with their descriptions, side by side above one caption."""
+    shown = [
+        f'<img src="data:image/png;base64,{base64.b64encode(png).decode("ascii")}" alt="{escape(description)}">'
+        for png, description in images
+    ]
+    content = f'<div class="beside">{"".join(shown)}</div>' if len(shown) > 1 else shown[0]
+    return f"<figure>{content}<figcaption>{escape(caption)}</figcaption></figure>"

@@ -1,6 +1,5 @@
 """The page of a run, written from the files in its folder."""
 
-import base64
 import importlib.metadata
 import json
 import platform
@@ -13,10 +12,13 @@ import torch
 from ..checkpoints.atomic_file import replace_file
 from ..epoch_table import epoch_rows
 from ..run_folder import PREDICTIONS_FILE
-from .charts import confusion_table, line_chart, reliability_chart
-from .class_predictions import calibration_error, class_scores, read_class_predictions, wilson_interval
-from .page import escape, note, picture, section, table, tiles, write_html
+from .charts import line_chart
+from .compared_keys import Task, tasks_of
+from .page import escape, note, section, table, tiles, write_html
+from .prediction_columns import PredictionColumns
+from .task_sections import TaskSections, task_sections
 from .wiring_drawing import wiring_drawing
+from .worst_cases import worst_cases
 
 PAGE_FILE = "index.html"
 DATA_FILE = "report.json"
@@ -43,16 +45,13 @@ def environment() -> dict[str, str]:
     return {**versions, "device": device, "system": platform.platform(terse=True)}
 
 
-def write_run_page(
-    run_dir: Path, pred: str | None = None, target: str | None = None, class_names: Sequence[str] | None = None
-) -> Path:
+def write_run_page(run_dir: Path, pred: str | None = None, target: str | None = None) -> Path:
     """Write `index.html` from `report.json` and, if there is one, `predictions.csv`.
 
     Args:
         run_dir: the run folder.
-        pred: see `read_class_predictions`.
-        target: see `read_class_predictions`.
-        class_names: the names of the classes; None numbers them.
+        pred: the key of the prediction to compare; None takes all.
+        target: the key of its target; None takes what the run's losses and metrics compare, or else the only one.
     """
     data = json.loads((run_dir / DATA_FILE).read_text(encoding="utf-8"))
     epochs = {int(epoch): values for epoch, values in data["epochs"].items()}
@@ -62,10 +61,10 @@ def write_run_page(
         parts.append(section("Test", table(("value", "test"), rows, "Values of the last test.")))
     predictions = run_dir / PREDICTIONS_FILE
     if predictions.is_file():
-        scores, sections = _classes(predictions, pred, target, class_names)
+        columns = PredictionColumns(predictions)
+        tasks = tasks_of(columns.keys, data.get("compared", {}), pred, target, columns.with_pixels)
+        scores, sections = _tasks(columns, tasks, data.get("class_names", {}), data.get("worst", {}))
         numbers, parts = scores + numbers, parts + sections
-    if data.get("worst"):
-        parts.append(_worst(data["worst"], class_names))
     if data.get("wiring"):
         about = "Which component writes and reads which key in a training step."
         parts.append(
@@ -74,10 +73,35 @@ def write_run_page(
     rows = list(data["environment"].items())
     parts.append(section("Environment", table(("what", "version"), rows, "The software and the device.", kind="texts")))
     name = f"Run <code>{escape(run_dir.resolve().name)}</code>"
-    page = write_html(data.get("title", "Training run"), name, [tiles(numbers), *parts])
+    top = [tiles(numbers)] if numbers else []
+    page = write_html(data.get("title", "Training run"), name, [*top, *parts])
     with replace_file(run_dir / PAGE_FILE) as file:
         file.write(page.encode())
     return run_dir / PAGE_FILE
+
+
+def _tasks(
+    columns: PredictionColumns,
+    tasks: Sequence[Task],
+    class_names: Mapping[str, Sequence[str]],
+    worst: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """The numbers and the sections of all tasks."""
+    found: dict[str, tuple[Task, TaskSections]] = {}
+    for task in tasks:
+        names = class_names.get(task.pred, ())
+        if task.name not in found and (sections := task_sections(columns, task, names)) is not None:
+            found[task.name] = (task, sections)
+    numbers, parts = [], []
+    for task, own in found.values():
+        of_task = f" of {task.name}" if len(found) > 1 else ""
+        numbers += [(f"{name}{of_task}", number) for name, number in own.numbers]
+        parts += [section(f"{title}{of_task}", *content) for title, content in own.sections.items()]
+        if worst.get(task.pred):
+            parts.append(
+                section(f"Worst cases{of_task}", *worst_cases(worst[task.pred], class_names.get(task.pred, ())))
+            )
+    return numbers, parts
 
 
 def _training(epochs: Mapping[int, Mapping[str, float]], monitor: str | None, mode: str) -> tuple[list[Any], list[str]]:
@@ -100,7 +124,8 @@ def _training(epochs: Mapping[int, Mapping[str, float]], monitor: str | None, mo
     )
     whole_epochs = [one for one in labels if not (one.endswith("_step") and one.removesuffix("_step") in labels)]
     shown = [one for one in whole_epochs if f"{one.rpartition('.')[0]}.mean" not in labels or one.endswith(".mean")]
-    charts = []
+    charts: list[str] = []
+    drawn: list[Any] = []
     for label in shown:
         lines = {
             mode_name: [
@@ -110,7 +135,9 @@ def _training(epochs: Mapping[int, Mapping[str, float]], monitor: str | None, mo
             ]
             for mode_name in ("train", "validation")
         }
-        charts.append(line_chart(label, lines, best))
+        if lines not in drawn:  # the total of a single loss is that loss
+            charts.append(line_chart(label, lines, best))
+        drawn.append(lines)
     curves = section("Learning curves", f'<div class="charts">{"".join(charts)}</div>')
     whole, current = (
         {name: value for name, value in epochs.get(epoch, {}).items() if not _is_of_steps(name, epochs[last])}
@@ -125,54 +152,3 @@ def _training(epochs: Mapping[int, Mapping[str, float]], monitor: str | None, mo
 def _is_of_steps(name: str, values: Mapping[str, float]) -> bool:
     """Whether a value is the mean since the last log, beside which the mean of the epoch is logged."""
     return name.endswith("_step") and name.removesuffix("_step") in values
-
-
-def _classes(
-    path: Path, pred: str | None, target: str | None, class_names: Sequence[str] | None
-) -> tuple[list[Any], list[str]]:
-    """The numbers and the sections of predicted classes, if the file holds some."""
-    found = read_class_predictions(path, pred, target)
-    if found is None:
-        return [], []
-    counts = found.confusion()
-    names = list(class_names or map(str, range(len(counts))))
-    right, total = int(counts.trace()), int(counts.sum())
-    low, high = wilson_interval(right, total)
-    bins = found.calibration()
-    error = calibration_error(*bins)
-    rows = [
-        (name, f"{precision:.3f}", f"{recall:.3f}", f"{f1:.3f}", f"{count:.0f}")
-        for name, (precision, recall, f1, count) in zip(names, class_scores(counts), strict=True)
-    ]
-    source = f"{total:,} samples of {path.name}: {found.pred_key} against {found.target_key}."
-    numbers = [
-        ("accuracy", f"{right / total:.4f}"),
-        ("95 % interval", f"{low:.3f} to {high:.3f}"),
-        ("calibration error", f"{error:.4f}"),
-    ]
-    return numbers, [
-        section("Confusion matrix", note(source), confusion_table(counts, names)),
-        section("Classes", table(("class", "precision", "recall", "F1", "samples"), rows, "The scores of each class.")),
-        section(
-            "Calibration",
-            note(f"Expected calibration error {error:.4f}, from {len(bins[0])} bins of confidence."),
-            reliability_chart(*bins),
-        ),
-    ]
-
-
-def _worst(cases: Sequence[Mapping[str, Any]], class_names: Sequence[str] | None) -> str:
-    def name(index: int) -> str:
-        return class_names[index] if class_names else str(index)
-
-    images = [
-        picture(
-            base64.b64decode(case["png"]),
-            f"Sample {case['id']}",
-            f"{case['id']}: {name(case['target'])} predicted as {name(case['predicted'])}, "
-            f"p({name(case['target'])}) = {case['probability']:.3f}",
-        )
-        for case in cases
-    ]
-    about = "The samples whose true class has the lowest predicted probability."
-    return section("Worst cases", note(about), f'<div class="images">{"".join(images)}</div>')

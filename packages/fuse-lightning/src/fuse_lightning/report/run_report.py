@@ -1,6 +1,5 @@
 """The callback that writes the page of a run."""
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,26 +12,33 @@ from pytorch_lightning.callbacks import Callback
 from fuse_core import SAMPLE_ID
 
 from ..checkpoints.atomic_file import replace_file
-from .png import png_bytes
+from .compared_keys import compared_keys, names_of_classes, tasks_of
 from .run_page import DATA_FILE, environment, write_run_page
-
-WORST_CASES = 24
+from .worst_cases import MOST, cases_of_batch
 
 
 class RunReport(Callback):
     """Writes a page of results, `index.html`, to the run folder: one file that needs no network.
 
     After training it shows the learning curves, the best and the last epoch, the wiring, and the environment. After
-    testing it also shows the test's values. After prediction, `predictions.csv` in the same folder adds accuracy,
-    confusion matrix, scores of each class, and calibration; and images the worst cases. The page's data is kept in
+    testing it also shows the test's values. After prediction, `predictions.csv` in the same folder adds, for each
+    prediction with a target:
+
+    - classes: accuracy, confusion matrix, scores of each class, and calibration;
+    - segmentations: the Dice of each class over images and over pixels, and the confusion matrix of pixels;
+    - labels: precision, recall, F1 and AUROC of each label;
+    - numbers: errors, and a chart of predicted against true numbers.
+
+    Images add the worst cases of classes and segmentations, of the first process. The page's data is kept in
     `report.json`.
 
     Args:
         run_dir: the run folder.
-        pred: the key of predicted probabilities of classes, [B, C]; None takes the only one in `predictions.csv`.
-        target: the key of the true classes, [B]; None takes the only one in `predictions.csv`.
-        class_names: the names of the classes; None numbers them.
-        image: the key of images, [B, 1, H, W] or [B, 3, H, W], for the worst cases. It needs `pred` and `target`.
+        pred: the key of the prediction to compare; None takes all.
+        target: the key of its target; None takes what the losses and metrics compare, or else the only one.
+        class_names: the names of the classes; None takes those of the metrics, or numbers the classes.
+        image: the key of images, [B, C, H, W] or [B, C, D, H, W], for the worst cases. One or three channels are drawn,
+            of others the first.
         title: the heading of the page.
 
     Example:
@@ -58,7 +64,9 @@ class RunReport(Callback):
         self._epoch = 0  # Lightning counts on before training ends
         self._validated = False
         self._wiring: dict[str, Any] | None = None
-        self._worst: list[dict[str, Any]] = []
+        self._compared: dict[str, str] = {}
+        self._class_names: dict[str, Sequence[str]] = {}
+        self._worst: dict[str, list[dict[str, Any]]] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """The values of all epochs."""
@@ -107,6 +115,10 @@ class RunReport(Callback):
         values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test")}
         self._write(trainer, test=values)
 
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note what the losses and metrics compare, and forget the cases of an earlier prediction."""
+        self._compared, self._worst, self._class_names = compared_keys(pl_module), {}, {}
+
     def on_predict_batch_end(
         self,
         trainer: pl.Trainer,
@@ -117,34 +129,24 @@ class RunReport(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the images of the worst cases."""
-        keys = class_keys(outputs, self.pred, self.target) if isinstance(outputs, Mapping) else None
-        if keys is None or self.image not in batch:
+        if not isinstance(outputs, Mapping):
             return
-        probabilities, target, images = outputs[keys[0]], outputs[keys[1]], batch[self.image]
-        if images.ndim != 4 or images.shape[1] not in (1, 3):
-            return
-        of_target = probabilities.float().gather(1, target.long()[:, None])[:, 0]
-        values, positions = of_target.topk(min(WORST_CASES, len(of_target)), largest=False)
-        for value, position in zip(values.tolist(), positions.tolist(), strict=True):
-            if len(self._worst) < WORST_CASES or value < self._worst[-1]["probability"]:
-                png = base64.b64encode(png_bytes(images[position].float().cpu().numpy())).decode("ascii")
-                case = {
-                    "id": str(outputs[SAMPLE_ID][position]),
-                    "probability": value,
-                    "target": int(target[position]),
-                    "predicted": int(probabilities[position].argmax()),
-                    "png": png,
-                }
-                self._worst = sorted([*self._worst, case], key=lambda one: one["probability"])[:WORST_CASES]
-
-    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget the cases of an earlier prediction."""
-        self._worst = []
+        for task in tasks_of(outputs, self._compared, self.pred, self.target):
+            names = self.class_names or names_of_classes(pl_module, task.target)
+            if names:
+                self._class_names[task.pred] = list(names)
+            images = batch.get(self.image) if isinstance(batch, Mapping) else None
+            if not (isinstance(images, torch.Tensor) and images.ndim in (4, 5)):
+                continue
+            found = cases_of_batch(task, outputs, images, outputs.get(SAMPLE_ID) or range(len(images)))
+            if found:
+                cases = sorted([*self._worst.get(task.pred, ()), *found], key=lambda case: case["value"])
+                self._worst[task.pred] = cases[: MOST[cases[0]["kind"]]]
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Add the predictions, when every callback has written its file."""
         if stage == "predict":
-            self._write(trainer, worst=self._worst)
+            self._write(trainer, worst=self._worst, compared=self._compared, class_names=self._class_names)
 
     def _note_epoch(self, trainer: pl.Trainer) -> None:
         values = {
@@ -163,23 +165,4 @@ class RunReport(Callback):
         data.update(changed, title=self.title, environment=environment())
         with replace_file(path) as file:
             file.write(json.dumps(data).encode())
-        write_run_page(self.run_dir, self.pred, self.target, self.class_names)
-
-
-def class_keys(outputs: Mapping[str, Any], pred: str | None, target: str | None) -> tuple[str, str] | None:
-    """The keys of predicted probabilities and of true classes; None if they are missing, or could be several."""
-    tensors = {key: value for key, value in outputs.items() if isinstance(value, torch.Tensor)}
-    probabilities = [
-        key
-        for key, value in tensors.items()
-        if pred in (None, key)
-        and value.ndim == 2
-        and value.is_floating_point()
-        and torch.allclose(value.float().sum(1), torch.ones(len(value), device=value.device), atol=1e-2)
-    ]
-    targets = [
-        key
-        for key, value in tensors.items()
-        if target in (None, key) and value.ndim == 1 and not value.is_floating_point() and key != SAMPLE_ID
-    ]
-    return (probabilities[0], targets[0]) if len(probabilities) == len(targets) == 1 else None
+        write_run_page(self.run_dir, self.pred, self.target)

@@ -24,7 +24,11 @@ def write_page(
     """Write `index.html` from the contents of the run folder: first the numbers, then what explains them."""
     first, *others = evaluation.pictures
     summary = f"style {settings.style} · {settings.optimizer} · {settings.epochs} epochs · seed {settings.seed}"
-    numbers = {evaluation.score_name: f"{evaluation.score:.4f}", **evaluation.numbers, "best epoch": best_epoch}
+    numbers = {
+        evaluation.score_name: f"{evaluation.score:.4f}",
+        **evaluation.numbers,
+        "best epoch, counted from 0": best_epoch,
+    }
     wiring = read_wiring_rows(run_dir)
     writers = {key: writer for key, writer, _ in wiring if writer != "-"}
     readers = {key: reading.split(", ") for key, _, reading in wiring if reading != "-"}

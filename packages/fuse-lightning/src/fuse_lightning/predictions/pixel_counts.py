@@ -1,0 +1,82 @@
+"""Counts of pixels in place of masks, which are too large for a table of predictions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PIXELS = "pixels"
+VOID = 255  # marks pixels without a class in masks of 8 bits; other programs use negative numbers
+
+
+def masks_to_counts(prediction: Mapping[str, Any]) -> dict[str, Any]:
+    """The prediction with counts in place of its masks, if it holds one predicted and one true segmentation.
+
+    The true one is below `data`. The predicted one holds classes, or a score for each class. Both become the columns
+    `<prediction>.pixels.<true class>.<predicted class>`: how many of the sample's pixels have these two classes.
+    Everything else about the masks, such as the Dice of each class, follows from them.
+
+    Example:
+        >>> masks = {"model.output.seg": torch.tensor([[[0, 1, 1]]]), "data.mask": torch.tensor([[[0, 1, 0]]])}
+        >>> for column, counts in masks_to_counts(masks).items():
+        ...     print(column, counts)
+        model.output.seg.pixels.0.0 [1]
+        model.output.seg.pixels.0.1 [1]
+        model.output.seg.pixels.1.1 [1]
+    """
+    large = [key for key, value in prediction.items() if isinstance(value, Tensor) and value.ndim > 2]
+    true = [key for key in large if key.startswith("data.") and not prediction[key].is_floating_point()]
+    predicted = [key for key in large if not key.startswith("data.")]
+    if not (len(large) == 2 and len(true) == len(predicted) == 1):
+        return dict(prediction)
+    masks = class_masks(predicted[0], prediction[predicted[0]], prediction[true[0]])
+    if masks is None:
+        return dict(prediction)
+    others = {key: value for key, value in prediction.items() if key not in large}
+    counts = pixel_counts(*masks)
+    classes = np.arange(counts.shape[1])
+    occurs = counts.any(axis=0) | (classes[:, None] == classes)
+    columns = {f"{predicted[0]}.{PIXELS}.{row}.{column}": counts[:, row, column] for row, column in np.argwhere(occurs)}
+    return {**others, **columns}
+
+
+def class_masks(key: str, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, int] | None:
+    """The class of each pixel, predicted and true, and the number of predicted scores; None if the shapes do not fit.
+
+    Args:
+        key: the key of the prediction. Of a single channel, scores below `model.logits` are positive for class 1, and
+            others above 0.5.
+        prediction: classes [B, *spatial] or [B, 1, *spatial], or scores [B, classes, *spatial].
+        target: classes [B, *spatial] or [B, 1, *spatial].
+    """
+    scores = 0
+    if prediction.is_floating_point():
+        scores = max(2, prediction.shape[1])
+        threshold = 0.0 if ".logits." in f".{key}." else 0.5
+        one = prediction.shape[1] == 1
+        prediction = (prediction[:, 0] > threshold).long() if one else prediction.argmax(dim=1)
+    masks = [mask[:, 0] if mask.ndim > 3 and mask.shape[1] == 1 else mask for mask in (prediction, target)]
+    return (masks[0].long(), masks[1].long(), scores) if masks[0].shape == masks[1].shape else None
+
+
+def pixel_counts(predicted: Tensor, target: Tensor, classes: int = 0) -> np.ndarray:
+    """How many pixels of each sample have which true and predicted class, shape [B, true class, predicted class].
+
+    Pixels whose target is negative or 255 are left out.
+
+    Args:
+        predicted: classes [B, *spatial].
+        target: classes [B, *spatial].
+        classes: the least number of classes.
+    """
+    predicted, target = (mask.flatten(1).cpu() for mask in (predicted, target))
+    valid = (target >= 0) & (target != VOID)
+    target = torch.where(valid, target, 0)
+    classes = max(classes, *(int(mask.max()) + 1 if mask.numel() else 0 for mask in (predicted, target)))
+    samples = torch.arange(len(target))[:, None]
+    flat = ((samples * classes + target) * classes + predicted)[valid]
+    counts = torch.bincount(flat, minlength=len(target) * classes**2)
+    result: np.ndarray = counts.reshape(len(target), classes, classes).numpy()
+    return result

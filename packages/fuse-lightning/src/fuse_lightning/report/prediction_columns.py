@@ -1,0 +1,56 @@
+"""The columns of `predictions.csv`."""
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+
+from fuse_core import SAMPLE_ID
+
+from ..predictions.pixel_counts import PIXELS
+
+PART = re.compile(rf"\.({PIXELS}\.\d+\.)?\d+$")
+NUMBERS = {"": "nan", "True": "1", "False": "0"}
+
+
+class PredictionColumns:
+    """A file that `PredictionsToFile` wrote.
+
+    Attributes:
+        path: the file.
+        ids: the samples' identifiers.
+        keys: the keys of the predictions and targets.
+        with_pixels: those of the keys that are segmentations.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        self._columns = {name: [row[position] for row in rows] for position, name in enumerate(header)}
+        self.ids = self._columns.get(SAMPLE_ID, [str(index) for index in range(len(rows))])
+        self.keys = list(dict.fromkeys(PART.sub("", name) for name in header))
+        self.with_pixels = {name.rpartition(f".{PIXELS}.")[0] for name in header if f".{PIXELS}." in name}
+
+    def numbers(self, key: str) -> np.ndarray | None:
+        """The values of a key, shape [samples, values], NaN where there is none; None if they are no numbers."""
+        count = next(count for count in range(len(self._columns) + 1) if f"{key}.{count}" not in self._columns)
+        names = [f"{key}.{index}" for index in range(count)] or [key]
+        try:
+            columns = [[NUMBERS.get(text, text) for text in self._columns[name]] for name in names]
+            return np.array(columns, dtype=float).T
+        except (KeyError, ValueError):
+            return None
+
+    def pixels(self, key: str) -> np.ndarray | None:
+        """Counts of pixels, shape [samples, true class, predicted class]; None if the key holds none."""
+        start = f"{key}.{PIXELS}."
+        pairs = {name: name.removeprefix(start).split(".") for name in self._columns if name.startswith(start)}
+        if not pairs:
+            return None
+        classes = 1 + max(int(number) for pair in pairs.values() for number in pair)
+        counts = np.zeros((len(self.ids), classes, classes), dtype=np.int64)
+        for name, (true, predicted) in pairs.items():
+            counts[:, int(true), int(predicted)] = [int(float(text or 0)) for text in self._columns[name]]
+        return counts

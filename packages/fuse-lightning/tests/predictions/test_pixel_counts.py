@@ -1,0 +1,60 @@
+import pytest
+import torch
+from sklearn.metrics import confusion_matrix
+
+from fuse_lightning.predictions.pixel_counts import class_masks, masks_to_counts, pixel_counts
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (2, 4, 5)])
+def test_the_counts_of_each_sample_are_its_confusion_matrix(shape):
+    generator = torch.Generator().manual_seed(0)
+    predicted, target = torch.randint(3, (2, 6, *shape), generator=generator)
+    counts = pixel_counts(predicted, target)
+    for own, mask, true in zip(counts, predicted, target, strict=True):
+        assert (own == confusion_matrix(true.flatten(), mask.flatten(), labels=range(3))).all()
+
+
+def test_pixels_without_a_class_are_left_out():
+    predicted, target = torch.tensor([[[0, 1, 1, 0]]]), torch.tensor([[[0, 255, -1, 1]]])
+    assert pixel_counts(predicted, target).tolist() == [[[1, 0], [1, 0]]]
+
+
+@pytest.mark.parametrize(
+    ("key", "prediction"),
+    [
+        ("model.output.seg", [[[[0.9, 0.2]], [[0.1, 0.8]]]]),  # probabilities of two classes
+        ("model.logits.seg", [[[[0.3, -0.2]], [[0.1, 0.4]]]]),  # their scores
+        ("model.output.seg", [[[[0.3, 0.6]]]]),  # the probability of class 1
+        ("model.logits.seg", [[[[-0.3, 0.2]]]]),  # its score
+    ],
+)
+@pytest.mark.parametrize("channel", [False, True])
+def test_scores_become_the_class_of_each_pixel(key, prediction, channel):
+    target = torch.tensor([[[1, 1]]])
+    predicted, true, classes = class_masks(key, torch.tensor(prediction), target[:, None] if channel else target)
+    assert predicted.tolist() == [[[0, 1]]]
+    assert true.tolist() == [[[1, 1]]]
+    assert classes == 2
+
+
+def test_masks_of_other_sizes_do_not_fit():
+    assert class_masks("model.output.seg", torch.zeros(1, 2, 4, 4), torch.zeros(1, 8, 8)) is None
+
+
+def test_only_pairs_of_classes_that_occur_are_columns_and_each_class():
+    masks = {"model.output.seg": torch.tensor([[[0, 2]]]), "data.mask": torch.tensor([[[0, 0]]])}
+    columns = masks_to_counts({"data.sample_id": ["a"], **masks})
+    pairs = ["0.0", "0.2", "1.1", "2.2"]
+    assert list(columns) == ["data.sample_id", *(f"model.output.seg.pixels.{pair}" for pair in pairs)]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model.output.two": torch.zeros(1, 2, 1, 2)},  # two predictions
+        {"data.image": torch.zeros(1, 1, 1, 2)},
+    ],
+)
+def test_masks_without_a_clear_pair_are_left_as_they_are(other):
+    prediction = {"model.output.seg": torch.zeros(1, 1, 2).long(), "data.mask": torch.zeros(1, 1, 2).long(), **other}
+    assert masks_to_counts(prediction) == prediction
