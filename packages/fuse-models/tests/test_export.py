@@ -68,7 +68,31 @@ MODELS = {
         lambda: ModelSiamese(["data.x"], ["data.y"], nn.Conv2d(2, 2, 3), [pooled(4)]),
         {"data.x": IMAGE, "data.y": IMAGE, "data.c": VECTOR},
     ),
+    "multistream with an input that may be missing": (
+        lambda: ModelMultistream(
+            ["data.x", "data.y"],
+            [BackboneMultilayerPerceptron([2], 3), BackboneMultilayerPerceptron([2], 3)],
+            [
+                Head1D(
+                    "cls",
+                    "multilabel",
+                    [features(4)],
+                    optional_inputs={"data.c": "zero"},
+                    append_features=[("data.c", 3)],
+                )
+            ],
+            optional_inputs={"data.y": "learned"},
+        ),
+        {"data.x": VECTOR, "data.y": VECTOR, "data.c": VECTOR},
+    ),
     "ensemble": (lambda: ensemble("sequential"), {"data.x": IMAGE}),
+    "ensemble of labels": (
+        lambda: ModelEnsemble(
+            [with_head(nn.Conv2d(2, 4, 3), HeadDenseSegmentation("cls", [features(4)], mode="multilabel"))] * 2
+        ),
+        {"data.x": IMAGE},
+    ),
+    "weighted ensemble": (lambda: ensemble("sequential", average="logits", average_weights=[1, 2]), {"data.x": IMAGE}),
     "vectorised ensemble": (lambda: ensemble("vmap"), {"data.x": IMAGE}),
     "ensemble in low memory": (lambda: ensemble("sequential", low_memory=True), {"data.x": IMAGE}),
     "perceptron": (
@@ -112,7 +136,8 @@ def plain(name):
     torch.manual_seed(0)
     make, shapes = MODELS[name]
     model = make().eval()
-    key = f"{OUTPUT}_ensemble_average" if "ensemble" in name else OUTPUT
+    key = [f"{OUTPUT}_ensemble_{what}" for what in ("average", "std", "0", "majority_vote")]
+    key = key if "ensemble" in name else [OUTPUT]
     inputs, others = (tuple(torch.randn(number, *shape) for shape in shapes.values()) for number in (4, 3))
     return ModelWrapDictToSeq(model, key, list(shapes)).eval(), inputs, others
 
@@ -133,7 +158,7 @@ def test_it_exports_with_a_dynamic_batch_size(name):
 @pytest.mark.filterwarnings("ignore")  # the tracer's, about each shape that is compared, and its deprecation
 def test_it_traces(name):
     model, inputs, others = plain(name)
-    traced = torch.jit.trace(model, inputs, check_trace=False)
+    traced = torch.jit.trace(model, inputs)
     torch.testing.assert_close(traced(*inputs), model(*inputs), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(traced(*others), model(*others), rtol=1e-4, atol=1e-5)
 
@@ -150,8 +175,8 @@ def test_it_converts_to_onnx(name, tmp_path):
     program.save(str(tmp_path / "model.onnx"))
     session = reference.ReferenceEvaluator(str(tmp_path / "model.onnx"))
     feed = {name: x.numpy() for name, x in zip(session.input_names, inputs, strict=True)}
-    (output,) = session.run(None, feed)
-    torch.testing.assert_close(torch.from_numpy(output), model(*inputs), rtol=1e-3, atol=1e-4)
+    outputs = tuple(torch.as_tensor(output) for output in session.run(None, feed))
+    torch.testing.assert_close(outputs, model(*inputs), rtol=1e-3, atol=1e-4)
 
 
 @every_model

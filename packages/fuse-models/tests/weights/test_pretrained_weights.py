@@ -149,6 +149,25 @@ def test_shapes_must_fit(make, first, shape):
         make(weights=weights)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.complex64])
+def test_weights_of_another_kind_of_number_are_refused(dtype):
+    weights = {name: tensor.to(dtype) for name, tensor in nn.Linear(3, 2).state_dict().items()}
+    message = rf"do not fit: of another kind: weight {dtype} for torch\.float32, bias {dtype} for torch\.float32\."
+    with pytest.raises(ValueError, match=message):
+        load_weights(nn.Linear(3, 2), weights)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_load(dtype):
+    module = nn.BatchNorm1d(3)
+    load_weights(
+        module, {name: torch.full_like(tensor, 2, dtype=dtype) for name, tensor in module.state_dict().items()}
+    )
+    assert module.weight.dtype == torch.float32
+    assert module.num_batches_tracked.equal(torch.tensor(2))
+    assert module.weight.eq(2).all()
+
+
 # ----------------------------------------------------------------------------------------------- where they come from
 
 

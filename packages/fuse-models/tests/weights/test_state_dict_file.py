@@ -1,5 +1,6 @@
 import argparse
 import pickle
+import warnings
 
 import pytest
 import safetensors.torch
@@ -81,6 +82,31 @@ def test_no_code_of_a_plain_pickle_runs(tmp_path):
     assert not tmp_path.joinpath("sprung").exists()
 
 
+def test_the_only_state_dict_of_a_checkpoint_is_found_under_any_name(tmp_path, state_dict):
+    torch.save({"ema_net": state_dict, "optimizer": {"state": {}, "param_groups": []}, "epoch": 3}, tmp_path / "run.pt")
+    assert_equal(load_state_dict_file(tmp_path / "run.pt"), state_dict)
+
+
+def test_a_safetensors_file_of_another_name(tmp_path, state_dict):
+    safetensors.torch.save_file(state_dict, tmp_path / "pytorch_model.bin")
+    assert_equal(load_state_dict_file(tmp_path / "pytorch_model.bin"), state_dict)
+
+
+def test_the_reason_for_a_torchscript_file_does_not_advise_to_run_its_code(tmp_path):
+    path = tmp_path / "weights.pth"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch 2.15's, about its deprecation
+        torch.jit.trace(nn.Linear(3, 2), torch.zeros(1, 3)).save(path)
+    with pytest.raises(ValueError, match="TorchScript") as caught:
+        load_state_dict_file(path)
+    assert "False" not in str(caught.value)
+
+
+def test_a_folder_is_not_called_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"it is a folder\. Give the file in it"):
+        load_state_dict_file(tmp_path)
+
+
 def test_a_missing_file_is_named():
     with pytest.raises(FileNotFoundError, match=r"No weights at 'nowhere/best_epoch\.ckpt'"):
         load_state_dict_file("nowhere/best_epoch.ckpt")
@@ -92,7 +118,10 @@ def test_a_missing_file_is_named():
 )
 def test_a_damaged_file_is_named(tmp_path, content):
     tmp_path.joinpath("weights.pth").write_bytes(content)
-    with pytest.raises(ValueError, match=r"weights\.pth' is no readable checkpoint \(\w+.*download it again"):
+    with pytest.raises(
+        ValueError,
+        match=r"weights\.pth' is no readable checkpoint \(\w+.*download it again\. If it is of another format",
+    ):
         load_state_dict_file(tmp_path / "weights.pth")
 
 
@@ -117,7 +146,9 @@ def test_a_byte_that_no_pickle_has_is_damage_and_not_distrust(tmp_path):
     whole = bytearray(path.read_bytes())
     whole[whole.index(b"collections") - 1] = 0xAD
     path.write_bytes(whole)
-    with pytest.raises(ValueError, match=r"no readable checkpoint \(UnpicklingError: Unsupported operand 173\)\. Copy"):
+    with pytest.raises(
+        ValueError, match=r"no readable checkpoint \(UnpicklingError: Unsupported operand 173\)\. If it is damaged"
+    ):
         load_state_dict_file(path)
 
 
@@ -132,9 +163,10 @@ def test_a_damaged_safetensors_file_is_named(tmp_path):
     [
         ([torch.zeros(2)], "holds a list, where a state dict was expected"),
         ({}, "holds no state dict, .* but nothing at all"),
+        ({0: torch.zeros(2)}, r"holds no state dict, .* but 0 \(Tensor\)"),
         (
-            {"network": {"weight": torch.zeros(2)}, "epoch": 3},
-            r"holds no state dict, .* but 'network' \(dict\), 'epoch' \(int\)",
+            {"a": {"weight": torch.zeros(2)}, "b": {"weight": torch.zeros(2)}, "epoch": 3},
+            r"holds no state dict, .* but 'a' \(dict\), 'b' \(dict\), 'epoch' \(int\)",
         ),
     ],
 )

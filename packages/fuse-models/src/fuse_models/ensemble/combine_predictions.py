@@ -51,7 +51,7 @@ def average_predictions(
         tensor([[0.7500, 0.2500]])
     """
     axis = classes_axis if classes_axis < 0 else classes_axis + 1
-    accurate = predictions.to(torch.promote_types(predictions.dtype, torch.float32))
+    accurate = _as_float32(predictions)
     tiny, eps = torch.finfo(accurate.dtype).tiny, torch.finfo(accurate.dtype).eps
     averages_logits = average == "logits"
     if kind == "values" or averages_logits == (kind in ("logits", "label_logits")):
@@ -64,7 +64,13 @@ def average_predictions(
         result = _mean(accurate.clamp(tiny, 1 - eps / 2).logit(), weights).sigmoid()
     else:
         result = _mean(accurate.clamp_min(tiny).log(), weights).softmax(classes_axis)
-    return result.to(predictions.dtype)
+    return result if accurate is predictions else result.to(predictions.dtype)
+
+
+def _as_float32(predictions: Tensor) -> Tensor:
+    """Half precision as float32. Others as they are: in a trace, a `to` that does nothing renames a tensor."""
+    dtype = torch.promote_types(predictions.dtype, torch.float32)
+    return predictions if predictions.dtype == dtype else predictions.to(dtype)
 
 
 def _mean(predictions: Tensor, weights: Tensor | None) -> Tensor:
@@ -86,11 +92,12 @@ def _shares(weights: Tensor, like: Tensor) -> Tensor:
 def standard_deviation(predictions: Tensor) -> Tensor:
     """sqrt(mean_i (x_i - mean x)^2) over the models, the first axis, in the predictions' dtype.
 
-    `std` is several times slower on the CPU. It is taken for gradients only: its gradient is 0 where all models agree.
+    `std` is several times slower on the CPU. It is taken for gradients only: its gradient is 0 where all models agree;
+    and in traces, which are the same with and without gradients.
     """
-    if predictions.requires_grad:
+    if predictions.requires_grad or torch._C._get_tracing_state() is not None:
         return predictions.std(0, correction=0)
-    accurate = predictions.to(torch.promote_types(predictions.dtype, torch.float32))
+    accurate = _as_float32(predictions)
     return (accurate - accurate.mean(0)).square().mean(0).sqrt().to(predictions.dtype)
 
 
@@ -117,7 +124,8 @@ def majority_vote(predictions: Tensor, average: Tensor, kind: Kind, classes_axis
     if kind in ("labels", "label_logits"):
         threshold = 0.5 if kind == "labels" else 0.0
         present, absent = (predictions > threshold).sum(0), (predictions <= threshold).sum(0)  # NaN is neither
-        return torch.where(present == absent, average > threshold, present > absent).long()
+        # integers, because ONNX Runtime has no `where` of booleans
+        return torch.where(present == absent, (average > threshold).long(), (present > absent).long())
     # `max().indices` is `argmax()`, and on the CPU several times faster where the axis is not the last
     votes_of_models = predictions.max(classes_axis if classes_axis < 0 else classes_axis + 1).indices
     votes_of_models = votes_of_models.movedim(0, classes_axis)  # the models' axis in place of the classes'

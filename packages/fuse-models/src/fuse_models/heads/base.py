@@ -76,13 +76,11 @@ class HeadBase(TakesFuseMedMLStateDict):
     @property
     def prediction_kinds(self) -> dict[str, str]:
         """The kind of each written prediction, for `ModelEnsemble`."""
-        logits, output = logits_key(self.head_name), output_key(self.head_name)
-        kinds = {
-            "classification": {logits: "logits", output: "probabilities"},
-            "multilabel": {logits: "label_logits", output: "labels"},
-            "regression": {output: "values"},
-        }
-        return kinds[self.mode]
+        output = output_key(self.head_name)
+        if self.mode == "regression":
+            return {output: "values"}
+        kinds = ("logits", "probabilities") if self.mode == "classification" else ("label_logits", "labels")
+        return dict(zip((logits_key(self.head_name), output), kinds, strict=True))
 
     def read_vectors(self, batch_dict: MutableMapping[str, Any], features: Tensor | None = None) -> Tensor:
         """The vectors, concatenated and in the precision of the head's weights: `(batch, sum of sizes)`.

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any, Self
 
+import torch
 from torch import nn
 
 from ..conv_inputs import BatchDict
@@ -62,6 +63,8 @@ class HeadSequence(nn.ModuleList):
 
     def forward(self, batch_dict: BatchDict) -> BatchDict:
         """The batch_dict that the last head returned."""
+        if not torch.compiler.is_compiling():
+            self._check_keys(list(self))  # heads may have been renamed
         for head in self:
             batch_dict = head(batch_dict)
             if batch_dict is None:
@@ -77,7 +80,7 @@ class HeadSequence(nn.ModuleList):
         None where a head declares no keys: what such a head reads and writes is not known, so that the wiring check
         must pass over the model too.
         """
-        self._check_keys(list(self))  # heads may have been renamed
+        self._check_keys(list(self))
         if not all(are_declared(head) for head in self):
             return None, None
         own: Any = SimpleNamespace(reads=reads, writes=writes)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
 from fuse_core import did_you_mean
@@ -76,11 +77,15 @@ class OptionalInputs(nn.Module):
 
     def fill(self, key: str, features: Tensor, present: Tensor | None) -> Tensor:
         """The features, `(batch, size, *spatial)`, with the vector where a sample lacks the input."""
-        if present is None:
-            present = features.new_ones(features.shape[0], dtype=torch.bool)  # so that the vector has a gradient, of 0
-        ones = [1] * (features.ndim - 2)
-        vector = self.substitute(key, features).reshape(1, -1, *ones)
-        return torch.where(present.reshape(-1, 1, *ones), features, vector)
+        return _filled(features, self.substitute(key, features), present)
+
+
+@torch.fx.wrap  # one step of a graph, because the number of axes is needed
+def _filled(features: Tensor, vector: Tensor, present: Tensor | None) -> Tensor:
+    if present is None:
+        present = features.new_ones(features.shape[0], dtype=torch.bool)  # so that the vector has a gradient, of 0
+    ones = [1] * (features.ndim - 2)
+    return torch.where(present.reshape(-1, 1, *ones), features, vector.reshape(1, -1, *ones))
 
 
 def _name(key: str) -> str:

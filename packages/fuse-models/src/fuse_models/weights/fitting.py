@@ -137,22 +137,33 @@ def _share(own: Mapping[str, Tensor], part: dict[str, Tensor]) -> None:
 
 
 def _misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """The first few names that are missing, unknown or of another shape. Counts of batches may be missing."""
+    """The first few names that are missing, unknown, or of another shape or kind. Counts of batches may be missing."""
+    misfits = [(name, own[name]) for name in own if name in given and not _fits(name, own[name], given[name])]
     found = {
         "missing": [name for name in own if name not in given and not name.endswith(".num_batches_tracked")],
         "unknown": [name for name in given if name not in own],
         "of another shape": [
             f"{name} {tuple(given[name].shape)} for {tuple(tensor.shape)}"
-            for name, tensor in own.items()
-            if name in given and not _fits(name, tensor, given[name])
+            for name, tensor in misfits
+            if given[name].shape != tensor.shape
+        ],
+        "of another kind": [
+            f"{name} {given[name].dtype} for {tensor.dtype}"
+            for name, tensor in misfits
+            if given[name].shape == tensor.shape
         ],
     }
     return "; ".join(f"{kind}: {_listed(names)}" for kind, names in found.items() if names)
 
 
 def _fits(name: str, own: Tensor, given: Tensor) -> bool:
-    """Whether the shapes are equal. Lazy weights take any shape, and a module's extra state may be no tensor."""
-    return name.endswith(EXTRA_STATE) or is_lazy(own) or own.shape == given.shape
+    """Whether the shapes are equal, and integers, as of quantised weights, do not stand for floating-point numbers.
+
+    Lazy weights take any shape, and a module's extra state may be no tensor.
+    """
+    if name.endswith(EXTRA_STATE) or is_lazy(own):
+        return True
+    return own.shape == given.shape and (given.is_floating_point() or not own.is_floating_point())
 
 
 def _is_needed(name: str, strict: bool | Sequence[str]) -> bool:

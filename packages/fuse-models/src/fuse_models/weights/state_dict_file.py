@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 CONTAINERS = ("state_dict", "model", "model_state_dict", "network_weights")
-"""Where checkpoints keep the state dict: Lightning, torchvision's references, PyTorch's tutorials and nnU-Net."""
+"""Where checkpoints keep the state dict: Lightning, torchvision's references, PyTorch's tutorials and nnU-Net. They are
+taken first if a checkpoint holds several state dicts."""
 
 EXTRA_STATE = "_extra_state"
 """The end of the name under which a module keeps what `get_extra_state` gives, which need not be a tensor."""
@@ -28,9 +29,9 @@ class PickledObjectsError(ValueError):
 def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
     """The state dict in a file, on the CPU.
 
-    A file whose name ends in `.safetensors` is read by safetensors, any other by `torch.load(weights_only=True)`, which
-    rebuilds only tensors and plain containers and runs no code. From a checkpoint it takes the state dict below
-    `"state_dict"`, `"model"`, `"model_state_dict"` or `"network_weights"`.
+    A safetensors file is read by safetensors, any other by `torch.load(weights_only=True)`, which rebuilds only tensors
+    and plain containers and runs no code. From a checkpoint it takes the state dict below `"state_dict"`, `"model"`,
+    `"model_state_dict"` or `"network_weights"`, or the only one that it holds.
 
     Args:
         path: a file such as `model.safetensors`, `resnet18.pth` or `best_epoch.ckpt`.
@@ -51,13 +52,20 @@ def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"No weights at {str(path)!r}: there is no such file.")
-    if path.suffix.lower() == ".safetensors":
+        what = "it is a folder. Give the file in it" if path.is_dir() else "there is no such file"
+        raise FileNotFoundError(f"No weights at {str(path)!r}: {what}.")
+    if is_safetensors(path):
         try:
             return safetensors.torch.load_file(path)
         except safetensors.SafetensorError as error:
             raise ValueError(f"{str(path)!r} is no readable safetensors file: {error}.") from error
     return state_dict_in(load_torch_file(path), repr(str(path)))
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is one of safetensors, by its name or by the JSON that follows the length of its header."""
+    with path.open("rb") as file:
+        return path.suffix.lower() == ".safetensors" or file.read(9)[8:] == b"{"
 
 
 def load_torch_file(path: Path, *, trust_pickle: bool = False) -> Any:
@@ -85,7 +93,7 @@ def load_torch_file(path: Path, *, trust_pickle: bool = False) -> Any:
     except Exception as error:  # what a damaged file raises depends on where it is damaged
         if isinstance(error, OSError) and error.filename is not None:  # such as a missing permission
             raise
-        raise _damaged(path, error, str(error).partition("\n")[0]) from error
+        raise _damaged(path, error, str(error).partition("\n")[0].partition(". ")[0]) from error
 
 
 def _is_whole_pickle(path: Path, reason: str) -> bool:
@@ -108,7 +116,8 @@ def _is_whole_pickle(path: Path, reason: str) -> bool:
 
 def _damaged(path: Path, error: Exception, reason: str) -> ValueError:
     return ValueError(
-        f"{str(path)!r} is no readable checkpoint ({type(error).__name__}: {reason}). Copy or download it again."
+        f"{str(path)!r} is no readable checkpoint ({type(error).__name__}: {reason}). If it is damaged, copy or "
+        f"download it again. If it is of another format, save its state dict by torch.save."
     )
 
 
@@ -123,21 +132,27 @@ def state_dict_in(content: Any, where: str) -> dict[str, Tensor]:
         ValueError: there is no state dict.
     """
     while isinstance(content, Mapping):
-        inner = next((content[name] for name in CONTAINERS if isinstance(content.get(name), Mapping)), None)
-        if inner is None:
+        known = [content[name] for name in CONTAINERS if isinstance(content.get(name), Mapping)]
+        inner = known or [value for value in content.values() if isinstance(value, Mapping) and not _others(value)]
+        if not known and (len(inner) != 1 or any(isinstance(value, Tensor) for value in content.values())):
             break
-        content = inner
+        content = inner[0]
     if not isinstance(content, Mapping):
         raise ValueError(f"{where} holds a {type(content).__name__}, where a state dict was expected.")
-    others = [
-        f"{name!r} ({type(value).__name__})"
-        for name, value in content.items()
-        if not isinstance(value, Tensor) and not str(name).endswith(EXTRA_STATE)
-    ]
-    if others or not content:
-        listed = ", ".join(others[:5]) + ", …" * (len(others) > 5) if others else "nothing at all"
+    if others := _others(content):
+        listed = ", ".join(others[:5]) + ", …" * (len(others) > 5)
         raise ValueError(
             f"{where} holds no state dict, which maps names to tensors, but {listed}. Take the state dict out of "
             f"it and pass that, or save it alone."
         )
     return dict(content)
+
+
+def _others(content: Mapping[Any, Any]) -> list[str]:
+    """What a mapping holds that a state dict does not."""
+    others = [
+        f"{name!r} ({type(value).__name__})"
+        for name, value in content.items()
+        if not isinstance(name, str) or not (isinstance(value, Tensor) or name.endswith(EXTRA_STATE))
+    ]
+    return others if content else ["nothing at all"]

@@ -6,14 +6,14 @@ from pathlib import Path
 from torch import nn
 
 from .load_weights import load_into
-from .state_dict_file import PickledObjectsError, load_state_dict_file, load_torch_file, state_dict_in
+from .state_dict_file import PickledObjectsError, is_safetensors, load_state_dict_file, load_torch_file, state_dict_in
 
 
 def load_trained_model(
     model_factory: Callable[[], nn.Module] | None, path: Path, trust_pickle: bool = False
 ) -> nn.Module:
     """A model with the weights in a file; see `ModelEnsemble.from_directories` for the arguments and errors."""
-    if trust_pickle and path.suffix.lower() != ".safetensors":
+    if trust_pickle and not is_safetensors(path):
         content = load_torch_file(path, trust_pickle=True)
         if isinstance(content, nn.Module):
             return content
