@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from two_processes import CASES
+from two_processes import CASES, FIRST
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,16 @@ def results(tmp_path_factory):
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 
+@pytest.mark.parametrize("split", FIRST)
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_are_one(results, case):
+def test_two_processes_are_one(results, case, split):
     for result in results:
-        for found, expected in result[case].values():
+        for found, expected in result[case + split].values():
             torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-6, atol=1e-9)
-        assert torch.tensor(result[case]["gradient"][1]).norm() > 0
+        assert torch.tensor(result[case + split]["gradient"][1]).norm() > 0
+
+
+def test_a_loss_across_processes_counts_the_voxels_of_all(results):
+    for result in results:
+        found, expected = result["counts"]["counted"]
+        assert found == expected == [32, 32]

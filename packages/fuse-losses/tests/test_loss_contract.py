@@ -182,3 +182,10 @@ def test_what_is_not_a_function_is_no_callable():
 def test_a_missing_key_is_named_with_its_nearest():
     with pytest.raises(KeyError, match=r"LossDefault reads 'model.logits', .* Nearest keys: 'model.logit'"):
         LossDefault(callable=CROSS_ENTROPY, **KEYS)({"model.logit": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("batch", [[torch.zeros(2, 3)], torch.zeros(2, 3), None])
+def test_what_is_no_dictionary_is_an_error_that_names_the_loss_and_its_keys(batch):
+    loss = LossDice(pred="model.logits", target="data.seg")
+    with pytest.raises(TypeError, match=r"^LossDice takes a dictionary that holds 'model.logits', 'data.seg', got"):
+        loss(batch)

@@ -167,3 +167,15 @@ def test_what_a_wrapped_loss_counted_and_its_terms_are_handed_on(wrapper):
     loss({"logits": torch.randn(1, 3, 4), "target": torch.tensor([[0, 1, 2, 255]])})
     assert loss.counted == 3
     assert set(loss.terms) == {"cross_entropy", "dice"}
+
+
+def test_a_prediction_may_be_a_list_for_a_loss_of_several():
+    def deepest(predictions, target):
+        return F.cross_entropy(predictions[-1], target)
+
+    loss = LossDefault(pred="model.logits", target="data.label", callable=deepest)
+    logits, target = torch.randn(4, 3), torch.randint(3, (4,))
+    assert loss({"model.logits": [logits, 2 * logits], "data.label": target}) == F.cross_entropy(2 * logits, target)
+    assert loss.counted == 4
+    assert loss({"model.logits": [logits[:0], logits[:0]], "data.label": target[:0]}) == 0
+    assert loss.counted == 0

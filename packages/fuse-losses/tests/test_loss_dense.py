@@ -78,3 +78,18 @@ def test_classes_merged_into_the_background_do_not_count_in_a_loss_of_ones_own()
     p = logits.softmax(1)
     merged = torch.stack([p[:, 0] + p[:, 2], p[:, 1]], 1)
     assert_close(value, LossBrier(activation="none")(merged, target))
+
+
+class LossDiceWithValues(LossDice):
+    def values(self, probabilities, truth):
+        return probabilities - truth
+
+
+class LossOfTorch(LossDense):
+    function = staticmethod(CROSS_ENTROPY)
+
+
+@pytest.mark.parametrize("loss", [LossDiceWithValues, LossOfTorch])
+def test_a_formula_that_would_not_be_computed_is_an_error(loss):
+    with pytest.raises(TypeError, match=f"{loss.__name__} computes its `function`.* subclass LossDense and define"):
+        loss(ignore_index=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from fuse_losses import functional
+from fuse_losses import LossCompound, functional
 
 
 def segmentation(terms_or_loss, last_without_voxels):
@@ -82,13 +82,28 @@ CASES = {
 }
 
 
-def gradients(case, rank):
+FIRST = {"": 2, "_three_and_one": 3, "_all_and_none": 4}  # the samples of the first process, of four
+
+
+def counts(rank):
+    """What a class says that it counted, here and in one process."""
+    logits, target = torch.randn(4, 2, 8, generator=torch.Generator().manual_seed(0)), torch.zeros(4, 8).long()
+    found = []
+    for own, across in ((slice(0, 3) if rank == 0 else slice(3, 4), True), (slice(0, 4), False)):
+        for terms in ({"cross_entropy": 1.0}, {"cross_entropy": 1.0, "dice": {"per_sample": False}}):
+            loss = LossCompound(terms=terms, ignore_index=255, across_processes=across)
+            loss(logits[own], target[own])
+            found.append(float(loss.counted))
+    return {"counted": [found[:2], found[2:]]}
+
+
+def gradients(case, rank, first):
     make, *arguments = CASES[case]
     state, images, target, loss = make(*arguments)
     network = torch.nn.Conv2d(1, 2, 3, padding=1).double()
     network.load_state_dict(state)
     distributed = torch.nn.parallel.DistributedDataParallel(network)
-    own = slice(2 * rank, 2 * rank + 2)
+    own = slice(0, first) if rank == 0 else slice(first, 4)
     value = loss(distributed, images[own], target[own], across_processes=True)
     value.backward()
     whole = torch.nn.Conv2d(1, 2, 3, padding=1).double()
@@ -103,7 +118,8 @@ if __name__ == "__main__":
     rank, folder = int(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    results = {case: gradients(case, rank) for case in CASES}
+    results = {f"{case}{split}": gradients(case, rank, first) for case in CASES for split, first in FIRST.items()}
+    results["counts"] = counts(rank)
     with open(folder / f"{rank}.json", "w") as file:
         json.dump(results, file)
         file.flush()

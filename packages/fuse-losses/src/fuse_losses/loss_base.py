@@ -77,6 +77,11 @@ class LossBase(nn.Module):
 
     def forward(self, batch_dict: Mapping[str, Any]) -> Tensor:
         """The weighted loss, a scalar tensor that is part of the graph."""
+        if not isinstance(batch_dict, Mapping) and not hasattr(batch_dict, "keys"):
+            raise TypeError(
+                f"{type(self).__name__} takes a dictionary that holds {', '.join(map(repr, self.reads))}, got"
+                f" {type(batch_dict).__name__}."
+            )
         if self.preprocess_func is not None:
             copied = batch_dict.copy() if isinstance(batch_dict, NDict) else NDict(batch_dict)
             batch_dict = self.preprocess_func(copied)
@@ -99,7 +104,7 @@ def how_much_counts(loss: Any, pred: Tensor, target: Any) -> Tensor | int | None
 
     Args:
         loss: the function or module, which may be a `functools.partial`.
-        pred: the prediction. Its first axis is the samples.
+        pred: a tensor of the prediction. Its first axis is the samples.
         target: the ground truth.
     """
     function, options = (loss.func, loss.keywords) if isinstance(loss, partial) else (loss, {})

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fuse_core import read_key
 
-from .loss_base import LossBase, PreprocessFunc, hand_on, how_much_counts
+from .loss_base import LossBase, PreprocessFunc, connected_zero, hand_on, how_much_counts, tensors_of
 
 
 class LossDefault(LossBase):
@@ -55,14 +55,15 @@ class LossDefault(LossBase):
 
     def compute(self, batch_dict: Mapping[str, Any]) -> Tensor:
         """The loss before `weight`."""
-        pred: Tensor = read_key(batch_dict, self.pred, "LossDefault")
+        pred = read_key(batch_dict, self.pred, "LossDefault")
         target = read_key(batch_dict, self.target, "LossDefault")
-        if pred.shape[:1] == (0,):  # a mean over no samples would be NaN
+        predictions = tensors_of(pred)  # several of them for a loss with deep supervision
+        if predictions and all(one.shape[:1] == (0,) for one in predictions):  # a mean over no samples would be NaN
             self.counted = 0
-            return pred.sum()
+            return connected_zero(predictions)
         loss = self.callable(pred, target)
         if hasattr(self.callable, "counted"):
             hand_on(self, self.callable)
         else:
-            self.counted = how_much_counts(self.callable, pred, target)
+            self.counted = how_much_counts(self.callable, predictions[0], target) if predictions else None
         return loss

@@ -103,9 +103,15 @@ class LossDense(LossBase):
         self.target = target
         self.register_buffer("mask", None if mask is None else check_tensor(name, "mask", mask), persistent=False)
         arguments = [*inspect.signature(LossDense.__init__).parameters][1:-1]
-        self._loss: DenseLoss = cast(Any, self.function).dense_loss
+        self._loss: DenseLoss = getattr(self.function, "dense_loss", cast(Any, None))
+        defines_values = type(self).values is not LossDense.values
+        if self._loss is None or (defines_values and self.function is not own_loss):
+            raise TypeError(
+                f"{name} computes its `function`, a loss of fuse_losses.functional, which calls no `values`, got"
+                f" {self.function!r}. For a formula of your own subclass LossDense and define `values` only."
+            )
         if self.function is own_loss:
-            if type(self).values is LossDense.values:
+            if not defines_values:
                 raise TypeError(
                     f"{name} is a LossDense and defines no `values(probabilities, truth)`. LossDense applies mask,"
                     " weights and reduction to what it returns."

@@ -60,7 +60,13 @@ def test_a_bad_option_is_an_error_in_functions_and_at_construction(options, erro
         (focal_loss, LossFocal, {"gamma": -1.0}, ValueError, "gamma=.* finite number of at least 0, got -1.0"),
         (focal_loss, LossFocal, {"gamma": float("nan")}, ValueError, "gamma=.* finite number of at least 0, got nan"),
         (focal_loss, LossFocal, {"gamma": "2"}, TypeError, "gamma=.* takes a number, got '2'"),
-        (focal_loss, LossFocal, {"alpha": "ipw"}, TypeError, "alpha=.* takes a number, got 'ipw'"),
+        (
+            focal_loss,
+            LossFocal,
+            {"alpha": "ipw"},
+            TypeError,
+            "alpha=.* takes a number for each class, a number for all or None, got 'ipw'",
+        ),
         (focal_loss, LossFocal, {"alpha": [0.1, -0.1, 0.2]}, ValueError, "alpha=.* at least 0, got -0.1"),
         (
             focal_loss,

@@ -100,6 +100,68 @@ def test_a_bool_is_no_number(value):
         LossFocal(**KEYS, ignore_index=value)
 
 
+@pytest.mark.parametrize("of", [np.array, torch.tensor, np.float64])
+def test_an_array_or_a_tensor_of_one_number_is_a_number(of):
+    logits, target = torch.randn(2, 3, 4), torch.randint(3, (2, 4))
+    expected = LossFocal(gamma=1.5, alpha=0.25, label_smoothing=0.1, ignore_index=1, weight=2.0)(logits, target)
+    numbers = {"gamma": of(1.5), "alpha": of(0.25), "label_smoothing": of(0.1), "weight": of(2.0)}
+    index = of(1) if of is not np.float64 else np.int64(1)
+    assert LossFocal(**numbers, ignore_index=index)(logits, target) == expected
+    alpha = [of(0.25)] * 3
+    value = functional.focal_loss(logits, target, gamma=of(1.5), alpha=alpha, label_smoothing=of(0.1), ignore_index=1)
+    assert 2 * value == expected
+
+
+@pytest.mark.parametrize("of", [np.bool_, np.array, torch.tensor])
+def test_bools_and_class_indices_of_numpy_and_torch_are_accepted(of):
+    classes = np.array([1]) if of is not torch.tensor else torch.tensor([1])
+    loss = LossDice(include_background=of(False), ignore_classes=classes)
+    assert loss.options["ignore_classes"] == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("loss", "options", "message"),
+    [
+        (LossFocal, {"gamma": torch.nn.Parameter(torch.tensor(2.0))}, r"LossFocal\(gamma=\) takes a number"),
+        (LossFocal, {"weight": torch.nn.Parameter(torch.tensor(2.0))}, r"LossFocal\(weight=\) takes a number"),
+        (LossDice, {"class_weights": torch.nn.Parameter(torch.ones(3))}, "LossDice gives no gradient to class_weights"),
+    ],
+)
+def test_a_parameter_as_an_option_is_an_error_as_it_would_get_no_gradient(loss, options, message):
+    with pytest.raises(TypeError, match=message):
+        loss(**options)
+
+
+@pytest.mark.parametrize("weights", [{0: 1.0, 1: 2.0}, {1.0, 2.0}])
+def test_numbers_of_classes_without_an_order_are_an_error(weights):
+    with pytest.raises(
+        TypeError, match=r"LossDice\(class_weights=\) takes a number for each class, 'ipw' or None, got"
+    ):
+        LossDice(class_weights=weights)
+
+
+def test_weights_of_predictions_are_called_so():
+    with pytest.raises(TypeError, match=r"LossDice\(deep_supervision_weights=\) takes a number for each prediction"):
+        LossDice(deep_supervision_weights=1.0)
+
+
+def test_an_option_of_other_losses_names_them():
+    losses = "segmentation_cross_entropy, focal_loss, top_k_cross_entropy"
+    with pytest.raises(TypeError, match=rf"LossDice has no option 'pos_weight'\. It is an option of {losses}\."):
+        LossDice(pos_weight=2.0)
+
+
+def test_a_misspelt_tensor_of_a_function_names_the_nearest():
+    with pytest.raises(TypeError, match=r"dice_loss has no option 'voxel_weight'\. Did you mean 'voxel_weights'"):
+        functional.dice_loss(torch.zeros(1, 2, 4), torch.zeros(1, 4).long(), voxel_weight=torch.ones(1, 4))
+
+
+@pytest.mark.parametrize("alpha", [[2.0], torch.tensor([2.0])])
+def test_alpha_of_a_single_channel_is_at_most_1(alpha):
+    with pytest.raises(ValueError, match=r"LossFocal\(alpha=\) is a finite number of at least 0 and at most 1, got 2"):
+        LossFocal(activation="none", alpha=alpha)
+
+
 def test_nothing_is_checked_again_in_a_batch(monkeypatch):
     loss = LossDice(**KEYS, include_background=False)
     for check in ("check_bool", "check_choice", "check_number", "check_numbers"):

@@ -171,3 +171,17 @@ def test_an_error_in_a_batch_names_the_term():
     loss = LossCompound(terms={"cross_entropy": 1.0, "dice": {"class_weights": [1.0, 2.0]}})
     with pytest.raises(ValueError, match="LossCompound term 'dice' got 2 class_weights for a prediction of 3 classes"):
         loss(torch.zeros(1, 3, 4), torch.zeros(1, 4).long())
+
+
+def test_the_options_that_a_term_has_are_its_own():
+    with pytest.raises(
+        TypeError, match=r"'dice' has no option 'smooth'\. Its options: class_weights, empty, .*weight\."
+    ):
+        LossCompound(terms={"dice": {"smooth": 1.0}})
+    with pytest.raises(TypeError, match=r"'dice' takes no 'mask', which holds for all terms\. Give it to LossCompound"):
+        LossCompound(terms={"dice": {"mask": torch.ones(1, 4)}})
+
+
+def test_errors_of_the_function_name_it():
+    with pytest.raises(TypeError, match=r"^compound_loss has no option 'ignoreindex'\. Did you mean 'ignore_index'"):
+        functional.compound_loss(torch.zeros(1, 2, 4), torch.zeros(1, 4).long(), {"dice": 1.0}, ignoreindex=1)

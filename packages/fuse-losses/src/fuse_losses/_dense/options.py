@@ -11,7 +11,16 @@ from torch import Tensor
 from fuse_core import did_you_mean
 
 from .._fused.results import Activation
-from .checks import check_bool, check_choice, check_class_indices, check_int, check_number, check_numbers, check_regions
+from .checks import (
+    check_bool,
+    check_choice,
+    check_class_indices,
+    check_int,
+    check_number,
+    check_numbers,
+    check_regions,
+    plain_number,
+)
 
 Reduction = Literal["none", "mean", "sum"]
 ResizeMode = Literal["nearest", "maxpool", "area"]
@@ -20,6 +29,8 @@ ClassWeights = Numbers | Literal["ipw"]
 RESIZE_MODES: tuple[ResizeMode, ...] = get_args(ResizeMode)
 
 _TENSORS = ("mask", "voxel_weights", "annotated")
+_LOSSES_WITH: dict[str, list[str]] = {}
+"""The names of the losses that have an option of their own, by its name."""
 
 Check = Callable[[str, str, Any, bool], Any]
 """Takes the loss's name, the option's name, its value and `validate`; returns the value as the formulas take it."""
@@ -88,8 +99,8 @@ class DenseOptions(TypedDict, total=False):
 
     across_processes: bool
     """Take the sums, and what a mean divides by, over the batches of all processes of a distributed training. Value and
-    gradient are then those of one process with the whole batch, as batch Dice (`per_sample=False`) needs it. Every
-    process must call the loss."""
+    gradient are then those of one process with the whole batch, as batch Dice (`per_sample=False`) needs it, and so is
+    `counted` of a class. Every process must call the loss."""
 
     validate: bool
     """Check the values of targets, of weights and, with `activation="none"`, of predictions on other devices than the
@@ -162,12 +173,12 @@ class DenseLoss(NamedTuple):
             TypeError: an option that does not exist, or of the wrong type.
             ValueError: an option with a value that it does not take.
         """
-        validate = options.get("validate") is True
+        validate = plain_number(options.get("validate")) is True
         result: dict[str, Any] = {}
         for name, value in options.items():
             if name not in self.checks:
-                hint = (self.place_of(name) if self.place_of else "") or _nearest(name, [*self.checks, *others])
-                raise TypeError(f"{owner} has no option {name!r}.{hint}")
+                hint = self.place_of(name) if self.place_of else ""
+                raise unknown_option(owner, name, [*self.checks, *others], hint)
             result[name] = self.checks[name](owner, name, value, validate)
         if not result.get("include_background", True):
             result["ignore_classes"] = (0, *result.get("ignore_classes", ()))
@@ -210,13 +221,16 @@ class DenseLoss(NamedTuple):
 
 
 def dense_loss(
-    check_together: CheckTogether | None = None, place_of: Callable[[str], str] | None = None
+    check_together: CheckTogether | None = None,
+    place_of: Callable[[str], str] | None = None,
+    public_name: str = "",
 ) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
     """Turn a formula into a loss that checks its options by the annotations of the formula's signature.
 
     Args:
         check_together: raises where options do not go together; is given the loss's name and the checked options.
         place_of: says where an unknown option belongs, or an empty string.
+        public_name: the name that errors give the loss; the function's if empty.
 
     Returns:
         A decorator. A class finds the formula and its checks in the attribute `dense_loss` of what it returns, so that
@@ -229,12 +243,14 @@ def dense_loss(
         checks = {name: _check_of(hint) for name, hint in hints.items()}
         numbers = tuple(name for name, hint in hints.items() if Tensor in get_args(hint))
         loss = DenseLoss(function, checks, numbers, check_together, place_of)
-        name = function.__name__
+        name = public_name or function.__name__
+        for option in checks.keys() - DenseOptions.__annotations__.keys():
+            _LOSSES_WITH.setdefault(option, []).append(name)
 
         @functools.wraps(function)
         def checked(logits: Tensor, target: Tensor, **options: Any) -> Tensor:
             tensors = {one: options.pop(one) for one in _TENSORS if one in options}
-            return loss.evaluate(logits, target, **loss.checked(name, options), **tensors, owner=name)
+            return loss.evaluate(logits, target, **loss.checked(name, options, others=_TENSORS), **tensors, owner=name)
 
         checked.dense_loss = loss  # type: ignore[attr-defined]
         return checked  # type: ignore[return-value]
@@ -268,9 +284,12 @@ def _check_across_processes(owner: str, options: dict[str, Any]) -> None:
         )
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    """A hint at the nearest of the known options, or else at all of them."""
-    return did_you_mean(name, known) or f" Its options: {', '.join(sorted(known))}."
+def unknown_option(owner: str, name: str, known: Iterable[str], hint: str = "") -> TypeError:
+    """The error for an option that a loss does not have: where it belongs, the nearest known one, or else all."""
+    if not hint and name in _LOSSES_WITH:
+        hint = f" It is an option of {', '.join(_LOSSES_WITH[name])}."
+    hint = hint or did_you_mean(name, known) or f" Its options: {', '.join(sorted(known))}."
+    return TypeError(f"{owner} has no option {name!r}.{hint}")
 
 
 def _check_of(hint: Any) -> Check:
@@ -278,7 +297,8 @@ def _check_of(hint: Any) -> Check:
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     none = ("None",) if NoneType in kinds else ()
     choices = tuple(choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind))
-    others = " or ".join([*map(repr, choices), *none]) or "None"
+    takes_one = float in kinds
+    others = " or ".join([*(["a number for all"] if takes_one else []), *map(repr, choices), *none]) or "None"
     check: Check
     # The annotations are looked at here, and not in the checks, because the compiler cannot trace that.
     if any(get_origin(one) is Mapping for one in kinds):
@@ -286,7 +306,7 @@ def _check_of(hint: Any) -> Check:
     elif Sequence[Sequence[int]] in kinds:
         check = _without_validate(check_regions)
     elif Sequence[float] in kinds:
-        check = _check_of_numbers(choices, float in kinds, others)
+        check = _check_of_numbers(choices, takes_one, others)
     elif choices:
         check = _without_validate(check_choice, choices, *none)
     elif bool in kinds:
@@ -318,9 +338,10 @@ def _check_of_numbers(choices: tuple[str, ...], takes_one: bool, others: str) ->
     """The check of a number for each class; or of one number if `takes_one`, or of one of the choices."""
 
     def check(owner: str, option: str, value: Any, validate: bool) -> Any:
+        value = plain_number(value)
         if isinstance(value, str) and value in choices:
             return value
-        if takes_one and (isinstance(value, str) or not isinstance(value, Iterable)):
+        if takes_one and isinstance(value, (int, float)):
             return check_number(owner, option, value)
         return check_numbers(owner, option, value, validate, others=others)
 

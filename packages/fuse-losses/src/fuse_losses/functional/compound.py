@@ -9,7 +9,8 @@ from torch import Tensor
 
 from .._dense.checks import check_number
 from .._dense.inputs import DenseInputs, class_weights_of, holds_indices, read_dense_inputs
-from .._dense.options import DenseLoss, DenseOptions, DenseSettings, TensorOptions, dense_loss
+from .._dense.options import DenseLoss, DenseOptions, DenseSettings, TensorOptions, dense_loss, unknown_option
+from .._dense.processes import sum_over_processes
 from .._fused.one_pass import one_pass
 from .._fused.probabilities import by_class
 from .._fused.results import Results, Wanted
@@ -70,15 +71,19 @@ def _checked_term(owner: str, name: str, value: Any, shared: dict[str, Any]) -> 
     given = dict(value) if isinstance(value, Mapping) else {"weight": value}
     of_term = f"{owner} term {name!r}"
     weight = check_number(of_term, "weight", given.pop("weight", 1.0))
+    of_all = {*TensorOptions.__annotations__, "mask"} - {*_OF_EACH_TERM}
+    known = [*(_TERMS[name].checks.keys() - of_all), "weight"]
     for option in given:
-        if option in DenseOptions.__annotations__ and option not in _OF_EACH_TERM:
+        if option in of_all:
             raise TypeError(f"{of_term} takes no {option!r}, which holds for all terms. Give it to {owner}.")
+        if option not in known:
+            raise unknown_option(of_term, option, known)
     if "include_background" in given or "ignore_classes" in given:
         background, ignored = shared.get("include_background", True), shared.get("ignore_classes", ())
         # Without the background, it is the first of the ignored classes.
         given = {"include_background": background, "ignore_classes": ignored if background else ignored[1:], **given}
     context: dict[str, Any] = {one: shared[one] for one in ("activation", "validate") if one in shared}
-    options = _TERMS[name].checked(of_term, {**given, **context}, others=["weight"])
+    options = _TERMS[name].checked(of_term, {**given, **context})
     return Term(name, weight, {one: plain_numbers(value) for one, value in options.items() if one not in context})
 
 
@@ -134,7 +139,7 @@ def compound_loss(
     return compound(logits, target, terms=terms, mask=mask, **options)
 
 
-@dense_loss(check_compound, _terms_with)
+@dense_loss(check_compound, _terms_with, public_name="compound_loss")
 def compound(
     logits: Tensor,
     target: Tensor,
@@ -180,7 +185,8 @@ def sum_of_terms(
     inputs.record("terms", values)
     if inputs.settings.reduction == "mean":
         counts = [cast("dict[str, Tensor]", own.settings.record)["counted"] for own in shared]
-        inputs.record("counted", _valid_voxels(inputs) * (torch.stack(counts) > 0).any())
+        counted = _valid_voxels(inputs) * (torch.stack(counts) > 0).any()
+        inputs.record("counted", sum_over_processes(counted, inputs.settings.across_processes))
     total = losses[0]
     for loss in losses[1:]:
         total = total + loss

@@ -82,7 +82,8 @@ def linear_compound(
     tensors = {"features": features, "weight": weight} | ({} if bias is None else {"bias": bias})
     for name, value in tensors.items():
         if not isinstance(value, Tensor) or not value.is_floating_point():
-            raise TypeError(f"{owner} takes a floating-point tensor as {name}, got {type(value).__name__}.")
+            received = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(f"{owner} takes a floating-point tensor as {name}, got {received}.")
     flat_weight = weight.flatten(1) if weight.ndim > 1 else weight
     if flat_weight.ndim != 2 or features.ndim < 2 or flat_weight.shape[1] != features.shape[1]:
         raise ValueError(

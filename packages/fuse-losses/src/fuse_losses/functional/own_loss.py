@@ -50,7 +50,7 @@ def check_keys(owner: str, values_for: Values, keys: Iterable[str], activation: 
         )
 
 
-@dense_loss(_check_own_loss)
+@dense_loss(_check_own_loss, public_name="LossDense")
 def own_loss(
     logits: Tensor,
     target: Tensor,
@@ -67,7 +67,9 @@ def own_loss(
     if values_for == "class" and inputs.voxel_weights is not None:
         raise ValueError(f"{owner} returns values for classes, to which voxel_weights cannot be applied.")
     if values_for == "voxel" and valid is not None and valid.ndim == 3:
-        raise ValueError(f"{owner} returns values for voxels, to which a mask for each class cannot be applied.")
+        raise ValueError(
+            f"{owner} returns values for voxels, to which a mask for each class, or annotated, cannot be applied."
+        )
     masked = inputs.logits if valid is not None and valid.ndim == 3 else zero_where_invalid(inputs.logits, valid)
     probabilities = zero_where_invalid(probabilities_of(masked, settings.activation), valid)
     truth = class_probabilities(inputs.target, valid, shape[1], probabilities.dtype)

@@ -33,11 +33,12 @@ def check_voxel_options(owner: str, options: dict[str, Any]) -> None:
             " activation='sigmoid'."
         )
     alpha = options.get("alpha")
-    if alpha is None or options.get("activation") != "sigmoid":
+    if alpha is None or softmax:
         return
-    if isinstance(alpha, (int, float)):
+    number, sigmoid = isinstance(alpha, (int, float)), options["activation"] == "sigmoid"
+    if number and sigmoid:
         check_number(owner, "alpha", alpha, at_most=1.0)
-    else:
+    elif not number and (sigmoid or len(alpha) == 1):  # one number in a list is for a single channel
         check_numbers(owner, "alpha", alpha, options.get("validate", False), at_most=1.0)
 
 
