@@ -60,7 +60,7 @@ def link_names(text: str) -> str:
     def link(match: re.Match[str]) -> str:
         return f"{{py:obj}}`~{names[match[1]]}`" if match[1] in names else match[0]
 
-    return re.sub(r"(?m)^\|[^|\n]+", lambda cell: re.sub(r"`(\w+)`", link, cell[0]), text)
+    return re.sub(r"(?m)^\|[^|\n]+", lambda cell: re.sub(r"`(\w*[a-z]\w*)`", link, cell[0]), text)  # no constants
 
 
 def on_include(app: Sphinx, relative_path: Path, parent: str, content: list[str]) -> None:
