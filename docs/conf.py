@@ -80,6 +80,7 @@ html_title = "fuse"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = ["names.js"]
+html_search_scorer = str(HERE / "_static" / "search_score.js")
 html_favicon = "_static/favicon.svg"
 html_context = {"default_mode": "auto"}
 html_show_sourcelink = False

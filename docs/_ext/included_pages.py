@@ -4,6 +4,7 @@ import posixpath
 import re
 from pathlib import Path
 
+from docstrings import public_names
 from sphinx.application import Sphinx
 
 NAMED_PAGE = re.compile(r"`docs/([\w/-]+)\.md`")
@@ -47,6 +48,21 @@ def rewrite(text: str, folder: str, page: str) -> str:
     return LINK.sub(link, text)
 
 
+def link_names(text: str) -> str:
+    """The text, in which the names in the first column of tables lead to the API reference.
+
+    Example:
+        >>> link_names("| `LossDice` | `dice_loss` |")
+        '| {py:obj}`~fuse_losses.LossDice` | `dice_loss` |'
+    """
+    names = public_names()
+
+    def link(match: re.Match[str]) -> str:
+        return f"{{py:obj}}`~{names[match[1]]}`" if match[1] in names else match[0]
+
+    return re.sub(r"(?m)^\|[^|\n]+", lambda cell: re.sub(r"`(\w*[a-z]\w*)`", link, cell[0]), text)  # no constants
+
+
 def on_include(app: Sphinx, relative_path: Path, parent: str, content: list[str]) -> None:
     """Rewrite an included file."""
     root = Path(app.confdir).parent.resolve()
@@ -54,7 +70,7 @@ def on_include(app: Sphinx, relative_path: Path, parent: str, content: list[str]
     if path.suffix == ".md" and path.is_relative_to(root):
         folder = path.parent.relative_to(root).as_posix()
         text = NAMED_PAGE.sub(r"{doc}`/\1`", content[0])  # READMEs on an index page cannot link to the repository
-        content[0] = rewrite(text, folder, f"{parent}.md")
+        content[0] = rewrite(link_names(text), folder, f"{parent}.md")
 
 
 def on_read(app: Sphinx, page: str, content: list[str]) -> None:

@@ -6,7 +6,7 @@ import loss_plots
 import torch
 from docstrings import public_names
 from files import write_if_changed
-from loss_table import LOSSES, USAGE, LossPage
+from loss_table import DENSE_USAGE, LOSSES, USAGE, LossPage
 from option_plots import draw_option_pictures
 
 ALONE = {"linear_compound_loss", "supervised_contrastive_loss"}  # not a loss of one probability
@@ -65,7 +65,7 @@ def loss_page(loss: LossPage, folder: Path) -> str:
 
 def _usage(name: str) -> str:
     """How the loss is called, after a run of just that."""
-    code = USAGE[name].strip()
+    code = USAGE.get(name, DENSE_USAGE.format(name=name)).strip()
     logits, target, labels = torch.zeros(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.long), torch.tensor([0, 0, 1])
     features, vectors = torch.randn(2, 8, 8, 8), torch.randn(3, 8)
     batch_dict = {

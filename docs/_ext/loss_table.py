@@ -47,16 +47,6 @@ loss = criterion(batch_dict)
 
 TERMS = '{"cross_entropy": 1.0, "dice": 1.0}'
 USAGE = {
-    **{
-        name: DENSE_USAGE.format(name=name)
-        for name in (
-            "LossSegmentationCrossEntropy",
-            "LossFocal",
-            "LossDice",
-            "LossTversky",
-            "LossGeneralizedDice",
-        )
-    },
     "LossCompound": f"""
 from fuse_losses import LossCompound
 
@@ -120,7 +110,7 @@ criterion = LossExtractFromBatchDict("model.loss")
 loss = criterion(batch_dict)
 """,
 }
-"""How each loss is called. The build runs it."""
+"""How a loss is called, if not as `DENSE_USAGE` says. The build runs it."""
 
 LOSSES = (
     LossPage(

@@ -5,26 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+import fuse_models
 from fuse_core import TensorSpec
-from fuse_models import (
-    BackboneInceptionResnetV2,
-    BackboneMultilayerPerceptron,
-    BackboneResnet,
-    BackboneResnet3D,
-    BackboneTransformer,
-    BackboneUNet,
-    BackboneViT,
-    DecoderUNet,
-    Head1D,
-    Head3D,
-    HeadDenseSegmentation,
-    HeadGlobalPoolingClassifier,
-    ModelEnsemble,
-    ModelMultiHead,
-    ModelMultistream,
-    ModelSiamese,
-    ModelWrapSeqToDict,
-)
 
 
 class ModelPage(NamedTuple):
@@ -39,29 +21,9 @@ class ModelPage(NamedTuple):
     weights: str = ""
 
 
-NAMES: dict[str, object] = {
-    one.__name__: one
-    for one in (
-        BackboneInceptionResnetV2,
-        BackboneMultilayerPerceptron,
-        BackboneResnet,
-        BackboneResnet3D,
-        BackboneTransformer,
-        BackboneUNet,
-        BackboneViT,
-        DecoderUNet,
-        Head1D,
-        Head3D,
-        HeadDenseSegmentation,
-        HeadGlobalPoolingClassifier,
-        ModelEnsemble,
-        ModelMultiHead,
-        ModelMultistream,
-        ModelSiamese,
-        ModelWrapSeqToDict,
-        TensorSpec,
-    )
-} | {"torch": torch, "nn": nn}
+NAMES: dict[str, object] = {name: getattr(fuse_models, name) for name in fuse_models.__all__ if name[0].isupper()}
+NAMES |= {"TensorSpec": TensorSpec, "torch": torch, "nn": nn}
+"""What the code of a page may use; the page imports what it uses."""
 
 TORCHVISION = (
     "A state dict or file with the names of torchvision, or a member of torchvision's weights enum, which downloads. "

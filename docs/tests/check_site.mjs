@@ -15,6 +15,7 @@ const PAGES = [
   "examples/plot_06_ensemble.html",
   "losses/LossDice.html",
   "models/ModelMultiHead.html",
+  "optimizers/SAM.html",
   "how-to/plain-loop.html",
   "api/generated/fuse_losses.functional.focal_loss.html",
   "architecture.html",
