@@ -1,9 +1,9 @@
-"""One of two processes that train a model with DistributedDataParallel; started by test_distributed.py.
+"""One of two processes that train models with DistributedDataParallel; started by test_distributed.py.
 
-    python ddp_worker.py MODEL RANK FOLDER
+    python ddp_worker.py RANK FOLDER
 
-It writes the gradients to FOLDER/gradients_RANK.pt and leaves with os._exit: DistributedDataParallel and its process
-group hang or abort now and then when the interpreter destroys them.
+It writes the gradients of each model to FOLDER/gradients_RANK.pt and leaves with os._exit: DistributedDataParallel and
+its process group hang or abort now and then when the interpreter destroys them.
 """
 
 import datetime
@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fuse_models import HeadGlobalPoolingClassifier, ModelMultistream, ModelSiamese
 
 WORLD_SIZE = 2
+MODELS = ("multistream_of_shared_weights", "siamese", "siamese_in_two_passes")
 
 
 def make(name):
@@ -40,7 +41,7 @@ def loss_of(model, rank):
     return model(batch)["model.logits.cls"].pow(2).sum()
 
 
-def main(name, rank, folder):
+def main(rank, folder):
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder}/store",
@@ -48,11 +49,13 @@ def main(name, rank, folder):
         world_size=WORLD_SIZE,
         timeout=datetime.timedelta(seconds=60),
     )
-    model = DistributedDataParallel(make(name))
-    for _ in range(2):  # the second forward fails if a gradient of the first was not reduced
-        model.zero_grad()
-        loss_of(model, rank).backward()
-    torch.save([parameter.grad for parameter in model.parameters()], folder / f"unfinished_{rank}.pt")
+    models = {name: DistributedDataParallel(make(name)) for name in MODELS}
+    for model in models.values():
+        for _ in range(2):  # the second forward fails if a gradient of the first was not reduced
+            model.zero_grad()
+            loss_of(model, rank).backward()
+    gradients = {name: [parameter.grad for parameter in model.parameters()] for name, model in models.items()}
+    torch.save(gradients, folder / f"unfinished_{rank}.pt")
     os.replace(folder / f"unfinished_{rank}.pt", folder / f"gradients_{rank}.pt")
     while len(list(folder.glob("gradients_*.pt"))) < WORLD_SIZE:  # the other process may still need this one
         time.sleep(0.05)
@@ -60,4 +63,4 @@ def main(name, rank, folder):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    main(int(sys.argv[1]), Path(sys.argv[2]))

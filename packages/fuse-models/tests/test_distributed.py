@@ -13,19 +13,26 @@ import ddp_worker
 SECONDS = 120
 
 
-@pytest.mark.parametrize("name", ["multistream_of_shared_weights", "siamese", "siamese_in_two_passes"])
-def test_weights_that_are_used_twice_get_the_mean_gradient_of_all_processes(name, tmp_path):
-    run = [sys.executable, ddp_worker.__file__, name]
+@pytest.fixture(scope="module")
+def gradients(tmp_path_factory):
+    """The gradients of each model, in each of two processes that train them all."""
+    folder = tmp_path_factory.mktemp("gradients")
+    run = [sys.executable, ddp_worker.__file__]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    workers = [subprocess.Popen([*run, str(rank), tmp_path], **pipes) for rank in range(ddp_worker.WORLD_SIZE)]
+    workers = [subprocess.Popen([*run, str(rank), folder], **pipes) for rank in range(ddp_worker.WORLD_SIZE)]
     try:
         printed = [worker.communicate(timeout=SECONDS)[0].decode() for worker in workers]
     finally:
         for worker in workers:
             worker.kill()
+    files = [folder / f"gradients_{rank}.pt" for rank in range(ddp_worker.WORLD_SIZE)]
+    assert all(file.exists() for file in files), printed
+    return [torch.load(file) for file in files]
+
+
+@pytest.mark.parametrize("name", ddp_worker.MODELS)
+def test_weights_that_are_used_twice_get_the_mean_gradient_of_all_processes(name, gradients):
     model = ddp_worker.make(name)
     (sum(ddp_worker.loss_of(model, rank) for rank in range(ddp_worker.WORLD_SIZE)) / ddp_worker.WORLD_SIZE).backward()
-    for rank in range(ddp_worker.WORLD_SIZE):
-        results = tmp_path / f"gradients_{rank}.pt"
-        assert results.exists(), printed[rank]
-        torch.testing.assert_close(torch.load(results), [parameter.grad for parameter in model.parameters()])
+    for found in gradients:
+        torch.testing.assert_close(found[name], [parameter.grad for parameter in model.parameters()])
