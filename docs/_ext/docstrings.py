@@ -40,17 +40,19 @@ def public_names() -> dict[str, str]:
 
 
 def check_public_docstrings() -> None:
-    """Raise unless every public class and function, and every public method of one, has a docstring.
+    """Raise unless every public class and function has a docstring with an example, and every public method a docstring.
 
     Raises:
         ExtensionError: it names all that lack one.
     """
-    missing = []
+    missing, no_example = [], []
     for full_name in public_names().values():
         module, _, name = full_name.rpartition(".")
         value = getattr(importlib.import_module(module), name)
         if not (inspect.isclass(value) or inspect.isroutine(value)):
             continue
+        if ">>>" not in (inspect.getdoc(value) or ""):
+            no_example.append(full_name)
         documented = [(full_name, value)]
         if inspect.isclass(value):
             documented += [
@@ -61,6 +63,8 @@ def check_public_docstrings() -> None:
         missing += [name for name, one in documented if not inspect.getdoc(one)]
     if missing:
         raise ExtensionError(f"These public names have no docstring: {', '.join(missing)}.")
+    if no_example:
+        raise ExtensionError(f"The docstrings of these public names have no example: {', '.join(no_example)}.")
 
 
 def to_rest(lines: list[str], names: dict[str, str]) -> list[str]:
