@@ -153,10 +153,11 @@ def test_popitem_takes_the_last_leaf_and_clear_the_rest(nd):
 
 def test_popping_many_items_takes_linear_time():
     nd = NDict({"data": {f"leaf{i}": i for i in range(20_000)}})
+    data = nd["data"]
     started = time.process_time()
-    while data := nd.get("data"):
+    for _ in range(20_000):
         data.popitem()
-    assert time.process_time() - started < 3  # searching all keys for each would take 30 s
+    assert time.process_time() - started < 1  # searching all keys for each would take 30 s
     assert nd == {}
 
 

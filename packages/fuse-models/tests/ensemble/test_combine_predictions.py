@@ -139,8 +139,9 @@ def test_saturated_labels_have_a_finite_average():
 
 
 def test_labels_are_voted_on_one_by_one_and_ties_go_to_the_average():
-    scores = torch.tensor([[0.9, 0.6, 0.6, 0.5], [0.2, 0.4, 0.3, 0.5]])
-    for kind, predictions in (("labels", scores), ("label_logits", scores.logit())):
+    logits = torch.tensor([[2.0, 0.5, 0.5, 0.0], [-1.0, -0.5, -0.75, 0.0]])  # their averages are exact
+    scores = torch.tensor([[0.875, 0.625, 0.625, 0.5], [0.25, 0.375, 0.25, 0.5]])
+    for kind, predictions in (("labels", scores), ("label_logits", logits)):
         assert majority_vote(predictions, predictions.mean(0), kind, 1).tolist() == [1, 0, 0, 0]
     odd = torch.tensor([[0.6], [0.6], [0.0]])
     assert majority_vote(odd, odd.mean(0), "labels", 1).tolist() == [1]  # though the average is 0.4
