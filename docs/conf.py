@@ -66,6 +66,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"\.py$",
     "within_subsection_order": "FileNameSortKey",
     "download_all_examples": False,
+    "capture_repr": (),  # only what is printed: seed_everything returns the seed
     "show_memory": False,
     "show_signature": False,
     "min_reported_time": 3600,

@@ -68,7 +68,7 @@ trainer.predict(module, data, ckpt_path="best", weights_only=True, return_predic
 # -----------------
 
 for path in sorted(run_dir.iterdir()):
-    print(f"{path.name:28} {path.stat().st_size / 1024:8.1f} KiB")
+    print(f"{path.name:47} {path.stat().st_size / 1024:8.1f} KiB")
 
 # %%
 # The numbers of the page, from the file alone. The first column identifies the sample, then come the probabilities
@@ -91,7 +91,7 @@ confidence = probabilities.max(1).values
 bins = (confidence * 5).long().clamp(max=4)
 for number in bins.unique():
     inside = bins == number
-    plt.bar(confidence[inside].mean(), right[inside].float().mean(), width=0.1)
+    plt.bar(confidence[inside].mean(), right[inside].float().mean(), width=0.1, color="#0072b2")
 plt.plot([0, 1], [0, 1], color="gray")
 plt.xlabel("confidence")
 plt.ylabel("share of right predictions")
