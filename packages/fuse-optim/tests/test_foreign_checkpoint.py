@@ -18,7 +18,7 @@ def davda54_state_dict(base_state):
 
 
 @pytest.mark.parametrize("base", [torch.optim.SGD, torch.optim.Adam])
-def test_a_checkpoint_with_copies_of_the_weights_gives_its_settings_and_says_what_it_lacks(base):
+def test_a_checkpoint_of_copies_alone_gives_its_settings_and_says_what_it_lacks(base):
     weight = nn.Parameter(torch.ones(1))
     optimizer = SAM([weight], base, lr=0.1)
     state_dict = davda54_state_dict({})
@@ -35,7 +35,7 @@ def test_a_checkpoint_with_copies_of_the_weights_gives_its_settings_and_says_wha
     assert "old_p" not in optimizer.state[weight]
 
 
-def test_a_checkpoint_with_copies_of_the_weights_beside_the_state_loses_only_the_copies():
+def test_a_checkpoint_with_copies_beside_the_state_loses_only_the_copies():
     weight = nn.Parameter(torch.ones(1))
     optimizer = SAM([weight], torch.optim.SGD, lr=0.1)
     with warnings.catch_warnings():

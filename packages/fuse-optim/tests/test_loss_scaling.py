@@ -161,7 +161,7 @@ def test_clipping_in_a_hook_of_the_base_optimizer_sees_unscaled_gradients():
         torch.testing.assert_close(ours.grad, theirs.grad * (0.5 / norms[0]), rtol=1e-5, atol=1e-7)
 
 
-def test_the_scale_is_lowered_when_only_the_first_pass_overflowed_and_the_second_was_unscaled_to_clip():
+def test_the_scale_is_lowered_when_only_the_first_pass_overflowed_also_with_clipping():
     model, loss_function, optimizer, scaler = make()
     before = weights_of(model)
     step_by_hand(optimizer, scaler, loss_function, overflow_in=1, clip=True)

@@ -184,7 +184,7 @@ def test_a_step_that_its_scaler_skips_restores_the_weights_and_is_not_counted(wi
     assert scaler.get_scale() == 512.0
 
 
-def test_a_scaler_that_takes_the_step_itself_needs_the_weights_restored_when_it_skips():
+def test_weights_must_be_restored_if_a_scaler_that_takes_the_step_itself_skips_it():
     model, loss_function, optimizer = make()
     loop(optimizer, loss_function, 2)
     before, scaler = weights_of(model), torch.amp.GradScaler("cpu", init_scale=1024.0)
@@ -283,6 +283,41 @@ def test_a_base_optimizer_that_cannot_be_tried_is_refused_in_the_first_step():
     optimizer = MomentumSAM([weight], OnlyWithMoreArguments, more=1)
     with pytest.raises(RuntimeError, match=r"OnlyWithMoreArguments holds neither 'momentum_buffer' nor 'exp_avg'"):
         loop(optimizer, lambda: weight.sum(), 1)
+
+
+class StateOfItsOwn(torch.optim.Optimizer):
+    """Wraps an optimizer and has a state of its own, as Lookahead does."""
+
+    def __init__(self, inner):
+        super().__init__(inner.param_groups, inner.defaults)
+        self.inner = inner
+        self.param_groups = inner.param_groups
+
+    def step(self, closure=None):
+        self.inner.step()
+
+
+def test_the_momentum_may_be_that_of_a_wrapped_optimizer():
+    results = []
+    for wrap in (StateOfItsOwn, lambda inner: inner):
+        model, loss_function = make_problem()
+        base = wrap(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
+        loop(MomentumSAM(model.parameters(), base, rho=0.1), loss_function, 3)
+        results.append(weights_of(model))
+    assert equal(*results)
+
+
+class SeveralMomenta(torch.optim.SGD):
+    """Keeps its momenta in a dict, as AggMo does."""
+
+    def step(self, closure=None):
+        for param in self.param_groups[0]["params"]:
+            self.state[param]["momentum_buffer"] = {0.9: param.grad.clone(), 0.99: param.grad.clone()}
+
+
+def test_momenta_in_a_dict_are_refused_at_construction():
+    with pytest.raises(ValueError, match="MomentumSAM needs a base optimizer with momentum, but the state of SeveralM"):
+        MomentumSAM([nn.Parameter(torch.ones(2))], SeveralMomenta, lr=0.1, momentum=0.9)
 
 
 def test_the_momentum_may_be_set_in_the_groups():

@@ -65,7 +65,7 @@ def test_weights_come_back_when_the_climb_is_interrupted(monkeypatch):
 
 
 @pytest.mark.parametrize("set_to_none", [True, False])
-def test_a_parameter_without_a_gradient_in_the_second_pass_comes_back_and_is_not_updated(set_to_none):
+def test_a_parameter_without_a_gradient_in_the_second_pass_is_restored_and_kept(set_to_none):
     used, sometimes = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     optimizer = SAM([used, sometimes], torch.optim.SGD, rho=0.3, lr=0.1)
     seen = []

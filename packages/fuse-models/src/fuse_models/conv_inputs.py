@@ -22,13 +22,6 @@ ConvInputs = tuple[tuple[str, int | None], ...]
 def parse_conv_inputs(conv_inputs: Sequence[ConvInput], argument: str) -> ConvInputs:
     """Each input as `(key, channels)`, where `channels` is None if it was not given.
 
-    Args:
-        conv_inputs: keys, or pairs of a key and a number of channels.
-        argument: the argument's name for error messages, such as `"ModelMultiHead(conv_inputs=)"`.
-
-    Raises:
-        ValueError: `conv_inputs` is empty or something else.
-
     Example:
         >>> parse_conv_inputs(["data.image", ("data.mask", 1)], "ModelMultiHead(conv_inputs=)")
         (('data.image', None), ('data.mask', 1))
@@ -51,17 +44,7 @@ def _is_pair(pair: Any) -> bool:
 
 
 def read_conv_inputs(batch_dict: Mapping[str, Any], conv_inputs: ConvInputs, reader: str) -> list[Tensor]:
-    """The inputs, each of shape (N, channels, ...) where it declares its channels.
-
-    Args:
-        batch_dict: holds the inputs.
-        conv_inputs: returned by `parse_conv_inputs`.
-        reader: the component that reads, for error messages.
-
-    Raises:
-        NestedKeyError: the batch_dict lacks an input.
-        ValueError: an input has another number of channels than declared.
-    """
+    """The inputs, each of shape (N, channels, ...) where it declares its channels; `reader` is named in errors."""
     tensors = []
     for key, channels in conv_inputs:
         tensor = read_key(batch_dict, key, reader)
@@ -86,16 +69,7 @@ def found(value: object) -> str:
 
 
 def concatenate_channels(tensors: Sequence[Tensor], names: Iterable[str], owner: str) -> Tensor:
-    """`torch.cat(tensors, dim=1)`, with an error that names the tensors if their other axes differ.
-
-    Args:
-        tensors: of shape (N, C, ...), equal except for C.
-        names: the tensors' names for error messages.
-        owner: the component that joins them, for error messages.
-
-    Raises:
-        ValueError: the tensors differ in another axis than the channels.
-    """
+    """`torch.cat(tensors, dim=1)`, with a `ValueError` of the owner that names the tensors if other axes differ."""
     first, *others = tensors
     if not others:
         return first

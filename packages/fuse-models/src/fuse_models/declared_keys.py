@@ -10,10 +10,7 @@ def are_declared(component: Any) -> bool:
 
 
 def keys_in_turn(components: Iterable[Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The keys that components read which run one after another, without those written before; the keys they write.
-
-    Args:
-        components: with `reads` and `writes`, in the order in which they run.
+    """The keys that components running in this order read, without those written before; and the keys they write.
 
     Example:
         >>> from types import SimpleNamespace

@@ -12,14 +12,7 @@ from .weights.fusemedml_state_dict import TakesFuseMedMLStateDict
 
 
 class ModelWithHeads(TakesFuseMedMLStateDict):
-    """Declares the keys of its inputs, features and heads, as they are when asked for, and runs the heads.
-
-    Attributes:
-        heads: the heads; one that is appended, replaced or deleted later is declared from then on.
-        reads: the keys that the batch_dict must hold, including those that heads read from outside; None if a head
-            declares neither `reads` nor `writes`.
-        writes: the keys of the features and of the heads' outputs; None likewise.
-    """
+    """Declares the keys of its inputs, features and heads, as they are when asked for, and runs the heads."""
 
     __jit_unused_properties__: ClassVar = [
         "reads",

@@ -14,30 +14,21 @@ def make_base_optimizer(
     param_groups: list[dict[str, Any]],
     base_kwargs: dict[str, Any],
 ) -> Optimizer:
-    """Make the base optimizer over `param_groups`.
-
-    Args:
-        owner: the name of the wrapping class, for errors.
-        base_optimizer: a class or function, called as `base_optimizer(param_groups, **base_kwargs)`, or an optimizer.
-        param_groups: the groups. If `base_optimizer` is an optimizer, it must have the same parameters.
-        base_kwargs: arguments of the class or function.
+    """Make the base optimizer over `param_groups`, or check that an optimizer has these parameters.
 
     Raises:
-        TypeError: `base_optimizer` neither is nor makes an optimizer, or it is an optimizer and there are arguments for
-            it.
+        TypeError: `base_optimizer` neither is nor makes an optimizer, or it is one and there are arguments for it.
         ValueError: its step needs more than gradients, or its parameters are not those in `param_groups`.
     """
+    made: Any = base_optimizer
     if isinstance(base_optimizer, Optimizer):
         if base_kwargs:
             raise TypeError(
                 f"{owner} got an optimizer that is already made, {type(base_optimizer).__name__}, and arguments for "
                 f"it: {', '.join(base_kwargs)}. Pass them to the optimizer, or pass its class."
             )
-        made = base_optimizer
     elif callable(base_optimizer):
         made = base_optimizer(param_groups, **base_kwargs)
-    else:
-        made = base_optimizer
     if not isinstance(made, Optimizer):
         raise TypeError(
             f"{owner} needs a base_optimizer that is an optimizer, its class, or a function of the parameters that "
@@ -86,10 +77,16 @@ def _needs_beside_gradients(optimizer: Optimizer) -> str | None:
         return "evaluates a closure repeatedly"
     if "autograd.grad(" in source:
         return "differentiates the gradients again, which restoring the weights in place makes impossible"
-    for inner in vars(optimizer).values():
-        if isinstance(inner, Optimizer) and inner is not optimizer and (needed := _needs_beside_gradients(inner)):
+    for inner in with_wrapped(optimizer)[1:]:
+        if needed := _needs_beside_gradients(inner):
             return f"wraps {type(inner).__name__}, which {needed}"
     return None
+
+
+def with_wrapped(optimizer: Optimizer) -> list[Optimizer]:
+    """The optimizer and those that it wraps, as Lookahead does, outermost first."""
+    wrapped = [inner for inner in vars(optimizer).values() if isinstance(inner, Optimizer) and inner is not optimizer]
+    return [optimizer, *[one for inner in wrapped for one in with_wrapped(inner)]]
 
 
 _REQUIRES_CLOSURE = r"(closure is None|not closure)[^:\n]*:\s*raise|assert closure(?! is None)"

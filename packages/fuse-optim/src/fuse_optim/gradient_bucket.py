@@ -13,20 +13,14 @@ from torch.nn import Parameter
 class GradientBucket:
     """Parameters of one group, device and dtype that have gradients, with the group's settings.
 
-    All arithmetic on weights and gradients is done here: with `torch._foreach_*` if `foreach` is true, else tensor by
-    tensor. Half precision is computed in float32, and rounded once when the result is written.
-
-    Attributes:
-        group: the parameter group, for its settings.
-        foreach: whether one kernel works on all tensors.
-        params: the parameters.
-        grads: their gradients, or other tensors of their shapes.
+    Arithmetic is done with `torch._foreach_*` if `foreach` is true, else tensor by tensor. Half precision is computed
+    in float32, and rounded once when the result is written.
     """
 
     group: dict[str, Any]
     foreach: bool
     params: list[Tensor] = field(default_factory=list)
-    grads: list[Tensor] = field(default_factory=list)
+    grads: list[Tensor] = field(default_factory=list)  # or other tensors of the parameters' shapes
 
     def norm(self, tensors: list[Tensor]) -> Tensor:
         """Compute the 2-norm of all tensors together, a 0-d tensor, in float32 or better: squares overflow easily."""
@@ -86,31 +80,13 @@ class GradientBucket:
         else:
             torch._foreach_add_(targets, torch._foreach_mul(tensors, scale))
 
-    def subtract_from_gradients_(self, tensors: list[Tensor], scale: Tensor) -> None:
-        """Replace `tensors` by the gradients minus `scale` times `tensors`, in place."""
-        scale = scale.to(tensors[0].device)
-        if self.foreach and as_float32(tensors[0]) is tensors[0]:
-            torch._foreach_mul_(tensors, -scale)
-            torch._foreach_add_(tensors, self.grads)
-        else:
-            for tensor, grad in zip(tensors, self.grads, strict=True):
-                tensor.copy_(as_float32(grad) - as_float32(tensor) * scale)
-
 
 MAX_ELEMENTS = 2**22
 """The largest bucket of several tensors. The temporaries of a bucket are freed before the next one is computed."""
 
 
 def dense_gradients(owner: str, param_groups: Iterable[dict[str, Any]]) -> list[tuple[int, Tensor, Tensor]]:
-    """Find all gradients: the index of the group, the parameter, and its gradient.
-
-    Args:
-        owner: the name of the optimizer's class, for the error.
-        param_groups: the groups.
-
-    Raises:
-        RuntimeError: a gradient is sparse.
-    """
+    """Find all gradients: the index of the group, the parameter, and its gradient. A sparse one is a RuntimeError."""
     found = []
     for index, group in enumerate(param_groups):
         for param in group["params"]:

@@ -126,12 +126,8 @@ class LookSAM(SAM):
 def orthogonal_gradient(clean: dict[Tensor, Tensor], buckets: list[GradientBucket]) -> dict[Tensor, Tensor]:
     """Compute the component of the perturbed gradient that is orthogonal to the gradient at the weights.
 
-    Args:
-        clean: the gradients at the weights, by parameter. They are overwritten by the result, to save memory.
-        buckets: the parameters with their gradients at the perturbed weights.
-
-    Returns:
-        The component, for each parameter that has both gradients. It is zero if the gradients are parallel.
+    `clean` are the gradients at the weights, overwritten by the result to save memory. Parameters without both
+    gradients are left out. The component is zero if the gradients are parallel.
     """
     both = _restrict(buckets, clean)
     if not both:
@@ -143,7 +139,7 @@ def orthogonal_gradient(clean: dict[Tensor, Tensor], buckets: list[GradientBucke
     product = torch.stack([product.to(norm) for product in products]).sum()
     share = torch.where(norm > 0, product / norm.square(), 0.0)
     for bucket, tensors in both:
-        bucket.subtract_from_gradients_(tensors, share)
+        _subtract_from_gradients_(bucket, tensors, share.to(tensors[0].device))
     # If the gradients are parallel, only rounding errors are left. They must not be scaled up to a gradient's length.
     length = global_norm([bucket.norm(tensors) for bucket, tensors in both])
     rounding = 4 * max(torch.finfo(bucket.grads[0].dtype).eps for bucket, _ in both)
@@ -156,14 +152,18 @@ def orthogonal_gradient(clean: dict[Tensor, Tensor], buckets: list[GradientBucke
     return orthogonal
 
 
-def add_orthogonal_gradient(kept: dict[Tensor, Tensor], buckets: list[GradientBucket], alpha: float) -> None:
-    """Add an earlier orthogonal component to the gradients, in place.
+def _subtract_from_gradients_(bucket: GradientBucket, tensors: list[Tensor], scale: Tensor) -> None:
+    """Replace `tensors` by the bucket's gradients minus `scale` times `tensors`, in place."""
+    if bucket.foreach and as_float32(tensors[0]) is tensors[0]:
+        torch._foreach_mul_(tensors, -scale)
+        torch._foreach_add_(tensors, bucket.grads)
+    else:
+        for tensor, grad in zip(tensors, bucket.grads, strict=True):
+            tensor.copy_(as_float32(grad) - as_float32(tensor) * scale)
 
-    Args:
-        kept: the component, by parameter. Parameters without one keep their gradient.
-        buckets: the parameters with their gradients at the weights.
-        alpha: the length of what is added, relative to the gradient's.
-    """
+
+def add_orthogonal_gradient(kept: dict[Tensor, Tensor], buckets: list[GradientBucket], alpha: float) -> None:
+    """Add earlier components to the gradients, in place, with `alpha` times the gradient's length."""
     both = _restrict(buckets, kept)
     if not both:
         return

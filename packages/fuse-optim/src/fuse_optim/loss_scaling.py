@@ -9,12 +9,7 @@ from torch.optim import Optimizer
 
 
 def overflows(norm: Tensor, grad_scaler: GradScaler) -> bool:
-    """Whether loss scaling made a gradient infinite. It waits for the device, as the scaler's own step does.
-
-    Args:
-        norm: the norm of all gradients.
-        grad_scaler: the scaler in use.
-    """
+    """Whether loss scaling made the gradients' norm infinite. Waits for the device, as the scaler's own step does."""
     return grad_scaler.is_enabled() and not bool(torch.isfinite(norm))
 
 
@@ -30,12 +25,7 @@ def overflows_anywhere(norm: Tensor, grad_scaler: GradScaler, model: Any) -> boo
 
 
 def take_step(owner: Optimizer, base_optimizer: Optimizer, grad_scaler: GradScaler | None) -> bool:
-    """Let the base optimizer take its step; return whether it did.
-
-    Args:
-        owner: the optimizer around it.
-        base_optimizer: the base optimizer.
-        grad_scaler: the scaler that unscales the gradients, and skips the step if one of them is infinite.
+    """Let the base optimizer, or the scaler with it, take the step; return whether it did.
 
     Raises:
         RuntimeError: the scaler has unscaled the gradients for `owner`, so it would unscale them again.
@@ -54,12 +44,7 @@ def take_step(owner: Optimizer, base_optimizer: Optimizer, grad_scaler: GradScal
 
 
 def skip_step(optimizer: Optimizer, grad_scaler: GradScaler) -> None:
-    """Tell the scaler that a gradient was infinite, also where only another pass or process had it.
-
-    Args:
-        optimizer: the optimizer whose step is skipped. Its gradients are unscaled.
-        grad_scaler: the scaler.
-    """
+    """Tell the scaler that a gradient was infinite, also where only another pass or process had it; unscale."""
     state = grad_scaler._per_optimizer_states[id(optimizer)]
     if not state["found_inf_per_device"]:  # else the caller has unscaled already, in order to clip
         grad_scaler.unscale_(optimizer)

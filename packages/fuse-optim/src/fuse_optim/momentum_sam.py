@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
+from .base_optimizer import with_wrapped
 from .gradient_bucket import bucket_gradients, global_norm
 from .loss_scaling import take_step
 from .optimizer_wrapper import Closure, OptimizerWrapper
@@ -97,13 +98,14 @@ class MomentumSAM(OptimizerWrapper):
 
     def _momentum(self) -> list[tuple[int, Tensor, Tensor]]:
         """Find the momentum that a step left: the index of the group, the parameter, and its momentum."""
-        found, state = [], self.state
+        found = []
+        states = [optimizer.state for optimizer in with_wrapped(self.base_optimizer)]
         for index, group in enumerate(self.param_groups):
             if group["sam_rho"] == 0:
                 continue
             for param in group["params"]:
-                momentum = next((state[param][key] for key in MOMENTUM if key in state.get(param, ())), None)
-                if isinstance(momentum, Tensor):
+                momentum = _momentum_in([state.get(param, {}) for state in states])
+                if momentum is not None:
                     if momentum.layout is not torch.strided or momentum.shape != param.shape:
                         raise RuntimeError(
                             f"{type(self).__name__} needs a dense momentum of its parameter's shape "
@@ -206,9 +208,15 @@ def _leaves_momentum(optimizer: Optimizer, group: dict[str, Any]) -> bool | None
         with RNGSnapshot().replay():  # a step may draw random numbers
             trial = type(optimizer)([weight], **settings)
             trial.step()
-        return any(key in trial.state[weight] for key in MOMENTUM)
+        return _momentum_in([trial.state[weight]]) is not None
     except Exception:  # any class may fail in its own way; then the first step tells
         return None
+
+
+def _momentum_in(states: list[dict[str, Any]]) -> Tensor | None:
+    """The first momentum in a parameter's states; some optimizers keep several, not in a tensor."""
+    known = [state[key] for state in states for key in MOMENTUM if isinstance(state.get(key), Tensor)]
+    return known[0] if known else None
 
 
 def _lightning_has_run_forward() -> bool:

@@ -20,15 +20,7 @@ class OptimizerWrapper(Optimizer):
 
     Parameter groups and state are the base optimizer's, also if they are assigned or loaded. A setting such as `rho` is
     stored in the groups as `sam_rho`, because base optimizers have settings of their own: `rho` of `Adadelta`.
-
-    Args:
-        params: parameters or parameter groups, which may hold settings.
-        base_optimizer: the base optimizer, its class, or a function that makes it.
-        settings: the default values of the settings that a group may have.
-        start_step: the number of steps before the first one with a perturbation.
-        start_fraction: the same as a fraction of `total_steps`.
-        total_steps: the number of steps of the whole training.
-        base_kwargs: arguments of the base optimizer.
+    `settings` are their default values. The other arguments are those of `SAM`.
     """
 
     base_optimizer: Optimizer

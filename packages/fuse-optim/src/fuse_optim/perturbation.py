@@ -13,8 +13,11 @@ class Perturbation:
     state_dict holds them.
     """
 
-    opened = False
-    """Whether `first_step` or `zero_grad` has begun a step."""
+    # Where a step is. It stands here because Lightning's manual optimization calls methods on a copy of the optimizer's
+    # attributes, which has this object in common with it.
+    opened = False  # whether `first_step` or `zero_grad` has begun a step
+    ending = False  # whether `second_step` is running
+    overflow = False  # whether loss scaling made a gradient of the first pass infinite
 
     def __init__(self) -> None:
         self._buffers: dict[Tensor, Tensor] = {}
@@ -38,12 +41,8 @@ class Perturbation:
         copies = []
         for param, weight in zip(bucket.params, weights, strict=True):
             buffer = self._buffers.get(param)
-            if (
-                buffer is None
-                or buffer.dtype != weight.dtype
-                or buffer.device != weight.device
-                or not buffer.is_same_size(weight)
-            ):
+            kind = weight.dtype, weight.device, weight.shape
+            if buffer is None or (buffer.dtype, buffer.device, buffer.shape) != kind:
                 buffer = self._buffers[param] = torch.empty_like(weight, requires_grad=False)
             copies.append(buffer)
         copy_tensors_(copies, weights, bucket.foreach)
@@ -51,14 +50,7 @@ class Perturbation:
 
     @torch.no_grad()
     def restore(self, keep_written: bool = False) -> list[Tensor]:
-        """Copy the saved weights back, bit by bit.
-
-        Args:
-            keep_written: leave out the weights that were written since they were perturbed.
-
-        Returns:
-            The weights that were left out.
-        """
+        """Copy the saved weights back. Return those left out: with `keep_written`, the ones written meanwhile."""
         written: list[Tensor] = []
         for weights, copies, versions, foreach in self._saved:
             left_out = [keep_written and w._version != version for w, version in zip(weights, versions, strict=True)]

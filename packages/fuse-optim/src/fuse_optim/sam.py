@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal, cast
 
@@ -34,9 +33,8 @@ class SAM(OptimizerWrapper):
     Generalization", arXiv 2010.01412, equations 2 and 3; Kwon et al. 2021, "ASAM: Adaptive Sharpness-Aware Minimization
     for Scale-Invariant Learning of Deep Neural Networks", arXiv 2102.11600, equation 9 and algorithm 1.
 
-    The weights are restored in place from a copy, bit by bit, also when the closure raises. The copy is allocated in
-    the first perturbed step and kept. It needs as much memory as the weights. Nothing else is kept, unless gradients
-    are in half precision or `adaptive` is on. The copy is not part of the `state_dict`, which is the base optimizer's.
+    The weights are restored in place from a copy, bit by bit, also when the closure raises. The copy is kept, and needs
+    as much memory as the weights. It is not part of the `state_dict`, which is the base optimizer's.
 
     Args:
         params: parameters or parameter groups. A group may have its own `rho`, `adaptive` and `adaptive_eta`. They are
@@ -56,8 +54,7 @@ class SAM(OptimizerWrapper):
         start_fraction: the same as a fraction of `total_steps`. With 0.8, only the last fifth of the training takes
             two passes (Zhou et al. 2024, "Sharpness-Aware Minimization Efficiently Selects Flatter Minima Late in
             Training", arXiv 2410.10373).
-        total_steps: the number of steps of the whole training. With Lightning, it is
-            `self.trainer.estimated_stepping_batches`; `OptimizerClosureCallback` sets it if it is left out.
+        total_steps: the number of steps of the whole training; `OptimizerClosureCallback` for Lightning sets it.
         model: the model. Its batch normalization statistics do not change in the perturbed pass of `step`, and
             `perturbation="local"` uses its `no_sync`.
         perturbation: how to perturb with `DistributedDataParallel`. `"global"`: all processes perturb along the mean
@@ -148,8 +145,8 @@ class SAM(OptimizerWrapper):
             closure: clears the gradients, computes the loss, calls `backward` on it and returns it. It is called at
                 the weights and, if `second_pass_is_due`, once more at the perturbed weights, with cleared gradients.
             grad_scaler: the scaler whose `scale` multiplies the loss in the closure before `backward`. It takes the
-                base optimizer's step: it unscales the gradients once, and skips the step if a gradient of either pass
-                is infinite. A skipped step is not counted. Call the scaler's `update` after each step.
+                base optimizer's step, or skips it, uncounted, if a gradient of either pass is infinite. Call its
+                `update` after each step.
 
         Returns:
             What the closure returned at the weights: the loss before the step.
@@ -160,7 +157,7 @@ class SAM(OptimizerWrapper):
             RuntimeError: the closure leaves no gradient, or a sparse one; or the weights are still perturbed by
                 `first_step`.
         """
-        if self._progress.ending:  # called by second_step
+        if self._perturbation.ending:  # called by second_step
             if closure is not None:  # of Lightning's manual optimization: it calls hooks
                 closure()
             self._descend(grad_scaler)
@@ -170,15 +167,14 @@ class SAM(OptimizerWrapper):
         self._check_closure(closure)
         self._require_closed_pass("step")
         due = self.second_pass_is_due
-        snapshot = None
-        if due and self.replay_rng:
-            snapshot = RNGSnapshot({param.device for group in self.param_groups for param in group["params"]})
+        devices = (param.device for group in self.param_groups for param in group["params"])
+        snapshot = RNGSnapshot(devices) if due and self.replay_rng else None
         local = due and self.perturbation == "local"
         try:
             with torch.enable_grad(), cast(DistributedDataParallel, self.model).no_sync() if local else nullcontext():
                 loss = closure()
             self._perturb_weights(grad_scaler, "The closure must call backward on the loss it returns.")
-            if due and not self._progress.overflow:
+            if due and not self._perturbation.overflow:
                 self.zero_grad()
                 with (
                     torch.enable_grad(),
@@ -226,19 +222,19 @@ class SAM(OptimizerWrapper):
         Raises:
             RuntimeError: there is no gradient, or `first_step` was left out although a perturbed pass is due.
         """
-        progress, opened = self._progress, self._perturbation.opened
-        if not opened and self.second_pass_is_due:
-            raise RuntimeError(
-                f"{type(self).__name__}.second_step needs first_step before it. Call it after the first backward pass."
-            )
-        if not opened:
-            progress.overflow = False
+        if not self._perturbation.opened:
+            if self.second_pass_is_due:
+                name = type(self).__name__
+                raise RuntimeError(
+                    f"{name}.second_step needs first_step before it. Call it after the first backward pass."
+                )
+            self._perturbation.overflow = False
         self.restore_weights()
-        progress.ending = True
+        self._perturbation.ending = True
         try:
             self.step(grad_scaler=grad_scaler)
         finally:
-            progress.ending = False
+            self._perturbation.ending = False
         if zero_grad:
             self.zero_grad()
 
@@ -249,7 +245,7 @@ class SAM(OptimizerWrapper):
     @torch.no_grad()
     def _perturb_weights(self, grad_scaler: GradScaler | None, missing_gradient: str) -> None:
         """Move to the perturbed weights, if a perturbed pass is due."""
-        self._progress.overflow = False
+        self._perturbation.overflow = False
         groups, name = self._checked_groups(), type(self).__name__
         gradients = dense_gradients(name, groups)
         if not gradients:
@@ -262,7 +258,7 @@ class SAM(OptimizerWrapper):
             local = self.perturbation == "local"
             overflow = overflows_anywhere(norm, grad_scaler, self.model) if local else overflows(norm, grad_scaler)
             if overflow:
-                self._progress.overflow = True
+                self._perturbation.overflow = True
                 return
         self._keep_gradients(buckets)
         perturbed = [bucket for bucket in buckets if bucket.group["sam_rho"] > 0]
@@ -282,41 +278,23 @@ class SAM(OptimizerWrapper):
                 f"{type(self).__name__} found no gradient after the second pass. The closure must call backward each "
                 "time it is called."
             )
-        if grad_scaler is not None and self._progress.overflow:
+        if grad_scaler is not None and self._perturbation.overflow:
             skip_step(self.base_optimizer, grad_scaler)
         elif self._take_base_step(grad_scaler):
             self._count_step()
 
     def _keep_gradients(self, buckets: list[GradientBucket]) -> None:
-        """For subclasses: the gradients at the weights, before the weights are perturbed."""
+        """Called with the gradients at the weights, before the weights are perturbed."""
 
     def _take_base_step(self, grad_scaler: GradScaler | None) -> bool:
         return take_step(self, self.base_optimizer, grad_scaler)
 
     def _require_closed_pass(self, method: str) -> None:
         if self._perturbation.opened:
-            name = type(self).__name__
             raise RuntimeError(
-                f"{name}.{method} came after a first_step whose second_step is missing: the weights are still "
-                "perturbed. Call second_step, or restore_weights to undo the first step."
+                f"{type(self).__name__}.{method} came after a first_step whose second_step is missing: the weights are "
+                "still perturbed. Call second_step, or restore_weights to undo the first step."
             )
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._progress = _Progress()
-
-
-@dataclass
-class _Progress:
-    """Where a step is. One object, because Lightning's manual optimization calls methods on a copy of SAM's attributes.
-
-    Attributes:
-        ending: whether `second_step` is running.
-        overflow: whether loss scaling made a gradient of the first pass infinite.
-    """
-
-    ending: bool = False
-    overflow: bool = False
 
 
 _NO_CLOSURE = (

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import socket
 import sys
 import warnings
 from pathlib import Path
@@ -92,13 +91,12 @@ def train(kind: str, accumulate: int, rank: int) -> dict[str, Any]:
 def train_all(rank: int, folder: Path) -> dict[str, Any]:
     warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    os.environ.update({"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(PORT)})
+    os.environ["LOCAL_RANK"] = str(rank)
+    store = f"file://{folder}/store"  # not a port, which another process could take meanwhile
+    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=PROCESSES)
     runs = [(kind, accumulate) for kind in ("sam", "lbfgs", "local") for accumulate in (1, 3)]
     return {f"{kind}-{accumulate}": train(kind, accumulate, rank) for kind, accumulate in runs}
 
 
 if __name__ == "__main__":
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        PORT = free.getsockname()[1]
     run_workers(train_all, Path(sys.argv[1]))

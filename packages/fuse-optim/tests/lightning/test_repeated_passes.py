@@ -78,7 +78,7 @@ def test_clipping_by_value_applies_to_the_final_gradient_only(one_step):
     torch.testing.assert_close(change, gradient.clamp(-clip, clip))
 
 
-def test_an_overridden_configure_gradient_clipping_is_called_once_on_the_final_gradient(one_step):
+def test_an_own_configure_gradient_clipping_is_called_once_on_the_final_gradient(one_step):
     class Clips(Regression):
         def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None):
             assert isinstance(optimizer, SAM)
@@ -194,7 +194,7 @@ def test_another_optimizer_that_repeats_and_wraps_one_is_clipped_when_that_one_s
     torch.testing.assert_close(change, 0.1 * gradient, rtol=1e-5, atol=0)
 
 
-def test_an_exception_in_the_second_pass_leaves_weights_module_and_trainer_as_they_were(make_trainer):
+def test_an_exception_in_the_second_pass_leaves_weights_and_trainer_as_they_were(make_trainer):
     class Fails(Regression):
         def __init__(self):
             super().__init__()

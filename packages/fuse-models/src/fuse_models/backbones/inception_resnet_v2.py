@@ -4,12 +4,11 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from ..argument_checks import check_positive
+from ..argument_checks import check_option, check_positive
 from ..layers import inception_layers as layers
 from ..layers.feature_levels import FeatureInfo
-from ..layers.global_pooling import Pooling, check_pooling, global_pooling
+from ..layers.global_pooling import Pooling, global_pooling
 from ..layers.inception_layers import Branches, ConvNormRelu, block8, block17, block17_branches, block35
-from ..weights.fitting import LoadReport
 from ..weights.load_weights import Weights
 from ..weights.pretrained_weights import load_pretrained_weights
 
@@ -90,7 +89,7 @@ class BackboneInceptionResnetV2(nn.Module):
                 f"BackboneInceptionResnetV2(intra_block_cut_level=) takes 384 or 1088, got {intra_block_cut_level!r}."
             )
         check_positive(in_channels, "BackboneInceptionResnetV2(in_channels=)")
-        check_pooling(pool, "BackboneInceptionResnetV2(pool=)")
+        check_option(pool, (None, "avg", "max"), "BackboneInceptionResnetV2(pool=)")
         self.conv2d_1a = ConvNormRelu(in_channels, 32, 3, stride=2)
         self.conv2d_2a = ConvNormRelu(32, 32, 3)
         self.conv2d_2b = ConvNormRelu(32, 64, 3, padding=1)
@@ -112,12 +111,10 @@ class BackboneInceptionResnetV2(nn.Module):
             unused.append(f"{last}.conv2d")
         self._order = tuple(name for name, _ in self.named_children())
         self.pool = pool
-        self.load_report: LoadReport | None = None
-        if weights is not None:
-            left_out = ("last_linear", "classif", "fc", *unused)
-            self.load_report = load_pretrained_weights(
-                self, weights, strict=weights_strict, first_convolution="conv2d_1a.conv", left_out=left_out
-            )
+        left_out = ("last_linear", "classif", "fc", *unused)
+        self.load_report = load_pretrained_weights(
+            self, weights, strict=weights_strict, first_convolution="conv2d_1a.conv", left_out=left_out
+        )
 
     def _append(self, name: str, unit: nn.Module) -> None:
         """Register a unit; those of the name `repeat.0` in a sequence called `repeat`."""
@@ -132,8 +129,7 @@ class BackboneInceptionResnetV2(nn.Module):
     @property
     def feature_info(self) -> tuple[FeatureInfo, ...]:
         """Channels and strides of the maps of `feature_maps`. Convolutions without padding make them a bit smaller."""
-        levels = [FeatureInfo(channels, (stride, stride)) for _, channels, stride in self._levels()]
-        return tuple(levels)
+        return tuple(FeatureInfo(channels, (stride, stride)) for _, channels, stride in self._levels())
 
     def feature_maps(self, x: Tensor) -> list[Tensor]:
         """The last map at each stride: 2, 4, 8 and, as far as the network goes, 16 and 32."""

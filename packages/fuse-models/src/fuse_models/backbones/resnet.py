@@ -6,9 +6,8 @@ from torch import Tensor, nn
 
 from ..argument_checks import check_option, check_positive
 from ..layers.feature_levels import FeatureInfo
-from ..layers.global_pooling import Pooling, check_pooling, global_pooling
+from ..layers.global_pooling import Pooling, global_pooling
 from ..layers.residual_layers import initialise, residual_stage
-from ..weights.fitting import LoadReport
 from ..weights.load_weights import Weights
 from ..weights.pretrained_weights import load_pretrained_weights
 
@@ -66,7 +65,7 @@ class BackboneResnet(nn.Module):
         super().__init__()
         check_option(name, DEPTHS, "BackboneResnet(name=)")
         check_positive(in_channels, "BackboneResnet(in_channels=)")
-        check_pooling(pool, "BackboneResnet(pool=)")
+        check_option(pool, (None, "avg", "max"), "BackboneResnet(pool=)")
         bottleneck, blocks = DEPTHS[name]
         grown = 4 if bottleneck else 1
         self.conv1 = nn.Conv2d(in_channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
@@ -82,11 +81,9 @@ class BackboneResnet(nn.Module):
         self.feature_depth = 512 * grown
         self.pool = pool
         initialise(self)
-        self.load_report: LoadReport | None = None
-        if weights is not None:
-            self.load_report = load_pretrained_weights(
-                self, weights, strict=weights_strict, first_convolution="conv1", left_out=("fc",)
-            )
+        self.load_report = load_pretrained_weights(
+            self, weights, strict=weights_strict, first_convolution="conv1", left_out=("fc",)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of images.

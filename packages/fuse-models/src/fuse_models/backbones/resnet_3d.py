@@ -7,9 +7,8 @@ from torch import Tensor, nn
 
 from ..argument_checks import check_all_positive, check_option, check_positive
 from ..layers.feature_levels import FeatureInfo
-from ..layers.global_pooling import Pooling, check_pooling, global_pooling
+from ..layers.global_pooling import Pooling, global_pooling
 from ..layers.residual_layers import initialise, residual_stage
-from ..weights.fitting import LoadReport
 from ..weights.layouts import MONAI_RESNET
 from ..weights.load_weights import Weights
 from ..weights.pretrained_weights import load_pretrained_weights
@@ -77,7 +76,7 @@ class BackboneResnet3D(nn.Module):
         super().__init__()
         if isinstance(pool, bool):
             pool = "avg" if pool else None
-        check_pooling(pool, "BackboneResnet3D(pool=)")
+        check_option(pool, (None, "avg", "max"), "BackboneResnet3D(pool=)")
         check_positive(in_channels, "BackboneResnet3D(in_channels=)")
         check_positive(first_channel_dim, "BackboneResnet3D(first_channel_dim=)")
         check_positive(first_stride, "BackboneResnet3D(first_stride=)")
@@ -120,16 +119,14 @@ class BackboneResnet3D(nn.Module):
         self.feature_depth = depth
         self.pool = pool
         initialise(self)
-        self.load_report: LoadReport | None = None
-        if weights is not None:
-            self.load_report = load_pretrained_weights(
-                self, weights, strict=weights_strict, first_convolution="stem.0", left_out=("fc", "conv_seg")
+        self.load_report = load_pretrained_weights(
+            self, weights, strict=weights_strict, first_convolution="stem.0", left_out=("fc", "conv_seg")
+        )
+        if self.load_report is not None and self.load_report.layout == MONAI_RESNET and not stem_pool:
+            raise ValueError(
+                f"BackboneResnet3D(weights=) got weights with the names of {MONAI_RESNET}, whose stem ends in a max "
+                "pooling, but stem_pool=False. The outputs would be wrong. Give stem_pool=True."
             )
-            if self.load_report.layout == MONAI_RESNET and not stem_pool:
-                raise ValueError(
-                    f"BackboneResnet3D(weights=) got weights with the names of {MONAI_RESNET}, whose stem ends in a max"
-                    " pooling, but stem_pool=False. The outputs would be wrong. Give stem_pool=True."
-                )
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of volumes.

@@ -92,9 +92,7 @@ class BackboneTimm(nn.Module):
         has_class_token = hasattr(self.model, "cls_token")  # as CaiT, which does not count it
         patches = features[:, getattr(self.model, "num_prefix_tokens", int(has_class_token)) :]
         grid = self._grid(x, patches.shape[1])
-        channels_first: Any = patches.transpose(1, 2)
-        result: Tensor = channels_first.unflatten(2, grid)
-        return result
+        return torch.unflatten(patches.transpose(1, 2), 2, grid)
 
     def _grid(self, x: Tensor, patches: int) -> tuple[int, int]:
         """The rows and columns of the patches, whose aspect ratio is the image's."""

@@ -10,7 +10,6 @@ from ..argument_checks import check_all_positive, check_option, check_positive
 from ..conv_inputs import is_symbolic
 from ..layers.feature_levels import FeatureInfo
 from ..layers.unet_layers import NORMS, Decoder, Encoder, Norm, Sizes, initialise
-from ..weights.fitting import LoadReport
 from ..weights.load_weights import Weights
 from ..weights.pretrained_weights import load_pretrained_weights
 
@@ -113,12 +112,10 @@ class BackboneUNet(nn.Module):
         self.feature_info = tuple(info)
         self.feature_depth = features[0]
         initialise(self)
-        self.load_report: LoadReport | None = None
-        if weights is not None:
-            first = "encoder.stem.convs.0.conv" if is_residual else "encoder.stages.0.0.convs.0.conv"
-            self.load_report = load_pretrained_weights(
-                self, weights, strict=weights_strict, first_convolution=first, left_out=("decoder.seg_layers",)
-            )
+        first = "encoder.stem.convs.0.conv" if is_residual else "encoder.stages.0.0.convs.0.conv"
+        self.load_report = load_pretrained_weights(
+            self, weights, strict=weights_strict, first_convolution=first, left_out=("decoder.seg_layers",)
+        )
 
     def forward(self, x: Tensor) -> Any:
         """Features of images or volumes.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,6 @@ from ..argument_checks import check_all_positive, check_option, check_positive, 
 from ..conv_inputs import is_symbolic
 from ..layers.transformer_layers import TransformerBlock, initialise
 from ..layers.unet_layers import CONVOLUTIONS
-from ..weights.fitting import LoadReport
 from ..weights.load_weights import Weights
 from ..weights.pretrained_weights import load_pretrained_weights
 
@@ -25,8 +24,7 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, in_channels, *spatial)` to `(batch, patches, embed_dim)`."""
-        result: Tensor = self.proj(x).flatten(2).transpose(1, 2)
-        return result
+        return cast(Tensor, self.proj(x).flatten(2).transpose(1, 2))
 
 
 class BackboneViT(nn.Module):
@@ -106,11 +104,9 @@ class BackboneViT(nn.Module):
         self.feature_depth = embed_dim
         self.pool = pool
         initialise(self)
-        self.load_report: LoadReport | None = None
-        if weights is not None:
-            self.load_report = load_pretrained_weights(
-                self, weights, strict=weights_strict, first_convolution="patch_embed.proj", left_out=("head",)
-            )
+        self.load_report = load_pretrained_weights(
+            self, weights, strict=weights_strict, first_convolution="patch_embed.proj", left_out=("head",)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of images or volumes.
@@ -139,9 +135,7 @@ class BackboneViT(nn.Module):
             tokens = tokens[:, 1:]
         if self.pool == "avg":
             return tokens.mean(dim=1)
-        channels_first: Any = tokens.transpose(1, 2)
-        result: Tensor = channels_first.unflatten(2, self._grid)
-        return result
+        return torch.unflatten(tokens.transpose(1, 2), 2, self._grid)
 
 
 def check_heads(embed_dim: int, num_heads: int, owner: str) -> None:

@@ -17,14 +17,7 @@ EXECUTIONS: tuple[str, ...] = get_args(Execution)
 
 
 class EnsembleMembers(nn.ModuleList):
-    """Modules that each take a copy of the batch_dict; their predictions are stacked.
-
-    Args:
-        members: the modules.
-        prediction_keys: the keys of the predictions.
-        execution: see `ModelEnsemble`.
-        low_memory: see `ModelEnsemble`.
-    """
+    """Modules that each take a copy of the batch_dict; their predictions are stacked. See `ModelEnsemble`."""
 
     def __init__(
         self,
@@ -144,10 +137,6 @@ def run_stacked(members: nn.ModuleList, run: Callable[[Callable[..., Any]], tupl
 
     The weights are stacked in each call, so that they are the members' current ones, and gradients reach the members.
     `torch.func.stack_module_state` would detach them. Members that draw random numbers each draw their own.
-
-    Args:
-        members: modules of the same architecture.
-        run: calls the function it is given, which stands for a member, and returns tensors.
     """
     states = [_weights(member) for member in members]
     stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}

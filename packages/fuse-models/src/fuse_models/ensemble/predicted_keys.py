@@ -16,12 +16,7 @@ from .combine_predictions import KINDS, Kind
 def predicted_keys(
     models: Sequence[nn.Module], prediction_keys: Sequence[str] | Mapping[str, Kind] | None
 ) -> tuple[dict[str, Kind], frozenset[str]]:
-    """The kind of each prediction key, and the keys whose kind was guessed by their name.
-
-    Raises:
-        ValueError: there are no keys, a kind is unknown, a model that declares its keys does not write one of them, or
-            the models declare different kinds of a key.
-    """
+    """The kind of each prediction key, and the keys whose kind was guessed by their name."""
     told: Mapping[str, Kind] = {}
     if isinstance(prediction_keys, Mapping) and prediction_keys:
         told = prediction_keys

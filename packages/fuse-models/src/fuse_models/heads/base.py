@@ -20,15 +20,7 @@ DeclaredInputs = Sequence[tuple[str, int]]
 class HeadBase(TakesFuseMedMLStateDict):
     """Reads feature maps and vectors from the batch_dict and writes predictions to it.
 
-    Args:
-        head_name: the last part of the written keys.
-        mode: see `Head1D`.
-        conv_inputs: `(key, channels)` of each feature map, None for none.
-        vector_inputs: `(key, size)` of each vector, None for none.
-        optional_inputs: see `Head1D`.
-
-    Raises:
-        ValueError: the mode is unknown, or there are no inputs, or an input does not declare its channels.
+    The arguments are those of `Head1D`; `vector_inputs` are its `append_features`.
     """
 
     # torch.jit.trace would compile them

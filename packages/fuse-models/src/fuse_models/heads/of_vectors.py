@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from ..argument_checks import check_all_positive, check_module_or_none, check_positive, check_rate
+from ..argument_checks import check_all_positive, check_module_or_none, check_option, check_positive, check_rate
 from ..conv_inputs import BatchDict, concatenate_channels, found, is_symbolic, read_conv_inputs
-from ..layers.global_pooling import Pooling, check_pooling, global_pooling
+from ..layers.global_pooling import Pooling, global_pooling
 from ..layers.optional_inputs import Substitute
 from ..layers.perceptron_layers import perceptron_layers
 from .base import DeclaredInputs, HeadBase, Mode, total_size
@@ -158,7 +158,7 @@ class Head3D(HeadOfVectors):
         pooling: Pooling = "max",
         optional_inputs: Mapping[str, Substitute] | None = None,
     ) -> None:
-        check_pooling(pooling, "Head3D(pooling=)", required=True)
+        check_option(pooling, ("avg", "max"), "Head3D(pooling=)")
         check_rate(dropout_rate, "Head3D(dropout_rate=)")
         super().__init__(
             head_name,
@@ -215,7 +215,7 @@ class HeadGlobalPoolingClassifier(HeadOfVectors):
         mode: Mode = "classification",
         optional_inputs: Mapping[str, Substitute] | None = None,
     ) -> None:
-        check_pooling(pooling, "HeadGlobalPoolingClassifier(pooling=)", required=True)
+        check_option(pooling, ("avg", "max"), "HeadGlobalPoolingClassifier(pooling=)")
         super().__init__(
             head_name,
             mode,

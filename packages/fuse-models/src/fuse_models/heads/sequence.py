@@ -15,16 +15,7 @@ Keys = tuple[str, ...]
 
 
 class HeadSequence(nn.ModuleList):
-    """Heads that each take the batch_dict and return it with their outputs added.
-
-    Args:
-        heads: the modules, in the order in which they run; a head may read what one before it wrote.
-        owner: the model that they belong to, for error messages.
-
-    Raises:
-        TypeError: `heads` is no sequence of modules, or a head does not return the batch_dict.
-        ValueError: two heads write the same key.
-    """
+    """Heads that each take the batch_dict and return it with their outputs added; `owner` is named in errors."""
 
     def __init__(self, heads: Sequence[nn.Module], owner: str = "HeadSequence") -> None:
         is_sequence = isinstance(heads, Iterable) and not isinstance(heads, (str, nn.ModuleDict))

@@ -4,20 +4,13 @@ from typing import Literal
 
 from torch import Tensor
 
-from ..argument_checks import check_option
-
 Pooling = Literal["avg", "max"]
 
 
 def global_pooling(feature_map: Tensor, pooling: Pooling) -> Tensor:
     """The average or the maximum of each channel over all locations.
 
-    Args:
-        feature_map: `(batch, channels, *spatial)`; a vector `(batch, channels)` is returned as it is.
-        pooling: `"avg"` or `"max"`.
-
-    Returns:
-        `(batch, channels)`.
+    Takes `(batch, channels, *spatial)` and returns `(batch, channels)`; a vector is returned as it is.
 
     Example:
         >>> import torch
@@ -28,8 +21,3 @@ def global_pooling(feature_map: Tensor, pooling: Pooling) -> Tensor:
     # amax, not a pooling layer: it takes any rank, and its gradient on CUDA does not depend on the order of additions.
     locations = feature_map[..., None].flatten(start_dim=2)
     return locations.mean(dim=2) if pooling == "avg" else locations.amax(dim=2)
-
-
-def check_pooling(pooling: object, where: str, *, required: bool = False) -> None:
-    """Raises `ValueError` unless `pooling` is `"avg"`, `"max"` or, unless `required`, None."""
-    check_option(pooling, ("avg", "max") if required else (None, "avg", "max"), where)

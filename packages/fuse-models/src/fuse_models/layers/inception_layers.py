@@ -1,5 +1,7 @@
 """The layers of Inception-ResNet-v2, named as in the weights of Cadene and timm."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -23,8 +25,7 @@ class ConvNormRelu(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, in_channels, height, width)` to `(batch, out_channels, …)`."""
-        result: Tensor = self.relu(self.bn(self.conv(x)))
-        return result
+        return cast(Tensor, self.relu(self.bn(self.conv(x))))
 
 
 class Branches(nn.Module):
@@ -44,12 +45,8 @@ class Branches(nn.Module):
 class ResidualBranches(Branches):
     """`relu(x + scale * conv2d(branches(x)))`.
 
-    Args:
-        branches: the branches; together they have `mixed_channels` output channels.
-        mixed_channels: input channels of `conv2d`.
-        channels: channels of the block's input and output.
-        scale: scale of the residual; values well below 1 keep deep networks of such blocks stable.
-        activation: False for no ReLU at the end.
+    Together the branches have `mixed_channels` output channels. A scale well below 1 keeps deep networks of such blocks
+    stable.
     """
 
     def __init__(
@@ -62,8 +59,7 @@ class ResidualBranches(Branches):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, channels, height, width)`, as the input."""
-        result: Tensor = self.relu(torch.add(x, self.conv2d(super().forward(x)), alpha=self.scale))
-        return result
+        return cast(Tensor, self.relu(torch.add(x, self.conv2d(super().forward(x)), alpha=self.scale)))
 
 
 Kernel = int | tuple[int, int]

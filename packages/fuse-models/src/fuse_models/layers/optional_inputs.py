@@ -21,13 +21,8 @@ class OptionalInputs(nn.Module):
     batch_dict holds a mask, `K_present`, of shape (batch,), that is False (or 0) there, whatever their values are; or
     if the batch_dict holds a list with None there, which is what collating gives.
 
-    Args:
-        substitutes: for each optional key `"learned"`, a vector that is trained, at first zeros, or `"zero"`.
-        sizes: the size of the vector that takes the place of each key.
-        owner: names the component in error messages.
-
-    Raises:
-        ValueError: a key is none of `sizes`, or a substitute is unknown.
+    `substitutes` hold for each optional key `"learned"`, a vector that is trained, at first zeros, or `"zero"`; `sizes`
+    the sizes of these vectors. `owner` is named in errors.
     """
 
     def __init__(self, substitutes: Mapping[str, Substitute] | None, sizes: Mapping[str, int], owner: str) -> None:

@@ -19,10 +19,10 @@ def perceptron_layers(
     """Hidden layers, each with its activation and dropout, and an output layer.
 
     Args:
-        in_features: of the input.
+        in_features: the size of the input.
         layers_description: the size of each hidden layer.
-        num_outputs: the size of the output layer, which has neither activation nor dropout; None for no such layer.
-        dropout_rate: after each activation; 0 for no such layer.
+        num_outputs: the size of the output layer; None for no such layer.
+        dropout_rate: 0 for no dropout.
         activation_layer: makes the activations; None for none.
         pointwise: makes a layer from its sizes: `nn.Linear` for vectors, a convolution of kernel 1 for maps.
 

@@ -18,14 +18,7 @@ class ResidualBlock(nn.Module):
 
     Torchvision registers the layers of images and videos under different names, and so does this block:
     `conv1, bn1, conv2, bn2` and `conv1.0, conv1.1, conv2.0, conv2.1`.
-
-    Args:
-        rank: 2 for images, 3 for volumes.
-        in_channels: channels of the input.
-        channels: channels of the inner convolutions.
-        stride: stride of the block in each axis.
-        bottleneck: whether this is a bottleneck block.
-        shortcut: `"A"` or `"B"`.
+    `rank` is 2 for images and 3 for volumes, and `channels` are those of the inner convolutions.
     """
 
     def __init__(

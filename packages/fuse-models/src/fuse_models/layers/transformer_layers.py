@@ -1,5 +1,7 @@
 """The layers of transformer encoders, named as in timm's state dicts."""
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -22,8 +24,7 @@ class Attention(nn.Module):
         queries, keys, values = heads.permute(2, 0, 3, 1, 4).unbind(0)
         dropout_rate = self.dropout_rate if self.training else 0.0
         mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=dropout_rate)
-        result: Tensor = self.dropout(self.proj(mixed.transpose(1, 2).reshape(batch, tokens, size)))
-        return result
+        return cast(Tensor, self.dropout(self.proj(mixed.transpose(1, 2).reshape(batch, tokens, size))))
 
 
 class TransformerMlp(nn.Module):
@@ -38,19 +39,11 @@ class TransformerMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, tokens, embed_dim)` to the same."""
-        result: Tensor = self.dropout(self.fc2(self.dropout(self.act(self.fc1(x)))))
-        return result
+        return cast(Tensor, self.dropout(self.fc2(self.dropout(self.act(self.fc1(x))))))
 
 
 class TransformerBlock(nn.Module):
-    """`x + attention(norm1(x))`, then `x + mlp(norm2(x))` ("pre-norm").
-
-    Args:
-        embed_dim: the size of a token.
-        num_heads: the number of attention heads.
-        mlp_ratio: the ratio of the MLP's hidden size to `embed_dim`.
-        dropout_rate: dropout rate of attention weights, attention and MLP.
-    """
+    """`x + attention(norm1(x))`, then `x + mlp(norm2(x))` ("pre-norm"). The arguments are those of `BackboneViT`."""
 
     def __init__(self, embed_dim: int, num_heads: int, mlp_ratio: float = 4.0, dropout_rate: float = 0.0) -> None:
         super().__init__()
@@ -62,8 +55,7 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(batch, tokens, embed_dim)` to the same; see `Attention` for the mask."""
         x = x + self.attn(self.norm1(x), mask)
-        result: Tensor = x + self.mlp(self.norm2(x))
-        return result
+        return cast(Tensor, x + self.mlp(self.norm2(x)))
 
 
 def initialise(network: nn.Module) -> None:

@@ -1,7 +1,7 @@
 """The layers of nnU-Net's dynamic U-Nets, named as in its state dicts."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,8 +45,7 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, in_channels, *spatial)` to `(batch, channels, *spatial / stride)`."""
-        result: Tensor = self.nonlin(self.norm(self.conv(x)))
-        return result
+        return cast(Tensor, self.nonlin(self.norm(self.conv(x))))
 
 
 class ConvBlocks(nn.Module):
@@ -61,8 +60,7 @@ class ConvBlocks(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, in_channels, *spatial)` to `(batch, channels, *spatial / stride)`."""
-        result: Tensor = self.convs(x)
-        return result
+        return cast(Tensor, self.convs(x))
 
 
 class ResidualConvBlock(nn.Module):
@@ -88,8 +86,7 @@ class ResidualConvBlock(nn.Module):
         """`(batch, in_channels, *spatial)` to `(batch, channels, *spatial / stride)`."""
         residual = self.conv2(self.conv1(x))
         residual += self.skip(x)
-        result: Tensor = self.nonlin2(residual)
-        return result
+        return cast(Tensor, self.nonlin2(residual))
 
 
 class ResidualConvBlocks(nn.Module):
@@ -104,8 +101,7 @@ class ResidualConvBlocks(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, in_channels, *spatial)` to `(batch, channels, *spatial / stride)`."""
-        result: Tensor = self.blocks(x)
-        return result
+        return cast(Tensor, self.blocks(x))
 
 
 class Encoder(nn.Module):

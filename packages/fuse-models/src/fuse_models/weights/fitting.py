@@ -62,17 +62,14 @@ def fit_weights(
     left_out: Sequence[str] = (),
     adapt: Callable[[dict[str, Tensor]], None] | None = None,
 ) -> tuple[dict[str, Tensor], LoadReport]:
-    """The module's weights under its names, and a report.
+    """The module's weights under its names, and a report, or a `MisfitError`.
 
     Args:
         own: the module's state dict; with `keep_vars=True`, weights that modules share are recognised.
         given: the weights.
-        strict: True if all must fit; names that need not fit (with the names below them); False for no name.
+        strict: see `load_weights`.
         left_out: names to ignore in the given weights (with the names below them).
         adapt: changes the weights in the given dict, before their shapes are compared.
-
-    Raises:
-        MisfitError: a name is missing or unknown, a shape differs, or several parts fit.
     """
     given = {_uncompiled(name): tensor for name, tensor in given.items()}
     layouts: dict[str, Renamed] = {AS_GIVEN: dict(given)}

@@ -9,11 +9,7 @@ from .layouts.fusemedml import rename_fusemedml
 
 
 class TakesFuseMedMLStateDict(nn.Module):
-    """Loads a state dict of FuseMedML's class of the same name.
-
-    So a checkpoint of FuseMedML also loads where only `load_state_dict` is called, as in Lightning's
-    `load_from_checkpoint`.
-    """
+    """Loads FuseMedML's state dicts also where only `load_state_dict` is called, as in `load_from_checkpoint`."""
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         given = {name.removeprefix(prefix): name for name in state_dict if name.startswith(prefix)}

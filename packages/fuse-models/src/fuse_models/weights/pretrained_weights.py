@@ -11,29 +11,23 @@ from .load_weights import Weights, load_into, read_weights
 
 def load_pretrained_weights(
     backbone: nn.Module,
-    weights: Weights,
+    weights: Weights | None,
     *,
     strict: bool | Sequence[str],
     first_convolution: str,
     left_out: Sequence[str],
-) -> LoadReport:
-    """Load weights into a backbone by the rules of `load_weights`.
-
-    If the backbone has another number of input channels, the first convolution's weights are adapted by
-    `adapt_input_channels`.
+) -> LoadReport | None:
+    """Load weights, if given, into a backbone by the rules of `load_weights`.
 
     Args:
         backbone: the module to load into.
         weights: see `load_weights`.
         strict: see `load_weights`.
-        first_convolution: the name of the convolution that takes the input.
-        left_out: the names of classifiers and of other parts that the backbone does not have; these and the names below
-            them are left out.
-
-    Raises:
-        TypeError: `weights` is of another type.
-        ValueError: a name is missing or unknown, or a shape differs; lists them.
+        first_convolution: the name of the convolution that takes the input; see `adapt_input_channels`.
+        left_out: the names of parts that the backbone does not have; these and the names below them are left out.
     """
+    if weights is None:
+        return None
     owner = f"{type(backbone).__name__}(weights=)"
     first_weight = f"{first_convolution}.weight"
     own = backbone.state_dict()[first_weight]
@@ -53,13 +47,6 @@ def adapt_input_channels(weight: Tensor, in_channels: int) -> Tensor:
     For one channel they are summed: a grey image then gives the same as when it is repeated over the channels. For
     other numbers they are repeated cyclically (R, G, B, R, …) and scaled by `old / new`, which keeps the size of the
     activations.
-
-    Args:
-        weight: `(out_channels, old, *kernel)`.
-        in_channels: the new number.
-
-    Returns:
-        `(out_channels, in_channels, *kernel)`; `weight` itself if the number is the same.
 
     Example:
         >>> rgb = torch.tensor([1.0, 2.0, 3.0]).reshape(1, 3, 1, 1)

@@ -69,11 +69,7 @@ def is_safetensors(path: Path) -> bool:
 
 
 def load_torch_file(path: Path, *, trust_pickle: bool = False) -> Any:
-    """The content of a file saved by torch, on the CPU.
-
-    Raises:
-        ValueError: the file is damaged, or it holds pickled objects and `trust_pickle` is False. Names the file.
-    """
+    """The content of a file saved by torch, on the CPU; errors as in `load_state_dict_file`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols, which the error below is about
@@ -122,15 +118,7 @@ def _damaged(path: Path, error: Exception, reason: str) -> ValueError:
 
 
 def state_dict_in(content: Any, where: str) -> dict[str, Tensor]:
-    """The state dict in a checkpoint: the content itself, or below one or several of `CONTAINERS`.
-
-    Args:
-        content: what a file held, or what the user gave.
-        where: names it in error messages.
-
-    Raises:
-        ValueError: there is no state dict.
-    """
+    """The state dict in a checkpoint: the content itself, below one or several of `CONTAINERS`, or the only one."""
     while isinstance(content, Mapping):
         known = [content[name] for name in CONTAINERS if isinstance(content.get(name), Mapping)]
         inner = known or [value for value in content.values() if isinstance(value, Mapping) and not _others(value)]

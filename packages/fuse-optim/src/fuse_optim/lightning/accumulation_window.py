@@ -13,11 +13,8 @@ from ..rng_snapshot import RNGSnapshot
 class MicroBatch:
     """One call of `training_step`, with what is needed to repeat it.
 
-    Args:
-        args: its positional arguments. Their containers are copied, because a training step may write into its batch.
-            Their tensors are not copied.
-        kwargs: its named arguments.
-        rng: the state of the random generators before the call, if the repeated call shall draw the same numbers.
+    The containers of its arguments are copied, because a training step may write into its batch; their tensors are not.
+    `rng` is the state of the random generators before the call, if the repeated call shall draw the same numbers.
 
     Example:
         >>> batch = {"image": torch.zeros(2)}
@@ -36,11 +33,7 @@ class MicroBatch:
         self._rng = rng
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the positional and named arguments of the first call, in new containers.
-
-        Raises:
-            RuntimeError: the training step changed one of their tensors in place.
-        """
+        """Return the first call's arguments in new containers. A tensor changed in place is a RuntimeError."""
         for leaf, version in zip(self._leaves, self._versions, strict=True):
             if _version(leaf) != version:
                 raise RuntimeError(

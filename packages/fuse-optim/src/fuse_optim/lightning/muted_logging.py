@@ -13,9 +13,6 @@ from .replaced_attribute import replaced_attribute
 class MutedLogger:
     """Has the attributes of a logger but logs nothing: its methods and those of its experiment do nothing.
 
-    Args:
-        logger: the logger.
-
     Example:
         >>> from pytorch_lightning.loggers import CSVLogger
         >>> logger = MutedLogger(CSVLogger("folder", name="run", version=3))
@@ -34,12 +31,7 @@ class MutedLogger:
 
 @contextmanager
 def muted_logging(trainer: pl.Trainer, module: pl.LightningModule) -> Iterator[None]:
-    """Within this context, `self.log`, `self.log_dict` and the methods of the trainer's loggers do nothing.
-
-    Args:
-        trainer: the trainer.
-        module: the module that logs.
-    """
+    """Within this context, `self.log`, `self.log_dict` and the methods of the trainer's loggers do nothing."""
     loggers = trainer.loggers
     muted: list[Any] = [MutedLogger(logger) for logger in loggers]
     with ExitStack() as contexts:

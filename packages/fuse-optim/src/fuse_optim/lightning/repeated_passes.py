@@ -31,12 +31,8 @@ class RepeatedPasses:
     """Gives the optimizer a closure that it may call any number of times.
 
     The first call is Lightning's own closure, which completes the gradients of the accumulation window. Each later call
-    computes the gradients again, at the current weights, from all micro-batches of the window.
-
-    Args:
-        trainer: the trainer, with its strategy and its module.
-        replay_rng: whether later passes draw the random numbers of the first. The optimizer's `replay_rng` also turns
-            it on.
+    computes the gradients again, at the current weights, from all micro-batches of the window. See
+    `OptimizerClosureCallback` for `replay_rng`.
     """
 
     def __init__(self, trainer: pl.Trainer, replay_rng: bool) -> None:

@@ -7,12 +7,7 @@ from typing import Any
 
 @contextmanager
 def replaced_attribute(owner: object, name: str, value: Any) -> Iterator[None]:
-    """Within this context, an object has another value of an attribute, or another method.
-
-    Args:
-        owner: the object; its class is left alone.
-        name: the attribute's name.
-        value: the attribute's value within the context.
+    """Within this context, an object has another value of an attribute, or another method; its class is left alone.
 
     Example:
         >>> import collections

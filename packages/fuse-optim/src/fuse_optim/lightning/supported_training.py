@@ -22,15 +22,7 @@ def base_optimizer(optimizer: Optimizer) -> Optimizer | None:
 
 
 def refuse_unsupported_training(trainer: pl.Trainer, module: pl.LightningModule) -> None:
-    """Check all settings that are known before the first step.
-
-    Args:
-        trainer: the trainer, after it set up its optimizers.
-        module: the module it fits.
-
-    Raises:
-        ValueError: a setting does not work with repeated closures. The message says why, and what to do.
-    """
+    """Raise ValueError for settings that do not work with repeated closures, once the trainer has its optimizers."""
     if not module.automatic_optimization:
         raise ValueError(
             "OptimizerClosureCallback is for automatic optimization, but "
@@ -62,11 +54,7 @@ def refuse_unsupported_training(trainer: pl.Trainer, module: pl.LightningModule)
 
 
 def refuse_clipping(trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer) -> None:
-    """Refuse gradient clipping for an optimizer that uses the gradients of several passes.
-
-    Raises:
-        ValueError: clipping is on.
-    """
+    """Raise ValueError if gradients are clipped, for an optimizer that uses the gradients of several passes."""
     if clipping := _clipping(trainer, module):
         raise ValueError(
             f"{type(optimizer).__name__} does not work with clipping, but {clipping}. It compares the losses and "
