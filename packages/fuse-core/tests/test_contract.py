@@ -128,6 +128,14 @@ def test_a_wrong_output_of_a_model_is_found(function, message):
             lambda pred, target: F.mse_loss(pred[:, :1], target.float()),
             r"'ce' compares each sample with each other one",
         ),
+        (
+            lambda pred, target: F.smooth_l1_loss(pred, target[:, None].float()),
+            r"'ce' compares \(6, 5\) with \(6, 1\): make the shapes equal\. It reads",
+        ),
+        (
+            lambda pred, target: F.cross_entropy(pred, target.int()),
+            r"'ce' gets class indices of torch\.int32: convert them to torch\.int64\. It reads",
+        ),
         (lambda pred, target: pred.sum().detach(), r"Loss 'ce' depends on no trainable parameter"),
         (
             lambda pred, target: F.cross_entropy(pred.mul_(2), target),
@@ -233,6 +241,11 @@ def test_a_head_that_nothing_reads_is_a_problem_and_other_outputs_a_note():
     assert "Model 'head': no loss trains 'linear.weight', 'linear.bias'" in found
 
 
+def test_an_output_that_is_no_head_of_several_is_a_head_too():
+    found = problems({"net": Model(writes="model.logits")})
+    assert "Model 'net' writes 'model.logits', which nothing reads. Add a loss, or remove the head." in found
+
+
 def test_an_output_beside_logits_that_are_read_is_a_note():
     class Output:
         reads, writes = ("model.logits.cls",), ("model.output.cls",)
@@ -312,7 +325,7 @@ def test_class_indices_of_a_real_batch_must_be_in_range():
     check_contract(components, real_batch([0, 4, -100, 255]))
     found = problems(components, real_batch([0, 4, 7, 1]))
     assert found.startswith(
-        "Loss 'ce' reads class 7 in 'data.label', but 'model.logits.cls' holds 5 classes. Correct the labels"
+        "Loss 'ce' reads class 7 in 'data.label', but 'model.logits.cls' of Model 'net' holds 5 classes. Correct"
     )
 
 
@@ -558,6 +571,14 @@ def test_unknown_names_of_the_package_are_attribute_errors():
         fuse_core.check_contracts  # noqa: B018
 
 
+def test_a_label_beyond_a_single_score_is_found():
+    model = Model(lambda scores: scores[:, :1])
+    found = problems({"net": model, "ce": Loss()}, real_batch([0, 1, 0, 1]))
+    assert "reads class 1 in 'data.label', but 'model.logits.cls' of Model 'net' holds 1 class. Correct" in found
+    binary = Loss(lambda pred, target: F.binary_cross_entropy_with_logits(pred, target[:, None].float()))
+    check_contract({"net": model, "bce": binary}, real_batch([0, 1, 0, 1]))
+
+
 @pytest.mark.parametrize("move", [lambda scores: scores, lambda scores: scores.movedim(1, -1)])
 def test_the_class_axis_of_sequences_may_be_first_or_last(move):
     def function(pred, target):
@@ -568,4 +589,5 @@ def test_the_class_axis_of_sequences_may_be_first_or_last(move):
     batch = real_batch([[0, 1, 4]] * 4)
     check_contract(components, batch)
     batch["data.label"][0, 0] = 5
-    assert "reads class 5 in 'data.label', but 'model.logits.cls' holds 5 classes" in problems(components, batch)
+    found = problems(components, batch)
+    assert "reads class 5 in 'data.label', but 'model.logits.cls' of Model 'net' holds 5 classes. Correct" in found
