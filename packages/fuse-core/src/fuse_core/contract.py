@@ -34,7 +34,7 @@ class ContractError(WiringError):
         ...     check_contract({"loss": loss}, {"data.image": TensorSpec((None, 4))})
         ... except ContractError as error:
         ...     print(error.problems[0])
-        loss 'loss' returns a loss of shape (6, 4). Reduce it to a scalar.
+        loss 'loss' returns a loss of shape (6, 4). Reduce it to a scalar, or write it to the batch if this is a model.
     """
 
     subject = "in how components fit together"
@@ -101,7 +101,7 @@ class Contract:
         return "\n".join([text, *(f"note: {note}" for note in self.notes)])
 
     def to_mermaid(self) -> str:
-        """The flowchart of `Wiring.to_mermaid`, with shapes on the edges."""
+        """The flowchart of `Wiring.to_mermaid`, with shapes on the edges from writers to keys."""
         readers = {name: key.readers for name, key in self.keys.items() if key.readers}
         wiring = Wiring({name: key.writer for name, key in self.keys.items()}, readers)
         return wiring.to_mermaid({name: str(key) for name, key in self.keys.items()})

@@ -33,10 +33,10 @@ class TensorSpec:
 
 def make_batch(spec: NDict, make: Callable[..., Tensor], size: int) -> NDict:
     """A batch of `size` samples: tensors made from specs, and the samples of real values, repeated."""
-    count = number_of_samples(_real_values(spec))
+    count = _count(spec)
     batch = NDict()
     for key, value in spec.items():
-        if count and has_batch_axis(value) and len(value) == count:
+        if count and _holds_samples(value, count):
             if isinstance(value, Tensor) and make is torch.empty:
                 value = TensorSpec((None, *value.shape[1:]), value.dtype, value.device)
             else:
@@ -51,24 +51,32 @@ def make_batch(spec: NDict, make: Callable[..., Tensor], size: int) -> NDict:
 
 def batch_sizes(spec: NDict) -> tuple[int, int]:
     """The two batch sizes; see `check_contract`."""
-    real = _real_values(spec)
-    count = number_of_samples(real)
+    count = _count(spec)
     if not count:
         return SIZES
-    for value in real.values():
-        is_single = value is None or isinstance(value, str | bytes | Number) or getattr(value, "ndim", None) == 0
-        if not is_single and not (has_batch_axis(value) and len(value) == count):
+    for value in spec.values():
+        is_single = value is None or isinstance(value, str | bytes | Number | TensorSpec)
+        is_single = is_single or getattr(value, "ndim", None) == 0
+        if not is_single and not _holds_samples(value, count):
             return count, count
     return count, count if count == 1 else 2 * count
 
 
-def _real_values(spec: NDict) -> dict[str, Any]:
-    return {key: value for key, value in spec.items() if not isinstance(value, TensorSpec)}
+def _count(spec: NDict) -> int | None:
+    return number_of_samples({key: value for key, value in spec.items() if not getattr(value, "is_nested", False)})
+
+
+def _is_dense(value: Any) -> bool:
+    return isinstance(value, Tensor) and not value.is_nested  # torch refuses the shape of some nested tensors
+
+
+def _holds_samples(value: Any, count: int) -> bool:
+    return has_batch_axis(value) and not getattr(value, "is_nested", False) and len(value) == count
 
 
 def common_shape(one: Any, other: Any, size: int, other_size: int) -> Shape | None:
     """The shape of a tensor with both batch sizes: B for the batch size, `?` for an axis that follows another rule."""
-    if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
+    if not (_is_dense(one) and _is_dense(other)):
         return None
     if one.ndim != other.ndim:
         return ("?",)
@@ -85,7 +93,7 @@ def shape_text(shape: Shape | None) -> str:
 
 def described(value: Any, size: int | None) -> str:
     """A tensor's shape and dtype, or the type of another value."""
-    if not isinstance(value, Tensor):
+    if not _is_dense(value):
         return type(value).__name__
     shape = tuple("B" if axis == 0 and length == size else length for axis, length in enumerate(value.shape))
     return f"{shape_text(shape)} {str(value.dtype).removeprefix('torch.')}"

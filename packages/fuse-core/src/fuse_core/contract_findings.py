@@ -75,7 +75,8 @@ class Findings:
                 self.add(f"{name} returns a tensor. Write it to {written[0]!r}, and return the batch.")
             elif step.result.ndim > 0:
                 shape = tuple(step.result.shape)
-                self.add(f"{name} returns a loss of shape {shape}. Reduce it to a scalar.", "certain")
+                fix = "Reduce it to a scalar, or write it to the batch if this is a model."
+                self.add(f"{name} returns a loss of shape {shape}. {fix}", "certain")
         elif all(one.error is None for one in steps) and not is_metric(component):
             there = [key for one in steps for key in one.writes]
             for key in written:
@@ -92,8 +93,10 @@ class Findings:
         if step.needs_values:
             self.notes.append(f"{name} was not checked, because it needs values: {message}")
         elif not (self.is_incomplete and isinstance(step.error, NestedKeyError)):
-            reads = self._reads(name, run)
-            self.add(f"{name} fails for a batch of {run.size}: {message} {reads} Correct its keys or options.", kind)
+            message += "" if message.endswith((".", "!", "?")) else "."
+            part = f"It fails in its part {step.failed_part}." if step.failed_part else ""
+            sentences = filter(None, (message, part, self._reads(name, run), "Correct its keys or options."))
+            self.add(f"{name} fails for a batch of {run.size}: {' '.join(sentences)}", kind)
         self.is_incomplete = True
 
     def _reads(self, name: str, run: Run) -> str:
@@ -115,7 +118,9 @@ class Findings:
                         shape = ("B", *shape[1:])
                 if shape and (shape[0] != "B" or "?" in shape):
                     found = f"{tuple(one.shape)} for {first.size} samples and {tuple(other.shape)} for {second.size}"
-                    self.add(f"{name} writes {key!r} of shape {found}. Keep the samples on the first axis.")
+                    text = f"{name} writes {key!r} of shape {found}. Keep the samples on the first axis."
+                    # Hidden states and paths of time may have the samples on another axis, predictions may not.
+                    self.notes.append(text) if "B" in shape and not _head(key) else self.add(text)
 
     def gradients(self, run: Run, short_names: Mapping[str, str], frozen: Sequence[str]) -> None:
         """Losses without a gradient, and parameters that no loss trains."""
@@ -172,13 +177,15 @@ class Findings:
         shape, target = tensors[scores[0]].shape, tensors[targets[0]].shape
         axis = 1 if shape[:1] + shape[2:] == target else -1
         if len(shape) == len(target) + 1 and (axis == 1 or shape[:-1] == target):
-            classes, ignored = shape[axis], (255, getattr(self.components[name], "ignore_index", None))
+            usual = (-100, 255, getattr(self.components[name], "ignore_index", None))  # for what is ignored
             labels = self.spec[targets[0]].unique().tolist()
-            wrong = [label for label in labels if label >= classes and label not in ignored]
+            wrong = [label for label in labels if not 0 <= label < shape[axis] and label not in usual]
             if wrong and self._fails_for_labels(name, run, targets[0]):
-                holds = f"{scores[0]!r} of {run.writers[scores[0]]} holds {classes} class{'es' * (classes != 1)}"
-                fix = "Correct the labels or the number of classes."
-                self.add(f"{name} reads class {wrong[0]} in {targets[0]!r}, but {holds}. {fix}", "certain")
+                holds = (
+                    f"{scores[0]!r} of {run.writers[scores[0]]} holds {shape[axis]} class{'es' * (shape[axis] != 1)}"
+                )
+                found = f"class {wrong[-1]} in {targets[0]!r}, but {holds}"
+                self.add(f"{name} reads {found}. Correct the labels or the number of classes.", "certain")
 
     def _fails_for_labels(self, name: str, run: Run, target: str) -> bool:
         """Whether a component fails with the real labels, but not with zeros. Numbers may be no class indices."""
@@ -190,12 +197,13 @@ class Findings:
         return given.error is not None and zeros.error is None
 
     def real_steps(self) -> None:
-        """Run real samples in eval mode, and then the first of them several times, with equal random numbers."""
+        """Run real samples in eval mode, and then the last of them several times, with equal random numbers."""
         self.is_incomplete = bool(self.problems)
         first, second = batch_sizes(self.spec)
         size = first if first == second else 2
         batch = make_batch(self.spec, torch.randn, size)
-        same = {k: take(v, [0] * size) for k, v in batch.items() if has_batch_axis(v) and len(v) == size}
+        last = [size - 1] * size
+        same = {k: take(v, last) for k, v in batch.items() if has_batch_axis(v) and len(v) == size}
         run = run_components(self.components, lambda _: batch, size, train=False, fake=False)
         other = run_components(self.components, lambda _: batch | same, size, train=False, fake=False)
         for name, step in run.steps.items():
@@ -206,7 +214,7 @@ class Findings:
             if step.error is not None and not any(problem.startswith(name) for problem in self.problems):
                 self._failed(name, step, run, "possible")
             pairs = {key: (value, other.steps[name].writes.get(key)) for key, value in step.writes.items()}
-            mixed = [key for key, pair in pairs.items() if not bad and _differ_in_first_sample(*pair)]
+            mixed = [key for key, pair in pairs.items() if not bad and _differ_in_last_sample(*pair)]
             if mixed:  # what later components read is mixed already
                 fix = "Keep samples apart: which axis do softmax, mean or norm run over?"
                 self.add(f"{name}: a sample's {_some(mixed)} depend on the other samples. {fix}")
@@ -226,9 +234,9 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:4])) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _differ_in_first_sample(one: Any, other: Any) -> bool:
+def _differ_in_last_sample(one: Any, other: Any) -> bool:
     are_batched = all(isinstance(value, Tensor) and value.ndim and len(value) for value in (one, other))
-    return are_batched and not torch.allclose(one[0].float(), other[0].float(), rtol=1e-2, atol=1e-4)
+    return are_batched and not torch.allclose(one[-1].float(), other[-1].float(), rtol=1e-2, atol=1e-4)
 
 
 def _run_on_zeros(

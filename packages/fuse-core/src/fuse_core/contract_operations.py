@@ -11,14 +11,14 @@ CLASS_LOSSES = {"cross_entropy", "nll_loss"}
 NO_CLASS_INDICES = {torch.int32, torch.int16, torch.int8, torch.bool}  # refused on real tensors only
 WARNED = {"l1_loss", "mse_loss", "smooth_l1_loss", "huber_loss"}  # torch warns if they broadcast
 ELEMENTWISE = {"add", "sub", "rsub", "mul", "div", "truediv", "true_divide", "maximum", "minimum"}
-ELEMENTWISE |= {*WARNED, "broadcast_tensors"}
+ELEMENTWISE |= {"eq", "ne", "lt", "le", "gt", "ge", "where", "pow", "broadcast_tensors", *WARNED}
 
 
 class WatchOperations(TorchFunctionMode):
     """Finds products of two dtypes, wrong class indices, and operations that pair each sample with each other one.
 
-    `(B, 1)` with `(B,)` pairs samples. `(B, 1)` with `(1, B)` is meant: no one gives a tensor a first axis of 1 by
-    mistake.
+    `(B, 1)` with `(B,)` pairs samples. `(B, 1)` with `(1, B)` is meant, and so are pairs of a tensor with itself: no
+    one makes them by mistake.
 
     Attributes:
         found: what was found, each after its kind: certain, failure or possible; see `ContractError`.
@@ -58,6 +58,8 @@ class WatchOperations(TorchFunctionMode):
 
 def _pairs_samples(one: Tensor, other: Tensor, size: int) -> bool:
     if one.ndim == other.ndim or size < 2:
+        return False
+    if not (one.is_nested or other.is_nested) and one.untyped_storage()._cdata == other.untyped_storage()._cdata:
         return False
     rank = max(one.ndim, other.ndim)
     shapes = ((1,) * (rank - tensor.ndim) + tuple(tensor.shape) for tensor in (one, other))

@@ -29,7 +29,7 @@ NEED_VALUES = (
 )
 # What torch says if a program asks a fake tensor for its memory, or mixes it with a real one.
 NEED_MEMORY = [".numpy() is not supported", "data pointer", "Numpy is not available", "only supports real tensors"]
-NEED_MEMORY += ["FakeTensor", "fake tensor", "Fake tensor"]
+NEED_MEMORY += ["FakeTensor", "fake tensor", "Fake tensor", "NestedTensor"]
 
 
 @dataclass
@@ -40,6 +40,7 @@ class Step:
     writes: dict[str, Any] = field(default_factory=dict)
     result: Any = None
     error: Exception | None = None
+    failed_part: str = ""  # the innermost module of the component in which the error was raised
     backward_error: Exception | None = None
     needs_values: bool = False
     changed: list[str] = field(default_factory=list)  # keys changed in place
@@ -181,12 +182,23 @@ def _run_one(component: Any, batch: Any, size: int) -> Step:
     except Exception as error:  # a component may raise anything
         step.error = error
         step.needs_values = needs_values(error)
+        step.failed_part = _failed_part(component, error)
     if isinstance(step.result, Mapping) and step.result is not batch:
         batch.update(step.result)
     step.reads = {key for key in batch.keys_read if key in before}
     step.writes = {key: value for key, value in batch.items() if key not in before or value is not before[key]}
     step.changed = [key for key, version in versions.items() if before[key]._version != version]
     return step
+
+
+def _failed_part(component: Any, error: Exception) -> str:
+    parts = component.named_modules() if isinstance(component, nn.Module) else ()
+    names = {id(part): f"{path!r} ({type(part).__name__})" for path, part in parts if path}
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        found = names.get(id(trace.tb_frame.f_locals.get("self")), found)
+        trace = trace.tb_next
+    return found
 
 
 def _record_gradients(run: Run) -> None:
