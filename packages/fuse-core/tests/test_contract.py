@@ -128,6 +128,22 @@ def test_a_wrong_output_of_a_model_is_found(function, message):
             lambda pred, target: F.mse_loss(pred[:, :1], target.float()),
             r"'ce' compares each sample with each other one",
         ),
+        (
+            lambda pred, target: F.smooth_l1_loss(pred, target[:, None].float()),
+            r"'ce' compares \(6, 5\) with \(6, 1\): make the shapes equal\. It reads",
+        ),
+        (
+            lambda pred, target: torch.where(target > 0, pred[:, :1], 0.0).mean(),
+            r"'ce' compares each sample with each other one, \(6,\) with \(6, 1\) for 6 samples",
+        ),
+        (
+            lambda pred, target: ((pred[:, :1] > 0) == target).float().mean() * pred.mean(),
+            r"'ce' compares each sample with each other one, \(6, 1\) with \(6,\) for 6 samples",
+        ),
+        (
+            lambda pred, target: F.cross_entropy(pred, target.int()),
+            r"'ce' gets class indices of torch\.int32: convert them to torch\.int64\. It reads",
+        ),
         (lambda pred, target: pred.sum().detach(), r"Loss 'ce' depends on no trainable parameter"),
         (
             lambda pred, target: F.cross_entropy(pred.mul_(2), target),
@@ -146,6 +162,30 @@ def test_pairs_of_samples_made_on_purpose_are_no_problem():
         return ((norms[:, None] - norms) * (target[:, None] == target) + norms.unsqueeze(1) * norms).mean()
 
     check_contract({"net": Model(), "contrastive": Loss(contrastive)}, SPEC)
+
+
+def test_pairs_of_a_tensor_with_itself_are_no_problem():
+    def ranking(pred, target):
+        norms = pred.norm(dim=1)
+        return (norms.view(-1, 1) - norms).relu().mean()
+
+    check_contract({"net": Model(), "ranking": Loss(ranking)}, SPEC)
+
+
+def test_samples_on_another_axis_are_a_note_unless_they_are_predictions():
+    class Paths(Loss):
+        reads = ("model.paths", "data.label")
+
+    def make(key):
+        net = Model(lambda scores: scores[None].expand(3, -1, -1), writes=key)
+        loss = Paths(lambda pred, target: F.cross_entropy(pred.mean(0), target))
+        loss.reads = (key, "data.label")
+        return {"net": net, "loss": loss}
+
+    notes = check_contract(make("model.paths"), SPEC).notes
+    found = "Model 'net' writes 'model.paths' of shape (3, 6, 5) for 6 samples and (3, 14, 5) for 14."
+    assert notes == [f"{found} Keep the samples on the first axis."]
+    assert notes[0] in problems(make("model.logits.paths")).replace("logits.", "")
 
 
 def test_all_pairs_of_two_kept_axes_are_no_problem():
@@ -225,12 +265,38 @@ def test_what_is_declared_frozen_is_not_missed():
     assert "do not require a gradient" in problems(components, frozen=["net.back"])
 
 
+def test_the_part_of_a_model_that_fails_is_named():
+    model = Model()
+    model.linear = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(7, 5))
+    found = problems({"net": model, "ce": Loss()})
+    assert "It fails in its part 'linear.2' (Linear). It reads 'data.image' (B, 8) float32 from the batch." in found
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+def test_a_batch_of_nested_tensors_is_no_problem():
+    images = torch.nested.nested_tensor([torch.ones(2, 8), torch.ones(3, 8)])
+    model = Model(lambda scores: scores)
+    model.linear = nn.Sequential(Padded(), nn.Linear(8, 5))
+    batch = {"data.image": images, "data.label": torch.tensor([0, 1])}
+    check_contract({"net": model, "ce": Loss()}, batch)
+
+
+class Padded(nn.Module):
+    def forward(self, images):
+        return images.to_padded_tensor(0.0).mean(1)
+
+
 def test_a_head_that_nothing_reads_is_a_problem_and_other_outputs_a_note():
     head = Model(reads="model.logits.cls", writes="model.logits.seg")
     head.linear = nn.Linear(5, 2)
     found = problems({"net": Model(), "head": head, "ce": Loss()})
     assert "Model 'head' writes 'model.logits.seg', which nothing reads. Add a loss, or remove the head." in found
     assert "Model 'head': no loss trains 'linear.weight', 'linear.bias'" in found
+
+
+def test_an_output_that_is_no_head_of_several_is_a_head_too():
+    found = problems({"net": Model(writes="model.logits")})
+    assert "Model 'net' writes 'model.logits', which nothing reads. Add a loss, or remove the head." in found
 
 
 def test_an_output_beside_logits_that_are_read_is_a_note():
@@ -312,7 +378,7 @@ def test_class_indices_of_a_real_batch_must_be_in_range():
     check_contract(components, real_batch([0, 4, -100, 255]))
     found = problems(components, real_batch([0, 4, 7, 1]))
     assert found.startswith(
-        "Loss 'ce' reads class 7 in 'data.label', but 'model.logits.cls' holds 5 classes. Correct the labels"
+        "Loss 'ce' reads class 7 in 'data.label', but 'model.logits.cls' of Model 'net' holds 5 classes. Correct"
     )
 
 
@@ -390,6 +456,19 @@ def test_other_checks_can_be_plugged_in():
         problems({"net": Model(), "ce": Loss()}, check_component=expects_probabilities)
         == "Loss 'ce' gets logits of shape (6, 5)."
     )
+
+
+def test_a_recurrence_over_the_samples_is_found_on_real_tensors():
+    class Recurrent(Model):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.GRU(8, 5)  # not batch_first
+            self.function = lambda output: output[0][:, -1]
+
+    components = {"net": Recurrent(), "ce": Loss()}
+    spec = SPEC | {"data.image": TensorSpec((None, 7, 8))}
+    check_contract(components, spec)
+    assert "Recurrent 'net': a sample's 'model.logits.cls' depend on the other" in problems(components, spec, real=True)
 
 
 @pytest.mark.parametrize(
@@ -526,7 +605,7 @@ def test_the_contract_is_a_table_and_a_drawing():
         "Model 'net'  2                  Loss 'ce'",
     ]
     assert contract.trained_by == {"Model 'net'": {"linear.weight": ["Loss 'ce'"], "linear.bias": ["Loss 'ce'"]}}
-    assert '    c1 -- "(B, 5) float32" --> k2\n    k2 -- "(B, 5) float32" --> c2' in contract.to_mermaid()
+    assert '    c1 -- "(B, 5) float32" --> k2\n    k2 --> c2' in contract.to_mermaid()
 
 
 def test_a_spec_that_contradicts_a_real_batch_names_both():
@@ -558,6 +637,19 @@ def test_unknown_names_of_the_package_are_attribute_errors():
         fuse_core.check_contracts  # noqa: B018
 
 
+def test_negative_class_indices_are_found():
+    found = problems({"net": Model(), "ce": Loss()}, real_batch([0, 4, -1, 1]))
+    assert "Loss 'ce' reads class -1 in 'data.label', but 'model.logits.cls' of Model 'net' holds 5" in found
+
+
+def test_a_label_beyond_a_single_score_is_found():
+    model = Model(lambda scores: scores[:, :1])
+    found = problems({"net": model, "ce": Loss()}, real_batch([0, 1, 0, 1]))
+    assert "reads class 1 in 'data.label', but 'model.logits.cls' of Model 'net' holds 1 class. Correct" in found
+    binary = Loss(lambda pred, target: F.binary_cross_entropy_with_logits(pred, target[:, None].float()))
+    check_contract({"net": model, "bce": binary}, real_batch([0, 1, 0, 1]))
+
+
 @pytest.mark.parametrize("move", [lambda scores: scores, lambda scores: scores.movedim(1, -1)])
 def test_the_class_axis_of_sequences_may_be_first_or_last(move):
     def function(pred, target):
@@ -568,4 +660,5 @@ def test_the_class_axis_of_sequences_may_be_first_or_last(move):
     batch = real_batch([[0, 1, 4]] * 4)
     check_contract(components, batch)
     batch["data.label"][0, 0] = 5
-    assert "reads class 5 in 'data.label', but 'model.logits.cls' holds 5 classes" in problems(components, batch)
+    found = problems(components, batch)
+    assert "reads class 5 in 'data.label', but 'model.logits.cls' of Model 'net' holds 5 classes. Correct" in found

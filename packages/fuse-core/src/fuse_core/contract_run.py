@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import fake_tensor
 from torch.nn.parameter import is_lazy
-from torch.overrides import TorchFunctionMode
 
+from .contract_operations import WatchOperations
 from .ndict import NDict
+from .wiring import BATCH
 
 NEED_VALUES = (
     fake_tensor.DataDependentOutputException,
@@ -28,10 +29,7 @@ NEED_VALUES = (
 )
 # What torch says if a program asks a fake tensor for its memory, or mixes it with a real one.
 NEED_MEMORY = [".numpy() is not supported", "data pointer", "Numpy is not available", "only supports real tensors"]
-NEED_MEMORY += ["FakeTensor", "fake tensor", "Fake tensor"]
-ELEMENTWISE = {"add", "sub", "rsub", "mul", "div", "truediv", "true_divide", "maximum", "minimum", "l1_loss"}
-ELEMENTWISE |= {"mse_loss", "smooth_l1_loss", "huber_loss", "broadcast_tensors"}
-PRODUCTS = {"linear", "matmul", "mm", "bmm"}  # torch checks their dtypes on real tensors only
+NEED_MEMORY += ["FakeTensor", "fake tensor", "Fake tensor", "NestedTensor"]
 
 
 @dataclass
@@ -42,11 +40,11 @@ class Step:
     writes: dict[str, Any] = field(default_factory=dict)
     result: Any = None
     error: Exception | None = None
+    failed_part: str = ""  # the innermost module of the component in which the error was raised
     backward_error: Exception | None = None
     needs_values: bool = False
     changed: list[str] = field(default_factory=list)  # keys changed in place
-    suspicious: list[tuple[str, str]] = field(default_factory=list)
-    """Operations that torch allows on fake tensors, each after its kind: certain, failures or possible."""
+    suspicious: list[tuple[str, str]] = field(default_factory=list)  # see WatchOperations.found
 
 
 @dataclass
@@ -64,6 +62,12 @@ class Run:
         """The tensors that components returned, by component."""
         return {name: step.result for name, step in self.steps.items() if isinstance(step.result, Tensor)}
 
+    @property
+    def writers(self) -> dict[str, str]:
+        """The component that wrote each key last, or the batch."""
+        written = {key: name for name, step in self.steps.items() for key in step.writes}
+        return dict.fromkeys(self.batch, BATCH) | written
+
     def modules(self) -> Iterator[tuple[str, nn.Module]]:
         """The components with parameters of a model: neither losses nor metrics."""
         for name, component in self.copies.items():
@@ -71,7 +75,7 @@ class Run:
                 yield name, component
 
 
-class RecordingBatch(NDict):
+class _RecordingBatch(NDict):
     """A batch that records the keys that are read."""
 
     __slots__ = ("keys_read",)
@@ -88,12 +92,10 @@ class RecordingBatch(NDict):
         return super().__iter__()  # with a method of its own, `dict(batch)` asks for each value above
 
     def items(self) -> Any:
-        """Reads all keys."""
         self.keys_read.update(self)
         return super().items()
 
     def values(self) -> Any:
-        """Reads all keys."""
         self.keys_read.update(self)
         return super().values()
 
@@ -122,7 +124,7 @@ def run_components(
     mode: Any = fake_tensor.FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext()
     with undisturbed():
         with mode:
-            run = Run(size, RecordingBatch(make_batch(size)))
+            run = Run(size, _RecordingBatch(make_batch(size)))
         memo: dict[int, Any] = {}
         for name, component in components.items():
             try:
@@ -174,11 +176,13 @@ def _run_one(component: Any, batch: Any, size: int) -> Step:
     versions = {key: value._version for key, value in before.items() if isinstance(value, Tensor)}
     batch.keys_read.clear()
     try:
-        with _WatchOperations(size, step.suspicious):
+        with WatchOperations(size) as operations:
+            step.suspicious = operations.found
             step.result = component.update(batch) if is_metric(component) else component(batch)
     except Exception as error:  # a component may raise anything
         step.error = error
         step.needs_values = needs_values(error)
+        step.failed_part = _failed_part(component, error)
     if isinstance(step.result, Mapping) and step.result is not batch:
         batch.update(step.result)
     step.reads = {key for key in batch.keys_read if key in before}
@@ -187,44 +191,14 @@ def _run_one(component: Any, batch: Any, size: int) -> Step:
     return step
 
 
-class _WatchOperations(TorchFunctionMode):
-    """Finds operations that pair each sample with each other one, as `(B, 1)` with `(B,)`, or multiply two dtypes.
-
-    `(B, 1)` with `(1, B)` is meant: no one gives a tensor a first axis of 1 by mistake.
-    """
-
-    def __init__(self, size: int, found: list[tuple[str, str]]) -> None:
-        super().__init__()
-        self.size, self.found = size, found
-        self.views: list[Tensor] = []  # with an axis of size 1 that was made on purpose
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(func, "__name__", "").strip("_")
-        tensors = [one for one in (*args, *(kwargs or {}).values()) if isinstance(one, Tensor)][:2]
-        is_mixed = name in PRODUCTS and len({one.dtype for one in tensors}) > 1
-        if is_mixed and not torch.is_autocast_enabled(tensors[0].device.type):
-            found = f"multiplies {' by '.join(str(one.dtype) for one in tensors)}: convert one of them"
-            self.found.append(("failures", found))
-        is_meant = any(one is view for one in tensors for view in self.views)
-        if name in ELEMENTWISE and len(tensors) > 1 and not is_meant and _pairs_samples(tensors, self.size):
-            shapes = " with ".join(str(tuple(one.shape)) for one in tensors)
-            found = f"compares each sample with each other one, {shapes} for {self.size} samples"
-            kind = "certain" if name.endswith("_loss") else "possible"
-            self.found.append((kind, f"{found}: make the shapes equal"))
-        result = func(*args, **(kwargs or {}))
-        index = args[1] if name == "getitem" and isinstance(args[1], tuple) else ()
-        if name == "unsqueeze" or any(one is None for one in index):
-            self.views.append(result)
-        return result
-
-
-def _pairs_samples(tensors: list[Tensor], size: int) -> bool:
-    rank = max(one.ndim for one in tensors)
-    if all(one.ndim == rank for one in tensors):
-        return False
-    shapes = ((1,) * (rank - one.ndim) + tuple(one.shape) for one in tensors)
-    pairs = list(zip(*shapes, strict=True))
-    return size > 1 and all(a == b or 1 in (a, b) for a, b in pairs) and {(size, 1), (1, size)} <= set(pairs)
+def _failed_part(component: Any, error: Exception) -> str:
+    parts = component.named_modules() if isinstance(component, nn.Module) else ()
+    names = {id(part): f"{path!r} ({type(part).__name__})" for path, part in parts if path}
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        found = names.get(id(trace.tb_frame.f_locals.get("self")), found)
+        trace = trace.tb_next
+    return found
 
 
 def _record_gradients(run: Run) -> None:

@@ -75,7 +75,8 @@ class Wiring:
     def to_mermaid(self, labels: Mapping[str, str] | None = None) -> str:
         """A flowchart in the Mermaid language, which GitHub draws. Components are boxes, keys are rounded.
 
-        Put it into a Markdown file as a code block of the language `mermaid`. `labels` are texts for the edges by key.
+        Put it into a Markdown file as a code block of the language `mermaid`. `labels` are texts by key, for the edge
+        from its writer.
         """
         keys = [key for key in dict.fromkeys((*self.writers, *self.readers)) if self._is_drawn(key)]
         actors = dict.fromkeys(self.writers.get(key, "") for key in keys)
@@ -90,7 +91,7 @@ class Wiring:
             lines.append(f'    k{i}(["{_escaped(key)}"])')
             if key in self.writers:
                 lines.append(f"    {names[self.writers[key]]} {arrow} k{i}")
-            lines += [f"    k{i} {arrow} {names[reader]}" for reader in self.readers.get(key, ())]
+            lines += [f"    k{i} --> {names[reader]}" for reader in self.readers.get(key, ())]
         return "\n".join(lines)
 
     def _is_drawn(self, key: str) -> bool:

@@ -166,6 +166,20 @@ def test_losses_of_training_only_do_not_run_in_eval_mode(make_module, make_train
     assert contract.trained_by["Auxiliary 'model'"]["side.bias"] == ["LossDefault 'losses.side'"]
 
 
+def test_losses_do_not_run_in_eval_mode_without_a_validation(make_module, make_trainer, make_loader):
+    class OnlyInTraining(Sometimes):
+        def forward(self, batch_dict):
+            if self.training:
+                batch_dict["model.y"] = self.layer(batch_dict["data.x"]) + self.later(batch_dict["data.x"])
+            return batch_dict
+
+    trainer = make_trainer()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "(?s).*Training goes on")
+        trainer.fit(make_module(model=OnlyInTraining(), validation_metrics={}), make_loader(8))
+    assert trainer.global_step == 2
+
+
 @pytest.mark.parametrize("step", ["training_step", "forward"])
 def test_a_module_with_a_step_of_its_own_is_checked_for_keys_only(
     make_module, make_trainer, make_loader, tmp_path, step

@@ -73,7 +73,8 @@ def _check(
     components = step_components(parts.model, losses, metrics, predicted=() if mode == "predict" else read_later)
     only_in: dict[str, Literal["train", "eval"]]
     if mode == "train":
-        evaluated = mode_losses(module, "validation")
+        trainer = getattr(module, "_trainer", None)
+        evaluated = mode_losses(module, "validation") if trainer is None or trainer.enable_validation else None
         shared = {id(loss) for loss in evaluated.modules()} if isinstance(evaluated, nn.Module) else set()
         only_in = {f"losses.{name}": "train" for name, loss in losses.items() if id(loss) not in shared}
         only_in |= {f"metrics.{name}": "train" for name in metrics}
@@ -118,14 +119,15 @@ def check_first_batch(
         getattr(type(module), one) is not getattr(ready_made, one) for one in ("training_step", "forward")
     )
     is_single = isinstance(trainer.strategy, SingleDeviceStrategy) and trainer.world_size == 1
-    if has_own_step or not is_single or not number_of_samples(batch_dict):
+    if has_own_step or not is_single:
         return None
     for mode in ("train", "validation"):
         for name, metric in getattr(module, f"{mode}_metrics").named_children():
             for problem in wrong_inputs(f"{mode}_metrics {name!r}", metric):
                 rank_zero_warn(problem)
     try:
-        _check(module, batch_dict, "train", None, None)
+        if number_of_samples(batch_dict):
+            _check(module, batch_dict, "train", None, None)
     except ContractError as error:
         error.add_note(f"To train without this check: {ready_made.__name__}(check='wiring').")
         if error.certain:

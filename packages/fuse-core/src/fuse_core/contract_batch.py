@@ -1,0 +1,99 @@
+"""What `check_contract` knows of a batch: its spec, batches of any size made from it, and shapes as text."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Number
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from .collate import number_of_samples
+from .indexing import has_batch_axis, take
+from .ndict import NDict
+
+Shape: TypeAlias = tuple[int | str, ...]
+SIZES = (6, 14)  # batch sizes without a real batch: even, and unlikely as a number of classes or channels
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """The shape, dtype and device of a tensor in a batch; None stands for the batch axis.
+
+    Example:
+        >>> TensorSpec((None, 1, 32, 32))
+        TensorSpec(shape=(None, 1, 32, 32), dtype=torch.float32, device='cpu')
+        >>> label = TensorSpec((None,), torch.int64)
+    """
+
+    shape: tuple[int | None, ...]
+    dtype: torch.dtype = torch.float32
+    device: str | torch.device = "cpu"
+
+
+def make_batch(spec: NDict, make: Callable[..., Tensor], size: int) -> NDict:
+    """A batch of `size` samples: tensors made from specs, and the samples of real values, repeated."""
+    count = _count(spec)
+    batch = NDict()
+    for key, value in spec.items():
+        if count and _holds_samples(value, count):
+            if isinstance(value, Tensor) and make is torch.empty:
+                value = TensorSpec((None, *value.shape[1:]), value.dtype, value.device)
+            else:
+                value = take(value, [position % count for position in range(size)])
+        if isinstance(value, TensorSpec):
+            make_values = make if value.dtype.is_floating_point else torch.zeros
+            shape = [size if axis is None else axis for axis in value.shape]
+            value = make_values(shape, dtype=value.dtype, device=value.device)
+        batch[key] = value
+    return batch
+
+
+def batch_sizes(spec: NDict) -> tuple[int, int]:
+    """The two batch sizes; see `check_contract`."""
+    count = _count(spec)
+    if not count:
+        return SIZES
+    for value in spec.values():
+        is_single = value is None or isinstance(value, str | bytes | Number | TensorSpec)
+        is_single = is_single or getattr(value, "ndim", None) == 0
+        if not is_single and not _holds_samples(value, count):
+            return count, count
+    return count, count if count == 1 else 2 * count
+
+
+def _count(spec: NDict) -> int | None:
+    return number_of_samples({key: value for key, value in spec.items() if not getattr(value, "is_nested", False)})
+
+
+def _is_dense(value: Any) -> bool:
+    return isinstance(value, Tensor) and not value.is_nested  # torch refuses the shape of some nested tensors
+
+
+def _holds_samples(value: Any, count: int) -> bool:
+    return has_batch_axis(value) and not getattr(value, "is_nested", False) and len(value) == count
+
+
+def common_shape(one: Any, other: Any, size: int, other_size: int) -> Shape | None:
+    """The shape of a tensor with both batch sizes: B for the batch size, `?` for an axis that follows another rule."""
+    if not (_is_dense(one) and _is_dense(other)):
+        return None
+    if one.ndim != other.ndim:
+        return ("?",)
+    return tuple(
+        "B" if (a, b) == (size, other_size) and (a != b or axis == 0) else a if a == b else "?"
+        for axis, (a, b) in enumerate(zip(one.shape, other.shape, strict=True))
+    )
+
+
+def shape_text(shape: Shape | None) -> str:
+    """A shape as text, such as `(B, 3)`; nothing for what is no tensor."""
+    return "" if shape is None else f"({', '.join(map(str, shape))})"
+
+
+def described(value: Any, size: int | None) -> str:
+    """A tensor's shape and dtype, or the type of another value."""
+    if not _is_dense(value):
+        return type(value).__name__
+    shape = tuple("B" if axis == 0 and length == size else length for axis, length in enumerate(value.shape))
+    return f"{shape_text(shape)} {str(value.dtype).removeprefix('torch.')}"
