@@ -7,12 +7,13 @@
     nox -s "bench(losses)" -- [--rounds 9] [--device cuda] [--compile] [--quick]
 
 Times are medians over rounds in which all contestants take turns. Memory is measured in a process of its own for each
-contestant, after a small case has loaded the libraries; the gradient of the logits is 1.00 of it. `--device cuda`
-prints another table, whose columns losses_on_gpu.py explains.
+library and shape, after a small case has loaded the libraries; the gradient of the logits is 1.00 of it. A second table
+is that of losses_with_head.py. `--device cuda` prints another table, whose columns losses_on_gpu.py explains.
 A library that is not installed, or does not take the shape, is named as missing.
 """
 
 import argparse
+import functools
 import itertools
 import statistics
 import sys
@@ -28,6 +29,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 import losses_on_gpu
+import losses_with_head
 import measure
 from measure import print_header, print_row
 
@@ -195,6 +197,24 @@ def peak_memory(family: str, library: str, shape: tuple[int, ...]) -> float:
     return measure.peak_growth(partial(forward_and_backward, loss, logits, target), "cpu") / logits.nbytes
 
 
+@functools.cache
+def peak_memories(library: str, shape: str, threads: int) -> dict[str, float]:
+    """The growth of the peak of memory of each family, measured in a fresh process; NaN where there is no such loss."""
+    command = [__file__, "--memory-of", library, shape, "--threads", str(threads)]
+    return dict(zip(FAMILIES, measure.in_fresh_process(*command), strict=True))
+
+
+def print_memories(library: str, shape: str) -> None:
+    """Print the growth for each family: the fresh process of `peak_memories`."""
+    peaks = []
+    for family in FAMILIES:
+        try:
+            peaks.append(peak_memory(family, library, SHAPES[shape]))
+        except Exception:  # no such loss, or a peer that does not take the shape, which `times` names
+            peaks.append(float("nan"))
+    print(*peaks)
+
+
 def gpu_table(arguments: argparse.Namespace) -> None:
     """Print the table for a GPU, with the share of the speed that the bandwidth of its memory allows."""
     columns = ("time [ms]", "GPU time [ms]", "launches", "memory [logits]", "ours / theirs, time", "GPU time", "share")
@@ -241,8 +261,7 @@ def main(arguments: argparse.Namespace) -> None:
             for library in seconds:
                 memory = ""
                 if not arguments.times_only:
-                    command = [__file__, "--memory-of", family, library, shape]
-                    memory = f"{measure.in_fresh_process(*command, '--threads', str(arguments.threads))[0]:.2f}"
+                    memory = f"{peak_memories(library, shape, arguments.threads)[family]:.2f}"
                 own = library.startswith("fuse-losses")
                 print_row(
                     SHAPES[shape],
@@ -254,6 +273,8 @@ def main(arguments: argparse.Namespace) -> None:
                     memory,
                     f"{1 + 3 / SHAPES[shape][1] + 0.1:.2f}" if own and "+" not in family else "",
                 )
+    if not arguments.quick:
+        losses_with_head.print_table(arguments)
 
 
 if __name__ == "__main__":
@@ -263,10 +284,9 @@ if __name__ == "__main__":
     parser.add_argument("--shapes", nargs="+", default=["3d", "2d", "60"], choices=list(SHAPES))
     parser.add_argument("--compile", action="store_true", help="measure our losses compiled too")
     parser.add_argument("--times-only", action="store_true", help="do not measure memory")
-    parser.add_argument("--memory-of", nargs=3, metavar=("LOSS", "LIBRARY", "SHAPE"), help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", nargs=2, metavar=("LIBRARY", "SHAPE"), help=argparse.SUPPRESS)
     options = measure.parse(parser)
     if options.memory_of:
-        family, library, shape = options.memory_of
-        print(peak_memory(family, library, SHAPES[shape]))
+        print_memories(*options.memory_of)
     else:
         main(options)

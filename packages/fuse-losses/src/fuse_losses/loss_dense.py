@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fuse_core import read_key
 
+from ._dense.checked_loss import DenseLoss
 from ._dense.checks import check_tensor
-from ._dense.options import DenseLoss
 from ._fused.blocks import counting_dtype
 from .functional.own_loss import Values, check_keys, own_loss
 from .loss_base import LossBase, PreprocessFunc

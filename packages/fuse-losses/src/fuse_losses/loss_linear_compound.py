@@ -13,7 +13,6 @@ class LossLinearCompound(LossCompound):
 
     The prediction is the feature map before the layer. The layer belongs to the model: the loss uses its weight and
     bias, but does not register them. Where the logits are needed, in evaluation for instance, the model computes them.
-    `torch.compile` breaks the graph at this loss, so it needs `fullgraph=False`.
 
     Args:
         layer: the last layer, `nn.Linear` or a convolution with a kernel of 1, such as that of a segmentation head.

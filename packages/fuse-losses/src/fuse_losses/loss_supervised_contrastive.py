@@ -51,7 +51,8 @@ class LossSupervisedContrastive(LossBase):
         weight: float | None = None,
         preprocess_func: PreprocessFunc | None = None,
     ) -> None:
-        check_supervised_contrastive("LossSupervisedContrastive", temperature, symmetrical, alpha, across_processes)
+        options = (temperature, symmetrical, alpha, across_processes)
+        check_supervised_contrastive("LossSupervisedContrastive", *options, within=feat_j is None)
         if feat_j is None and target_i is None:
             raise ValueError("LossSupervisedContrastive needs feat_j, target_i or both, got neither.")
         if target_j is not None and (feat_j is None or target_i is None):

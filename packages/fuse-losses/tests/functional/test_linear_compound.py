@@ -72,6 +72,23 @@ def test_the_peak_of_memory_is_that_of_the_features_and_little_more():
     assert 1 <= memory.peak / features.nbytes <= 1.5  # blocks have a size of their own, so less for larger inputs
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("terms", [*TERMS[:2], {"dice": {"squared": True}}, {"cross_entropy": 1.0}])
+def test_it_compiles_in_one_graph(terms, bias):
+    torch._dynamo.reset()
+    loss = LossLinearCompound(layer=torch.nn.Conv2d(5, 3, 1, bias=bias), terms=terms, ignore_index=255)
+    (layer,) = loss._layer
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    for spatial in ((4, 6), (6, 8)):
+        (features, _, _), target = batch(torch.float32, spatial)
+        target[0, 0] = 255
+        tensors = [features, *layer.parameters()]
+        found, expected = compiled(features, target), loss(features, target)
+        assert_close(found, expected)
+        for pair in zip(torch.autograd.grad(found, tensors), torch.autograd.grad(expected, tensors), strict=True):
+            assert_close(*pair)
+
+
 def test_the_module_uses_the_layer_of_the_model_without_registering_it():
     layer = torch.nn.Conv2d(5, 3, 1)
     loss = LossLinearCompound(layer=layer, pred="model.features", target="data.seg", terms=TERMS[0])

@@ -130,6 +130,8 @@ F, T = torch.zeros(2, 3), torch.tensor([0, 1])
         ({"feat_i": F, "target_i": T, "temperature": 0}, ValueError, r"temperature=\) is above 0, got 0"),
         ({"feat_i": F, "target_i": T, "alpha": 1.5}, ValueError, r"alpha=\) .* at most 1, got 1.5"),
         ({"feat_i": F, "target_i": T, "symmetrical": 1}, TypeError, r"symmetrical=\) takes True or False, got 1"),
+        ({"feat_i": F, "target_i": T, "symmetrical": True}, ValueError, r"=True\) exchanges feat_i and feat_j, got no"),
+        ({"feat_i": F, "feat_j": F, "alpha": 0.3}, ValueError, r"alpha=\) .* got 0.3 without symmetrical=True"),
     ],
 )
 def test_a_bad_argument_is_an_error(arguments, error, message):
@@ -142,6 +144,7 @@ def test_a_bad_argument_is_an_error(arguments, error, message):
     [
         ({}, "LossSupervisedContrastive needs feat_j, target_i or both, got neither"),
         ({"feat_j": "j", "target_j": "t"}, "got target_j='t', which goes with feat_j and target_i"),
+        ({"target_i": "t", "alpha": 0.3}, r"LossSupervisedContrastive\(alpha=\) .* got 0.3 without symmetrical=True"),
         ({"target_i": "t", "temperature": 0}, r"LossSupervisedContrastive\(temperature=\) is above 0, got 0"),
     ],
 )

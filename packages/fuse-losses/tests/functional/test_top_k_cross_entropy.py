@@ -48,3 +48,19 @@ def test_a_batch_without_a_valid_voxel_gives_0():
     (grad,) = torch.autograd.grad(value, logits)
     assert value == 0
     assert (grad == 0).all()
+
+
+@pytest.mark.parametrize("similar", [False, True])
+def test_among_many_voxels_it_chooses_those_that_topk_does(similar):
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 120, 120, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(3, (2, 120, 120))
+    target[:, :40] = 255
+    if similar:  # every 17th voxel, which the guess looks at, is predicted worst
+        with torch.no_grad():
+            logits.flatten(2)[..., ::17] *= 10
+    losses = torch.nn.functional.cross_entropy(logits, target, ignore_index=255, reduction="none")
+    expected = losses.flatten().topk(1920).values.mean()
+    value = top_k_cross_entropy(logits, target, k=0.1, ignore_index=255)
+    assert_close(value, expected)
+    assert_close(*(torch.autograd.grad(one, logits)[0] for one in (value, expected)))

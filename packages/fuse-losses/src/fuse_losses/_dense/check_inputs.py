@@ -75,7 +75,8 @@ def check_target(
     if not target.is_floating_point():
         highest = min(highest, torch.iinfo(target.dtype).max)  # a comparison with more would wrap around
     if valid is not None:
-        target = torch.where(valid.unsqueeze(1) if valid.ndim < target.ndim else valid, target, 0)
+        valid = valid.unsqueeze(1) if valid.ndim < target.ndim else valid
+        target = torch.where(valid, target, 0) if target.is_floating_point() else target * valid
     low, high = torch.aminmax(target)
     if bool((low >= 0) & (high <= highest)):
         return

@@ -123,7 +123,7 @@ def _bincount(target: Tensor, valid: Tensor | None, num_classes: int, weights: T
     if valid is not None and weights is not None:
         weights = torch.where(valid, weights, 0)
     elif valid is not None:
-        target = torch.where(valid, target, 0)
+        target = target * valid
     counts = torch.bincount(target.flatten(), None if weights is None else weights.flatten(), minlength=num_classes)
     if valid is not None and weights is None:
         counts[0] -= valid.numel() - valid.sum()

@@ -77,7 +77,7 @@ def block_of(voxels: Tensor | None, chunk: Chunk) -> Tensor | None:
 def class_index(target: Tensor, valid: Tensor | None, chunk: Chunk) -> Tensor:
     """The class indices of a block of a target `[B, S]`, as int64 `[b, s]`; 0 where not valid, safe to index with."""
     index = target[chunk]
-    return (index if valid is None else torch.where(valid[chunk], index, 0)).long()
+    return (index if valid is None else index * valid[chunk]).long()  # torch.where takes several times as long
 
 
 def future_gradient(logits: Tensor) -> Tensor | None:

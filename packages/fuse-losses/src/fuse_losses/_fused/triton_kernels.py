@@ -12,11 +12,14 @@ import triton.language as tl
 
 
 @triton.jit
-def _read_block(
+def _softmax_of_block(
     logits, target, valid, stride_sample, stride_class, stride_voxel, classes, voxels, blocks,
     padded_classes: tl.constexpr, block_size: tl.constexpr,
 ):  # fmt: skip
-    """The logits of a block and where things are. `padded_classes` is a power of two."""
+    """The softmax of a block as exponentials and their total, its logarithm at the target, and where things are.
+
+    `padded_classes` is a power of two.
+    """
     sample = (tl.program_id(0) // blocks).to(tl.int64)
     block = tl.program_id(0) % blocks
     voxel = block * block_size + tl.arange(0, block_size)
@@ -37,7 +40,14 @@ def _read_block(
     # A kernel cannot raise an error. NaN shows that a class index is out of range.
     block_logits = tl.where(known[None, :], block_logits, float("nan"))
     is_target = index[None, :] == kind[:, None]
-    return block_logits, index, is_target, sample, block, kind, inside, counts, known, place, offset
+    largest = tl.max(block_logits, 0)
+    exponentials = tl.exp(block_logits - largest[None, :])
+    total = tl.sum(exponentials, 0)
+    log_probability = tl.sum(tl.where(is_target, block_logits, 0.0), 0) - largest - tl.log(total)
+    return (
+        exponentials, total, log_probability, index, is_target,
+        sample, block, kind, inside, counts, known, place, offset,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -56,24 +66,14 @@ def forward_kernel(
     padded_classes: tl.constexpr, block_size: tl.constexpr,
 ):  # fmt: skip
     """Write the losses `[B, S]` and each block's sums `[B, 3, C, blocks]`: overlap, predicted and present."""
-    x, index, is_target, sample, block, kind, inside, counts, known, place, _ = _read_block(
-        logits,
-        target,
-        valid,
-        stride_sample,
-        stride_class,
-        stride_voxel,
-        classes,
-        voxels,
-        blocks,
-        padded_classes,
-        block_size,
-    )
-    largest = tl.max(x, 0)
-    exponentials = tl.exp(x - largest[None, :])
-    total = tl.sum(exponentials, 0)
+    (
+        exponentials, total, log_probability, index, is_target,
+        sample, block, kind, inside, counts, known, place, _,
+    ) = _softmax_of_block(
+        logits, target, valid, stride_sample, stride_class, stride_voxel, classes, voxels, blocks,
+        padded_classes, block_size,
+    )  # fmt: skip
     if has_losses:
-        log_probability = tl.sum(tl.where(is_target, x, 0.0), 0) - largest - tl.log(total)
         loss = -log_probability
         if focal:
             _, power = _focal_factors(exponentials, total, is_target, gamma)
@@ -106,22 +106,13 @@ def backward_kernel(
     padded_classes: tl.constexpr, block_size: tl.constexpr,
 ):  # fmt: skip
     """Write the gradient by the logits, which has their strides."""
-    x, index, is_target, sample, block, kind, inside, counts, known, place, offset = _read_block(
-        logits,
-        target,
-        valid,
-        stride_sample,
-        stride_class,
-        stride_voxel,
-        classes,
-        voxels,
-        blocks,
-        padded_classes,
-        block_size,
-    )
-    largest = tl.max(x, 0)
-    exponentials = tl.exp(x - largest[None, :])
-    total = tl.sum(exponentials, 0)
+    (
+        exponentials, total, log_probability, index, is_target,
+        sample, block, kind, inside, counts, known, place, offset,
+    ) = _softmax_of_block(
+        logits, target, valid, stride_sample, stride_class, stride_voxel, classes, voxels, blocks,
+        padded_classes, block_size,
+    )  # fmt: skip
     probability = exponentials * (1 / total)[None, :]
     exists = kind < classes
     result = tl.zeros_like(probability)
@@ -142,7 +133,6 @@ def backward_kernel(
             at_target = at_target * tl.load(class_factor + index, mask=counts & known, other=0.0)
         if focal:
             rest, power = _focal_factors(exponentials, total, is_target, gamma)
-            log_probability = tl.sum(tl.where(is_target, x, 0.0), 0) - largest - tl.log(total)
             finite = tl.maximum(log_probability, -3.4028234663852886e38)  # infinity times a p of 0 would be NaN
             of_target = tl.sum(tl.where(is_target, probability, 0.0), 0)
             at_target = at_target * (power - gamma * finite * of_target * power / rest)

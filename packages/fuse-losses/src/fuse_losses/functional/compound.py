@@ -7,9 +7,10 @@ from typing import Any, NamedTuple, Unpack, cast
 import torch
 from torch import Tensor
 
+from .._dense.checked_loss import DenseLoss, dense_loss, unknown_option
 from .._dense.checks import check_number
 from .._dense.inputs import DenseInputs, class_weights_of, holds_indices, read_dense_inputs
-from .._dense.options import DenseLoss, DenseOptions, DenseSettings, TensorOptions, dense_loss, unknown_option
+from .._dense.options import DenseOptions, DenseSettings, TensorOptions
 from .._dense.processes import sum_over_processes
 from .._fused.one_pass import one_pass
 from .._fused.probabilities import by_class

@@ -1,10 +1,11 @@
 """A compound loss of the logits that a linear layer would make, without the logits."""
 
+from functools import partial
 from typing import Any, Unpack
 
 from torch import Tensor
 
-from .._dense.inputs import read_dense_inputs
+from .._dense.inputs import DenseInputs, read_dense_inputs
 from .._dense.options import TensorOptions
 from .._fused.blocks import accumulation_dtype
 from .._fused.linear_pass import linear_pass
@@ -79,8 +80,9 @@ def linear_compound(
 ) -> Tensor:
     """`linear_compound_loss` of checked options."""
     owner = options["owner"]
-    tensors = {"features": features, "weight": weight} | ({} if bias is None else {"bias": bias})
-    for name, value in tensors.items():
+    for name, value in (("features", features), ("weight", weight), ("bias", bias)):
+        if name == "bias" and bias is None:
+            continue
         if not isinstance(value, Tensor) or not value.is_floating_point():
             received = value.dtype if isinstance(value, Tensor) else type(value).__name__
             raise TypeError(f"{owner} takes a floating-point tensor as {name}, got {received}.")
@@ -99,9 +101,17 @@ def linear_compound(
     stand_in = features.new_zeros((), dtype=dtype).expand(len(features), len(weight), *features.shape[2:])
     inputs = read_dense_inputs(stand_in, target, mask, options)  # type: ignore[arg-type]
     flat = features.flatten(2) if features.ndim > 2 else features[..., None]
+    return sum_of_terms(
+        inputs, terms, partial(_pass_over_features, flat, flat_weight, bias, inputs), needs_logits=False
+    )
 
-    def make_pass(wanted: Wanted, factor: Tensor | None) -> Results:
-        others = (inputs.target, inputs.valid, wanted, factor, inputs.voxel_weights)
-        return linear_pass(flat, flat_weight, bias, *others)
 
-    return sum_of_terms(inputs, terms, make_pass, needs_logits=False)
+def _pass_over_features(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    inputs: DenseInputs,
+    wanted: Wanted,
+    factor: Tensor | None,
+) -> Results:
+    return linear_pass(features, weight, bias, inputs.target, inputs.valid, wanted, factor, inputs.voxel_weights)

@@ -6,8 +6,9 @@ from typing import Any, Literal, Unpack, cast
 import torch
 from torch import Tensor
 
+from .._dense.checked_loss import dense_loss
 from .._dense.inputs import read_dense_inputs
-from .._dense.options import TensorOptions, dense_loss
+from .._dense.options import TensorOptions
 from .._dense.processes import sum_over_processes
 from .._fused.probabilities import by_class, class_probabilities, probabilities_of, zero_where_invalid
 from .._fused.safe_division import divide_or_zero

@@ -37,8 +37,9 @@ def supervised_contrastive_loss(
             `feat_i` and of `feat_j` belong together.
         target_j: the classes of `feat_j`, `[B_j]`; None is `target_i`.
         temperature: $\tau$, above 0.
-        symmetrical: add the loss with the roles exchanged: `alpha` of i against j and `1 - alpha` of j against i.
-        alpha: the share of i against j, from 0 to 1. Nothing to choose without `feat_j`, or unless `symmetrical`.
+        symmetrical: add the loss with the roles exchanged: `alpha` of i against j and `1 - alpha` of j against i. It
+            needs `feat_j`.
+        alpha: the share of i against j, from 0 to 1, if `symmetrical`.
         across_processes: compare with the features of all processes of a distributed training. Value and gradient are
             then those of one process with the whole batch. Every process must call the loss, and waits for the others'
             batch sizes.
@@ -55,9 +56,10 @@ def supervised_contrastive_loss(
         >>> supervised_contrastive_loss(feat, target_i=torch.tensor([0, 0, 1]), temperature=1.0)
         tensor(0.3133)
     """
-    check_supervised_contrastive("supervised_contrastive_loss", temperature, symmetrical, alpha, across_processes)
+    options = (temperature, symmetrical, alpha, across_processes)
+    check_supervised_contrastive("supervised_contrastive_loss", *options, within=feat_j is None)
     tensors = (feat_i, feat_j, target_i, target_j)
-    loss, _ = contrast("supervised_contrastive_loss", *tensors, temperature, symmetrical, alpha, across_processes)
+    loss, _ = contrast("supervised_contrastive_loss", *tensors, *options)
     return loss
 
 
@@ -110,15 +112,19 @@ def contrast(
 
 
 def check_supervised_contrastive(
-    loss: str, temperature: float, symmetrical: bool, alpha: float, across_processes: bool
+    loss: str, temperature: float, symmetrical: bool, alpha: float, across_processes: bool, within: bool
 ) -> None:
-    """Raise unless the options have values that they take."""
+    """Raise unless the options have values that they take, and an effect; `within` is without `feat_j`."""
     check_bool(loss, "across_processes", across_processes)
     check_number(loss, "temperature", temperature)
     if temperature == 0:
         raise ValueError(f"{loss}(temperature=) is above 0, got {temperature!r}.")
     check_number(loss, "alpha", alpha, at_most=1.0)
     check_bool(loss, "symmetrical", symmetrical)
+    if symmetrical and within:
+        raise ValueError(f"{loss}(symmetrical=True) exchanges feat_i and feat_j, got no feat_j.")
+    if alpha != 0.5 and not symmetrical:
+        raise ValueError(f"{loss}(alpha=) is a share of a symmetrical loss, got {alpha!r} without symmetrical=True.")
 
 
 def _contrast(similarity: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:

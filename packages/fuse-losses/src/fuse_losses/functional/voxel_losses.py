@@ -218,8 +218,8 @@ def _largest(losses: Tensor, inputs: DenseInputs, share: float) -> tuple[Tensor,
     if valid is not None:
         known = values_may_be_read(valid, inputs.settings.validate)
         number = int(valid.sum()) if known else number
-    # Less by a rounding error, as 0.07 times 100 is 7.000000000000001. Without sorting it takes half the time.
-    values, index = ranked.topk(math.ceil(share * number - 1e-6), sorted=not known)
+    # Less by a rounding error, as 0.07 times 100 is 7.000000000000001.
+    values, index = _topk(ranked, math.ceil(share * number - 1e-6), ordered=not known)
     weights = _weights_of_voxels(losses, inputs)
     weights = torch.ones_like(values) if weights is None else weights.reshape(-1)[index]
     taken = values > -torch.inf
@@ -231,6 +231,19 @@ def _largest(losses: Tensor, inputs: DenseInputs, share: float) -> tuple[Tensor,
         return torch.where(taken, flat[index], 0.0), weights.sum()
     chosen = torch.zeros_like(flat, dtype=torch.bool).scatter_(0, index, taken)
     return torch.where(chosen, flat, 0.0).view_as(losses), weights.sum()
+
+
+def _topk(values: Tensor, k: int, ordered: bool) -> tuple[Tensor, Tensor]:
+    """The k largest values and their places."""
+    if not ordered and len(values) > 2**14 and values_may_be_read(values, validate=False):
+        # A guess from a sample leaves out most values, which takes a fraction of the time that choosing among all does.
+        sample = values[::17]
+        guess = sample.topk(min(len(sample), k // 15 + 32), sorted=False).values.amin()
+        places = (values >= guess).nonzero().squeeze(1)
+        if len(places) >= k:
+            largest, index = values[places].topk(k, sorted=False)
+            return largest, places[index]
+    return values.topk(k, sorted=ordered)
 
 
 def _weights_of_voxels(losses: Tensor, inputs: DenseInputs) -> Tensor | None:

@@ -1,0 +1,233 @@
+"""Dense losses whose options are checked once, by the annotations of their signature."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, ParamSpec, Union, cast, get_args, get_origin, get_type_hints
+
+from torch import Tensor
+
+from fuse_core import did_you_mean
+
+from .checks import (
+    check_bool,
+    check_choice,
+    check_class_indices,
+    check_int,
+    check_number,
+    check_numbers,
+    check_regions,
+    plain_number,
+)
+from .options import DenseOptions
+
+_TENSORS = ("mask", "voxel_weights", "annotated")
+_LOSSES_WITH: dict[str, list[str]] = {}
+"""The names of the losses that have an option of their own, by its name."""
+
+Check = Callable[[str, str, Any, bool], Any]
+"""Takes the loss's name, the option's name, its value and `validate`; returns the value as the formulas take it."""
+CheckTogether = Callable[[str, dict[str, Any]], None]
+P = ParamSpec("P")
+
+
+class DenseLoss(NamedTuple):
+    """A dense loss function and how to check its options."""
+
+    function: Callable[..., Tensor]
+    """Takes logits, target, `mask` and checked options."""
+    checks: dict[str, Check]
+    """The check of each option, shared and its own."""
+    numbers: tuple[str, ...]
+    """The options that take a number for each class."""
+    check_together: CheckTogether | None
+    """Raises where the options do not go together."""
+    place_of: Callable[[str], str] | None = None
+    """Says where an option belongs that this loss does not have, or an empty string."""
+
+    def checked(self, owner: str, options: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, Any]:
+        """The options as `function` takes them.
+
+        Args:
+            owner: the loss that the errors name.
+            options: as the user gave them.
+            others: the loss's arguments that are no options; the error for an unknown option names them too.
+
+        Raises:
+            TypeError: an option that does not exist, or of the wrong type.
+            ValueError: an option with a value that it does not take.
+        """
+        validate = plain_number(options.get("validate")) is True
+        result: dict[str, Any] = {}
+        for name, value in options.items():
+            if name not in self.checks:
+                hint = self.place_of(name) if self.place_of else ""
+                raise unknown_option(owner, name, [*self.checks, *others], hint)
+            result[name] = self.checks[name](owner, name, value, validate)
+        if not result.get("include_background", True):
+            result["ignore_classes"] = (0, *result.get("ignore_classes", ()))
+        if result.get("regions") is not None and result.get("activation", "softmax") == "softmax":
+            raise ValueError(f"{owner}(regions=) overlap, so they need activation='sigmoid', got 'softmax'.")
+        if result.get("merge_unannotated") and result.get("activation", "softmax") != "softmax":
+            raise ValueError(
+                f"{owner}(merge_unannotated=True) merges classes of a softmax, got"
+                f" activation={result['activation']!r}. Leave it out: `annotated` alone leaves classes out there."
+            )
+        _check_across_processes(owner, result)
+        if self.check_together is not None:
+            self.check_together(owner, result)
+        return result
+
+    def evaluate(self, logits: Any, target: Tensor, **options: Any) -> Tensor:
+        """The loss of checked options; of a list of predictions, their weighted mean."""
+        if not isinstance(logits, (list, tuple)):
+            return self.function(logits, target, **options)
+        given = options.pop("deep_supervision_weights", "halved")
+        weights = level_weights(options["owner"], given, len(logits))
+        record = options.pop("record", None)
+        total: Any = 0
+        terms: dict[str, Any] = {}
+        for level, weight in reversed([*enumerate(weights)]):
+            if weight != 0:
+                of_level: dict[str, Any] = {}
+                loss = self.function(logits[level], target, **options, record=of_level)
+                if isinstance(total, Tensor) and total.shape != loss.shape:
+                    raise ValueError(
+                        f"{options['owner']} cannot add losses of shapes {tuple(total.shape)} and {tuple(loss.shape)}:"
+                        " with reduction='none' it takes a single prediction. Use 'mean' or 'sum' for a list."
+                    )
+                total = total + weight * loss
+                for name, value in of_level.get("terms", {}).items():
+                    terms[name] = terms.get(name, 0) + weight * value
+        if record is not None:
+            record.update(of_level, **({"terms": terms} if terms else {}))  # counted is that of the finest
+        return cast(Tensor, total)
+
+
+def dense_loss(
+    check_together: CheckTogether | None = None,
+    place_of: Callable[[str], str] | None = None,
+    public_name: str = "",
+) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
+    """Turn a formula into a loss that checks its options by the annotations of the formula's signature.
+
+    Args:
+        check_together: raises where options do not go together; is given the loss's name and the checked options.
+        place_of: says where an unknown option belongs, or an empty string.
+        public_name: the name that errors give the loss; the function's if empty.
+
+    Returns:
+        A decorator. A class finds the formula and its checks in the attribute `dense_loss` of what it returns, so that
+        it checks the options once, at construction.
+    """
+
+    def decorate(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+        own = [one for one in inspect.signature(function).parameters.values() if one.kind is one.KEYWORD_ONLY]
+        hints = {one.name: one.annotation for one in own if one.name not in _TENSORS} | get_type_hints(DenseOptions)
+        checks = {name: _check_of(hint) for name, hint in hints.items()}
+        numbers = tuple(name for name, hint in hints.items() if Tensor in get_args(hint))
+        loss = DenseLoss(function, checks, numbers, check_together, place_of)
+        name = public_name or function.__name__
+        for option in checks.keys() - DenseOptions.__annotations__.keys():
+            _LOSSES_WITH.setdefault(option, []).append(name)
+
+        @functools.wraps(function)
+        def checked(logits: Tensor, target: Tensor, **options: Any) -> Tensor:
+            tensors = {one: options.pop(one) for one in _TENSORS if one in options}
+            return loss.evaluate(logits, target, **loss.checked(name, options, others=_TENSORS), **tensors, owner=name)
+
+        checked.dense_loss = loss  # type: ignore[attr-defined]
+        return checked  # type: ignore[return-value]
+
+    return decorate
+
+
+def level_weights(owner: str, weights: Sequence[float] | str, levels: int) -> list[float]:
+    """The weights of the predictions of deep supervision, with a sum of 1."""
+    if levels == 0:
+        raise ValueError(f"{owner} takes at least one prediction, got an empty list.")
+    if isinstance(weights, str):
+        last = levels - 1 if weights == "halved_without_last" and levels > 1 else levels
+        weights = [0.5**level if level < last else 0.0 for level in range(levels)]
+    if len(weights) != levels or not sum(weights) > 0:
+        raise ValueError(
+            f"{owner} takes a deep_supervision_weight for each of the {levels} predictions, not all 0, got"
+            f" {list(weights)}."
+        )
+    return [weight / sum(weights) for weight in weights]
+
+
+def _check_across_processes(owner: str, options: dict[str, Any]) -> None:
+    """Raise if `across_processes` has nothing to sum: no reduction, no sums over the batch, no count of classes."""
+    counts_classes = any(isinstance(options.get(name), str) for name in ("class_weights", "pos_weight"))  # "ipw"
+    sums = options.get("reduction") != "none" or not options.get("per_sample", True) or counts_classes
+    if options.get("across_processes") and not sums:
+        raise ValueError(
+            f"{owner}(across_processes=True) changes nothing with reduction='none': each value is of this process."
+            " Leave it out, or use reduction='mean' or 'sum'."
+        )
+
+
+def unknown_option(owner: str, name: str, known: Iterable[str], hint: str = "") -> TypeError:
+    """The error for an option that a loss does not have: where it belongs, the nearest known one, or else all."""
+    if not hint and name in _LOSSES_WITH:
+        hint = f" It is an option of {', '.join(_LOSSES_WITH[name])}."
+    hint = hint or did_you_mean(name, known) or f" Its options: {', '.join(sorted(known))}."
+    return TypeError(f"{owner} has no option {name!r}.{hint}")
+
+
+def _check_of(hint: Any) -> Check:
+    """The check of an option with this annotation."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    none = ("None",) if NoneType in kinds else ()
+    choices = tuple(choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind))
+    takes_one = float in kinds
+    others = " or ".join([*(["a number for all"] if takes_one else []), *map(repr, choices), *none]) or "None"
+    check: Check
+    # The annotations are looked at here, and not in the checks, because the compiler cannot trace that.
+    if any(get_origin(one) is Mapping for one in kinds):
+        check = _no_check  # the terms of a compound loss, which checks them
+    elif Sequence[Sequence[int]] in kinds:
+        check = _without_validate(check_regions)
+    elif Sequence[float] in kinds:
+        check = _check_of_numbers(choices, takes_one, others)
+    elif choices:
+        check = _without_validate(check_choice, choices, *none)
+    elif bool in kinds:
+        check = _without_validate(check_bool)
+    elif int in kinds:
+        check = _without_validate(check_int, others=" or None" if none else "")
+    elif get_origin(kinds[0]) is Iterable:
+        check = _without_validate(check_class_indices)
+    elif float in kinds:
+        check = _without_validate(check_number)
+    else:
+        check = _no_check  # what a class hands on itself
+    return _or_none(check) if none else check
+
+
+def _no_check(owner: str, option: str, value: Any, validate: bool) -> Any:  # noqa: ARG001  it is a Check
+    return value
+
+
+def _without_validate(check: Callable[..., Any], *arguments: Any, **options: Any) -> Check:
+    return lambda owner, option, value, validate: check(owner, option, value, *arguments, **options)  # noqa: ARG005
+
+
+def _or_none(check: Check) -> Check:
+    return lambda owner, option, value, validate: None if value is None else check(owner, option, value, validate)
+
+
+def _check_of_numbers(choices: tuple[str, ...], takes_one: bool, others: str) -> Check:
+    """The check of a number for each class; or of one number if `takes_one`, or of one of the choices."""
+
+    def check(owner: str, option: str, value: Any, validate: bool) -> Any:
+        value = plain_number(value)
+        if isinstance(value, str) and value in choices:
+            return value
+        if takes_one and isinstance(value, (int, float)):
+            return check_number(owner, option, value)
+        return check_numbers(owner, option, value, validate, others=others)
+
+    return check
