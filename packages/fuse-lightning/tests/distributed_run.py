@@ -6,6 +6,7 @@ test_distributed.py runs it once for each process.
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -117,6 +118,10 @@ def make_trainer(folder, processes, **options):
     return pl.Trainer(**defaults | options)
 
 
+def without_samples(batch_dict):
+    return batch_dict | {key: batch_dict[key][:0] for key in ("data.x", "data.label")}
+
+
 def measure(folder, processes):
     """What is logged and predicted, with loaders that two processes cannot divide evenly."""
     results = {}
@@ -131,6 +136,11 @@ def measure(folder, processes):
         module = make_module(folder, norm=False, validation_metrics={"kept": kept})
         (logged,) = make_trainer(folder, processes).validate(module, loader(count), verbose=False)
         results[f"few_{count}"] = logged
+    kept = MetricDefault(pred="data.x", target="data.label", metric=Kept(), preprocess_func=without_samples)
+    module = make_module(folder, norm=False, validation_metrics={"kept": kept})
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # that there are none
+        for _ in range(2):
+            (results["no_samples"],) = make_trainer(folder, processes).validate(module, loader(3), verbose=False)
     trainer = make_trainer(folder, processes)
     trainer.fit(make_module(folder, norm=False, log_unit="epoch"), loader(10))
     results["train"] = {key: value.item() for key, value in trainer.callback_metrics.items()}

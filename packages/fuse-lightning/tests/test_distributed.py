@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import math
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -52,6 +53,11 @@ def test_what_is_logged_equals_that_of_one_process(one, two, mode, samples):
 @pytest.mark.parametrize("count", [1, 3])
 def test_fewer_samples_than_processes_give_what_one_process_gives(one, two, count):
     assert two["two"][f"few_{count}"] == pytest.approx(one[f"few_{count}"], rel=1e-6)
+
+
+def test_a_metric_without_samples_on_any_process_is_nan(one, two):
+    assert math.isnan(one["no_samples"]["validation.metrics.kept"])
+    assert math.isnan(two["two"]["no_samples"]["validation.metrics.kept"])
 
 
 def test_losses_are_equal_to_the_rounding_of_float64_of_means_of_float32(one, two):

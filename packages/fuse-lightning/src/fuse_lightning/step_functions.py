@@ -3,6 +3,7 @@
 LightningModuleDefault uses them; use them in a module of your own.
 """
 
+import copy
 import math
 import warnings
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 
 from fuse_core import LOSSES, SAMPLE_ID, TOTAL_LOSS, NDict, NDictView, log_name, loss_key, number_of_samples, read_key
 
@@ -357,7 +358,11 @@ def _nan(name: str, metric: Any, mode: str) -> Any:
     warnings.warn(f"The metric {name!r} of {mode} got no samples in this epoch: its value is NaN.", stacklevel=4)
     collection = getattr(metric, "metric", metric)
     try:
-        value = _compute(metric, NDict())
+        alone = copy.deepcopy(metric)  # a metric that fails between processes is left with the states of all of them
+        for one in alone.modules():
+            if isinstance(one, Metric):
+                one.distributed_available_fn = lambda: False
+        value = _compute(alone, NDict())
     except Exception:  # it keeps samples, and has none
         names = getattr(metric, "class_names", None)
         value = torch.zeros(len(names) if names else ())
