@@ -35,6 +35,8 @@ def test_the_bars_of_lightning_fit_into_80_columns_and_show_no_version(
     module = make_module(
         model_dir=None, validation_metrics={"mean": mse_metric()}, progress_bar_metrics=["validation.metrics.mean"]
     )
+    if kind is RichProgressBar:
+        pytest.importorskip("rich")
     bar = kind()
     logger = CSVLogger(tmp_path, name="logs")
     options = {"enable_progress_bar": True, "enable_checkpointing": False, "log_every_n_steps": 1}

@@ -1,6 +1,7 @@
 """Errors that the user can fix, and how they are printed: a message with the fix instead of a traceback."""
 
 import pickle
+import re
 import traceback
 from collections.abc import Iterable
 from types import FrameType
@@ -83,10 +84,11 @@ def short_message(error: Exception) -> str | None:
 
 
 def _message_of(error: Exception) -> str:
-    message = str(error) or type(error).__name__
+    message = "\n".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())])
     for python, option in OPTIONS.items():
         message = message.replace(python, option)
-    return "\n".join([message, *getattr(error, "__notes__", ())])
+    message = re.sub(r"LightningModuleDefault\((\w+)='(\w+)'\)", r"--model.init_args.\1 \2", message)
+    return re.sub(r"LightningModuleDefault\((\w+)=[^()]*\)", r"model.init_args.\1", message)
 
 
 def _frames(error: Exception) -> list[FrameType]:

@@ -215,6 +215,6 @@ class RunCLI(LightningCLI):
                 f"trainer.accelerator is {accelerator!r}, but: {error} To use what this machine has, add "
                 f"--trainer.accelerator auto --trainer.devices auto"
             ) from error
-        if config.report:
+        if config.report and not any(isinstance(callback, RunReport) for callback in trainer.callbacks):
             trainer.callbacks.append(RunReport(config.run_dir))
         return cast(pl.Trainer, trainer)

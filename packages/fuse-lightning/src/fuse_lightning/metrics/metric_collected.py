@@ -1,4 +1,4 @@
-"""Metrics with FuseMedML's interface: `collect`, `eval` and `reset`."""
+"""The two interfaces of metrics, torchmetrics' and FuseMedML's, and a wrapper that turns the second into the first."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -9,6 +9,20 @@ from torch import Tensor, nn
 from fuse_core import LOSSES, NDict
 
 from ..losses.epoch_losses import COUNTED, TERMS
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """A metric with torchmetrics' methods."""
+
+    def update(self, batch: Any, /) -> Any:
+        """Take in one batch."""
+
+    def compute(self) -> Any:
+        """The value."""
+
+    def reset(self) -> Any:
+        """Forget everything."""
 
 
 @runtime_checkable

@@ -125,6 +125,40 @@ MISTAKES = {
         {"Tmax": 2},
         r"init_args.Tmax: torch.optim.lr_scheduler.CosineAnnealingLR has no argument 'Tmax'. Did you mean 'T_max'\?",
     ),
+    "a loss of tensors by its path alone": (
+        LOSS,
+        "torch.nn.CrossEntropyLoss",
+        r"losses.side: torch.nn.CrossEntropyLoss takes tensors, not a batch_dict. Wrap it: {class_path: fuse_losses.L",
+    ),
+    "a function as a loss": (
+        LOSS,
+        "torch.nn.functional.cross_entropy",
+        r"callable: torch.nn.functional.cross_entropy}",
+    ),
+    "a number as a loss": (LOSS, 3, r"losses.side: '3': there is no such class"),
+    "a metric of tensors": (
+        METRIC.removesuffix(".init_args"),
+        {"class_path": "torchmetrics.MeanSquaredError"},
+        r"Wrap it: {class_path: fuse_lightning.MetricDefault, .* metric: {class_path: torchmetrics.MeanSquaredError}}}",
+    ),
+    "an optimizer in place of ConfigureOptimizers": (
+        "model.init_args.optimizers_and_lr_schs",
+        {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1}},
+        r"torch.optim.Adam takes parameters. Wrap it: {class_path: fuse_lightning.ConfigureOptimizers, init_args: {opt",
+    ),
+    "an optimizer by a name alone that is misspelt": (OPTIMIZER, "Adamm", r"'Adamm': .*. Did you mean 'Adam'\?"),
+    "a function as a network": (
+        "model.init_args.model.init_args.model",
+        "torch.nn.functional.relu",
+        r"init_args.model: it takes Module. torch.nn.functional.relu is no class",
+    ),
+    "a word that is not allowed": (
+        "trainer.precision",
+        "fp15",
+        r"trainer.precision: it takes .* or '16-mixed' or .*, got 'fp15'",
+    ),
+    "a seed that is no number": ("seed_everything", "zero", r"seed_everything: it takes bool or int, got zero$"),
+    "a list as the run folder": ("run_dir", ["a"], r"run_dir: it takes str, got \['a'\]$"),
     "no class of the module": ("model.class_path", None, r"run.yaml:\d+: model: it needs class_path, such as"),
     "no data": ("data", None, r"data: fit needs batches. Give data a class_path"),
 }

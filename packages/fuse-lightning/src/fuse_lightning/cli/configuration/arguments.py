@@ -2,7 +2,7 @@
 
 import argparse
 import inspect
-import re
+import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -43,12 +43,18 @@ class Arguments:
         given = yaml.MappingNode("tag:yaml.org,2002:map", [(key, value)])
         try:
             parser.parse_string(yaml.serialize(given, Dumper=yaml.SafeDumper))
-        except argparse.ArgumentError as error:
-            types = re.findall(r"Expected an? <class '(?:\w+\.)*(\w+)'>", str(error))
+        except argparse.ArgumentError:
             got = repr(value.value) if isinstance(value, yaml.ScalarNode) else "a list, or keys and values"
-            allowed = " or ".join(name for name in types if name != "NoneType")
-            return f"it takes {allowed}, got {got}." if allowed else str(error)
+            return f"it takes {' or '.join(kinds_in(self.types[key.value]))}, got {got}."
         return None
+
+
+def kinds_in(annotation: Any) -> list[str]:
+    """The names of what a type takes, and the values of a literal, without None."""
+    parts, origin = typing.get_args(annotation), typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return [kind for part in parts for kind in kinds_in(part) if part is not type(None)]
+    return [repr(one) for one in parts] if origin is typing.Literal else [(origin or annotation).__name__]
 
 
 def classes_in(annotation: Any) -> set[type]:

@@ -1,12 +1,13 @@
 """What is wrong in a configuration, each mistake with its place and the nearest valid name.
 
-The parser tells one mistake at a time, and passes over some: a misspelt key that holds nothing, and a mistake in a
-class where a mapping would do as well. So the configuration is read here too. Values are left to the parser to judge.
+The parser tells one mistake at a time, and passes over some, such as a misspelt key that holds nothing. So the
+configuration is read here too; values are left to the parser to judge.
 """
 
 import argparse
+import re
 from collections.abc import Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import pytorch_lightning as pl
 import yaml
@@ -14,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from fuse_core import did_you_mean
-from fuse_lightning.metrics.metric_collected import CollectingMetric
+from fuse_lightning.metrics.metric_collected import CollectingMetric, Metric
 
 from .arguments import Arguments, classes_in, makes_one_of
 from .class_paths import find_class
@@ -24,21 +25,21 @@ TYPES = {"model": pl.LightningModule, "data": pl.LightningDataModule}
 RETURN_TYPE = "and no function whose return type is annotated as one."
 LOSSES = ("model.init_args.losses.", "model.init_args.validation_losses.", "model.init_args.test_losses.")
 METRICS = tuple(f"model.init_args.{mode}_metrics" for mode in ("train", "validation", "test"))
-LOSSES_OF_TENSORS = "torch.nn.modules.loss"
-WRAP_LOSS = (
-    "{0} takes tensors, not a batch_dict. Wrap it: {{class_path: fuse_losses.LossDefault, init_args: {{pred: <key>, "
-    "target: <key>, callable: {{class_path: {0}}}}}}}"
+WRAP = "{0} takes {1}. Wrap it: {{class_path: {2}, init_args: {{{3}: {4}}}}}"
+TENSORS, KEYS = "tensors, not a batch_dict", "pred: <key>, target: <key>, "
+WRAPPERS: tuple[tuple[tuple[str, ...], int, str, tuple[str, str, str]], ...] = (  # places, their depth, modules
+    (LOSSES, 3, r"torch\.nn\.(modules\.loss|functional)", (TENSORS, "fuse_losses.LossDefault", f"{KEYS}callable")),
+    (METRICS, 3, "torchmetrics", (TENSORS, "fuse_lightning.MetricDefault", f"{KEYS}metric")),
+    (("model.",), 2, r"torch\.optim|fuse_optim", ("parameters", "fuse_lightning.ConfigureOptimizers", "optimizer")),
 )
+OWN = {nn.Module, Metric, CollectingMetric}
 USUAL = {"model": "fuse_lightning.LightningModuleDefault", "data": "fuse_lightning.DataModuleDefault"}
 
 
 def configuration_problems(
     parser: ArgumentParser, arguments: list[str], refusal: argparse.ArgumentError | None, config: Namespace | None
 ) -> list[str]:
-    """A line for each mistake in the files and options of a command's arguments.
-
-    Of the parser it takes what it raised, which is told where no mistake is found, or the configuration that it gave.
-    """
+    """A line for each mistake in a command's arguments: `refusal` is what the parser raised, `config` what it gave."""
     try:
         document = Document(arguments)
     except (OSError, UnicodeError, yaml.YAMLError) as error:
@@ -47,21 +48,14 @@ def configuration_problems(
     # The parser takes a class with a mistake for a mapping where it can; else a Namespace holds the class.
     check = _Check(judge_values=refusal is not None or "'class_path': " in repr(config))
     problems = document.problems + check.problems_in(document.root, keys)
-    return problems or ([] if refusal is None else [str(refusal)])
+    return problems or ([] if refusal is None else [_shortened(str(refusal))])
 
 
-@runtime_checkable
-class Metric(Protocol):
-    """The methods of a metric, as torchmetrics names them."""
-
-    def update(self, batch: Any, /) -> Any:
-        """Take in one batch."""
-
-    def compute(self) -> Any:
-        """The value."""
-
-    def reset(self) -> Any:
-        """Forget everything."""
+def _shortened(refusal: str) -> str:
+    """What the parser says of the value of a key, in one line."""
+    types = " or ".join(re.findall(r"Expected an? <class '(?:\w+\.)*(\w+)'>", refusal))
+    found = re.search(r'Parser key "([\w.]+)".*(?:Got|Given) value: (.*)', refusal, re.DOTALL)
+    return f"{found[1]}: it takes {types}, got {found[2]}" if found and types else refusal
 
 
 def _bases(key: str, annotation: Any) -> set[type]:
@@ -94,16 +88,17 @@ class _Check:
         self.met += 1
         self.found.setdefault((node.start_mark.name, node.start_mark.index, problem), f"{place(node, key)}: {problem}")
 
-    def _value(self, node: Any, key: str, annotation: Any) -> None:
-        parts = entries(node)
+    def _value(self, node: Any, key: str, annotation: Any, refused: bool = False) -> None:
+        parts, bases = entries(node), _bases(key, annotation) - {type(None)}
+        named = refused and all(base.__module__ != "builtins" for base in bases)
         near = [name for name in parts if name not in CLASS_KEYS and did_you_mean(name, ["class_path"])]
-        if "class_path" in parts:
+        if "class_path" in parts or (is_text(node) and bases and (named or bases <= OWN) and ".yaml" not in node.value):
             self._class(node, key, annotation)
         elif near and "init_args" in parts:
             self._add(parts[near[0]][0], f"{key}.{near[0]}", "there is no such key. Did you mean 'class_path'?")
         else:
             for name, (_, value) in parts.items():
-                self._value(value, f"{key}.{name}", annotation)
+                self._value(value, f"{key}.{name}", annotation, refused)
 
     def _class(self, node: Any, key: str, annotation: Any) -> None:
         parts = entries(node)
@@ -112,25 +107,25 @@ class _Check:
         made = self._find(path_node, f"{key}.class_path" if parts else key, bases)
         if made is None:
             return
+        for places, depth, modules, told in WRAPPERS:
+            if key.startswith(places) and key.count(".") == depth and re.match(modules, made.__module__):
+                own = f"{{class_path: {path}}}" if isinstance(made, type) else path
+                self._add(path_node, key, WRAP.format(path, *told, own))
+                return
         if not makes_one_of(made, bases):
             names = " or ".join(sorted(base.__name__ for base in bases if base.__module__ != "builtins")) or "a class"
             is_not = f", which {path} is not." if isinstance(made, type) else f". {path} is no class, {RETURN_TYPE}"
             self._add(path_node, key, f"it takes {names}{is_not}")
             return
-        if made.__module__ == LOSSES_OF_TENSORS and key.startswith(LOSSES) and key.count(".") == 3:
-            self._add(path_node, key, WRAP_LOSS.format(path))
-            return
         arguments = Arguments(made)
-        for name, (key_node, _) in parts.items():
-            if name not in CLASS_KEYS:
-                near = did_you_mean(name, CLASS_KEYS) or f" An argument of {path} goes under init_args."
-                self._add(key_node, f"{key}.{name}", f"there is no such key.{near}")
+        for name in parts.keys() - CLASS_KEYS:
+            near = did_you_mean(name, CLASS_KEYS) or f" An argument of {path} goes under init_args."
+            self._add(parts[name][0], f"{key}.{name}", f"there is no such key.{near}")
         given = parts.get("init_args", (None, None))[1]
         self._arguments(given, f"{key}.init_args", arguments, f"{path} has no argument {{!r}}.", path_node)
-        there = set(entries(given))
-        linked = {"model_dir"} if key == "model" else set()  # which comes from the run folder
-        missing = [name for name in arguments.required if name not in there | linked]
-        if self.judge_values and missing and there <= set(arguments.names) and "dict_kwargs" not in parts:
+        there = entries(given).keys() | ({"model_dir"} if key == "model" else set())  # which comes from the run folder
+        missing = [name for name in arguments.required if name not in there]
+        if self.judge_values and missing and there <= {*arguments.names} and "dict_kwargs" not in parts:
             self._add(path_node, key, f"{path} needs {', '.join(missing)} in init_args.")
 
     def _find(self, node: Any, key: str, bases: Iterable[type] = ()) -> Any:
@@ -145,8 +140,8 @@ class _Check:
             if name in arguments.names:
                 self._value(value, own_key, annotation)
                 refusal = arguments.refusal(key_node, value) if self.judge_values and met == self.met else None
-                if refusal and is_text(value) and "." in value.value and "Callable" in str(annotation):
-                    self._find(value, own_key)
+                if refusal:
+                    self._value(value, own_key, annotation, refused=True)
                 if refusal and met == self.met:
                     self._add(value, own_key, refusal)
             # Where a later file names another class, the parser drops the arguments that this class does not have.
