@@ -1,6 +1,7 @@
 """The losses over a batch_dict."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -59,6 +60,11 @@ def make_batch():
             "data": {"label": torch.randint(3, (4, 5)), "patient": torch.tensor([0, 0, 1, 1])},
         }
     )
+
+
+@every_loss
+def test_a_loss_can_be_pickled(loss):
+    assert torch.equal(pickle.loads(pickle.dumps(loss))(make_batch()), copy.deepcopy(loss)(make_batch()))
 
 
 @every_loss

@@ -103,9 +103,8 @@ class LossDense(LossBase):
         self.target = target
         self.register_buffer("mask", None if mask is None else check_tensor(name, "mask", mask), persistent=False)
         arguments = [*inspect.signature(LossDense.__init__).parameters][1:-1]
-        self._loss: DenseLoss = getattr(self.function, "dense_loss", cast(Any, None))
         defines_values = type(self).values is not LossDense.values
-        if self._loss is None or (defines_values and self.function is not own_loss):
+        if not hasattr(self.function, "dense_loss") or (defines_values and self.function is not own_loss):
             raise TypeError(
                 f"{name} computes its `function`, a loss of fuse_losses.functional, which calls no `values`, got"
                 f" {self.function!r}. For a formula of your own subclass LossDense and define `values` only."
@@ -127,6 +126,11 @@ class LossDense(LossBase):
             self.register_buffer(option, buffer)
         self._may_be_probabilities = self.options.get("activation", "softmax") == "softmax"
         self._owner = name if pred is None else f"{name}(pred={pred!r}, target={target!r})"
+
+    @property
+    def _loss(self) -> DenseLoss:
+        """The formula and the checks of its options. A formula cannot be pickled, so the instance does not hold it."""
+        return cast(DenseLoss, self.function.dense_loss)  # type: ignore[attr-defined]
 
     def values(self, probabilities: Tensor, truth: Tensor) -> Tensor:
         """The loss of your own, before masks, weights and reduction.
