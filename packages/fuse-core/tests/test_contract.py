@@ -440,6 +440,11 @@ def test_a_component_that_cannot_be_copied_is_a_note():
     assert "Loss 'ce' was not checked, because it needs values: cannot pickle '_thread.lock' object" in contract.notes
 
 
+def test_sample_ids_may_be_a_spec():
+    contract = check_contract({"net": Model(), "ce": Loss()}, SPEC | {"data.sample_id": TensorSpec((None,))})
+    assert contract.keys["data.sample_id"].shape == ("B",)
+
+
 def test_samples_are_collated():
     samples = [{"data": {"image": torch.ones(8), "label": 1, "name": "a"}}] * 3
     contract = check_contract({"net": Model(), "ce": Loss()}, samples)

@@ -63,20 +63,20 @@ def batch_sizes(spec: NDict) -> tuple[int, int]:
 
 
 def _count(spec: NDict) -> int | None:
-    return number_of_samples({key: value for key, value in spec.items() if not getattr(value, "is_nested", False)})
+    return number_of_samples({key: value for key, value in spec.items() if _has_length(value)})
 
 
-def _is_dense(value: Any) -> bool:
-    return isinstance(value, Tensor) and not value.is_nested  # torch refuses the shape of some nested tensors
+def _has_length(value: Any) -> bool:
+    return has_batch_axis(value) and not getattr(value, "is_nested", False)  # torch refuses the shape of some
 
 
 def _holds_samples(value: Any, count: int) -> bool:
-    return has_batch_axis(value) and not getattr(value, "is_nested", False) and len(value) == count
+    return _has_length(value) and len(value) == count
 
 
 def common_shape(one: Any, other: Any, size: int, other_size: int) -> Shape | None:
     """The shape of a tensor with both batch sizes: B for the batch size, `?` for an axis that follows another rule."""
-    if not (_is_dense(one) and _is_dense(other)):
+    if not all(isinstance(value, Tensor) and not value.is_nested for value in (one, other)):
         return None
     if one.ndim != other.ndim:
         return ("?",)
@@ -93,7 +93,7 @@ def shape_text(shape: Shape | None) -> str:
 
 def described(value: Any, size: int | None) -> str:
     """A tensor's shape and dtype, or the type of another value."""
-    if not _is_dense(value):
+    if not isinstance(value, Tensor) or value.is_nested:
         return type(value).__name__
     shape = tuple("B" if axis == 0 and length == size else length for axis, length in enumerate(value.shape))
     return f"{shape_text(shape)} {str(value.dtype).removeprefix('torch.')}"

@@ -52,11 +52,8 @@ class Findings:
             writers.update(dict.fromkeys(step.writes, name))
 
     def _step(self, name: str, run: Run, writers: Mapping[str, str], steps: Sequence[Step]) -> None:
-        component, step, written = (
-            self.components[name],
-            run.steps[name],
-            declared_keys(self.components[name], "writes"),
-        )
+        component, step = self.components[name], run.steps[name]
+        written = declared_keys(component, "writes")
         failure = "failure" if step is steps[0] else "possible"  # a training step says nothing about eval mode
         if step.needs_values and is_metric(component) and name in run.copies:
             step = _run_on_zeros(name, component, run, {})
