@@ -5,7 +5,9 @@ import sys
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
+from fuse_lightning import __version__
 from fuse_lightning.walkthrough.files import STYLES, template_files
 
 
@@ -53,6 +55,11 @@ def test_a_project_has_one_module_and_no_import_from_the_walkthrough(style):
         if name.endswith(".py"):
             for node in ast.walk(ast.parse(text)):
                 assert not (isinstance(node, ast.ImportFrom) and node.level), f"{name} line {node.lineno}"
+
+
+def test_a_project_requires_a_range_that_holds_this_version():
+    (requirement,) = map(Requirement, template_files("ready-made")["requirements.txt"].split())
+    assert requirement.specifier.contains(__version__, prereleases=True)
 
 
 def test_the_readme_tells_of_every_file():

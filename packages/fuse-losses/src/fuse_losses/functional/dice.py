@@ -49,7 +49,9 @@ def dice_loss(
     takes $\sum p y$ off half of the denominator, doubled: $2 (\sum p + \sum y - \sum p y) + s_d$; `log` is minus the
     logarithm of the overlap, which is bounded below by the type's epsilon, instead of one minus it.
 
-    The Dice of a class that the target does not hold is 0/0. `empty` says what to do with such a class:
+    If the target of a sample does not hold a class, its overlap with any prediction is 0. Its Dice then says nothing
+    about the prediction. `empty` says what to do with such a class. With `per_sample=False` this is decided for the
+    whole batch, not for each sample:
 
     - `"skip"`, the default: the class is left out; the mean is over the other classes. A false positive of an absent
       class then costs only what it takes from the others. To penalize it, add cross-entropy, or use `"penalize"`.
