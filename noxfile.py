@@ -139,7 +139,7 @@ def tests(session: nox.Session, package: Package, torch: str) -> None:
 def smoke(session: nox.Session, package: Package) -> None:
     """Install one package alone, from its wheel and from its sdist, and use it from outside the repository."""
     others = [other.name for other in PACKAGES.values() if other is not package]
-    for kind in ("wheel", "sdist"):  # which declare the same: a test in tools/ compares their metadata
+    for kind in ("wheel", "sdist"):  # one environment for both: a test in tools/ checks that their metadata is equal
         install_package(session, package, [], f"torch=={DEFAULT_TORCH}", kind=kind)
         check_installation(session, package, "--siblings", *others)
         with session.chdir(tempfile.gettempdir()):

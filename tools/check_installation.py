@@ -55,7 +55,10 @@ def imports(folder: Path) -> list[tuple[Path, str]]:
 def problems(distribution: str, siblings: list[str], torch_version: str | None) -> list[str]:
     """What is wrong, a sentence each."""
     found = []
-    folder = Path(importlib.util.find_spec(import_name(distribution)).origin).parent
+    spec = importlib.util.find_spec(import_name(distribution))
+    if spec is None or spec.origin is None:
+        return [f"{distribution} is not installed"]
+    folder = Path(spec.origin).parent
     site_packages = Path(sysconfig.get_path("purelib"))
     if not folder.is_relative_to(site_packages):
         found.append(f"{distribution} is imported from {folder}, not from {site_packages}")

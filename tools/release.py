@@ -16,7 +16,7 @@ PARTS = ("major", "minor", "patch")
 
 
 def next_version(version: Version, part: str) -> Version:
-    """The version after one: 0.3.0 follows 0.2.1 with `minor`, one of `PARTS`."""
+    """The version after `version`; `part` is one of `PARTS`: `minor` turns 0.2.1 into 0.3.0."""
     position = PARTS.index(part)
     numbers = [number if i < position else 0 for i, number in enumerate(version.release)]
     numbers[position] = version.release[position] + 1

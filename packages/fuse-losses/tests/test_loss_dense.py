@@ -89,7 +89,11 @@ class LossOfTorch(LossDense):
     function = staticmethod(CROSS_ENTROPY)
 
 
-@pytest.mark.parametrize("loss", [LossDiceWithValues, LossOfTorch])
+class LossDiceOfVoxels(LossDice):
+    values_for = "voxel"
+
+
+@pytest.mark.parametrize("loss", [LossDiceWithValues, LossDiceOfVoxels, LossOfTorch])
 def test_a_formula_that_would_not_be_computed_is_an_error(loss):
-    with pytest.raises(TypeError, match=f"{loss.__name__} computes its `function`.* subclass LossDense and define"):
+    with pytest.raises(TypeError, match=f"{loss.__name__}.* your own subclass LossDense and define"):
         loss(ignore_index=1)

@@ -35,9 +35,11 @@ def test_a_loss_without_keys_takes_tensors(loss):
     assert criterion.reads == ()
 
 
-def test_a_loss_without_keys_says_so_to_a_batch_dict():
-    with pytest.raises(TypeError, match="LossDice was made without keys, so it takes logits and target, got dict only"):
-        LossDice()({"p": torch.zeros(1)})
+@pytest.mark.parametrize("given", [{"p": torch.zeros(1)}, torch.zeros(1, 2, 3)])
+def test_a_loss_without_keys_says_so_if_it_gets_one_argument(given):
+    message = f"LossDice was made without keys, so it takes logits and target, got {type(given).__name__} only"
+    with pytest.raises(TypeError, match=message):
+        LossDice()(given)
 
 
 @pytest.mark.parametrize(

@@ -79,8 +79,8 @@ class LossBase(nn.Module):
         """The weighted loss, a scalar tensor that is part of the graph."""
         if not isinstance(batch_dict, Mapping) and not hasattr(batch_dict, "keys"):
             raise TypeError(
-                f"{type(self).__name__} takes a dictionary that holds {', '.join(map(repr, self.reads))}, got"
-                f" {type(batch_dict).__name__}."
+                f"{type(self).__name__} takes a dictionary{' that holds ' * bool(self.reads)}"
+                f"{', '.join(map(repr, self.reads))}, got {type(batch_dict).__name__}."
             )
         if self.preprocess_func is not None:
             copied = batch_dict.copy() if isinstance(batch_dict, NDict) else NDict(batch_dict)

@@ -103,11 +103,17 @@ class LossDense(LossBase):
         self.target = target
         self.register_buffer("mask", None if mask is None else check_tensor(name, "mask", mask), persistent=False)
         arguments = [*inspect.signature(LossDense.__init__).parameters][1:-1]
-        defines_values = type(self).values is not LossDense.values
-        if not hasattr(self.function, "dense_loss") or (defines_values and self.function is not own_loss):
+        own = type(self)
+        defines_values = own.values is not LossDense.values
+        if not hasattr(self.function, "dense_loss"):
             raise TypeError(
-                f"{name} computes its `function`, a loss of fuse_losses.functional, which calls no `values`, got"
-                f" {self.function!r}. For a formula of your own subclass LossDense and define `values` only."
+                f"{name}.function is a loss of fuse_losses.functional, got {self.function!r}. For a formula of your own"
+                " subclass LossDense and define `values`."
+            )
+        if self.function is not own_loss and (defines_values or own.values_for != LossDense.values_for):
+            raise TypeError(
+                f"{name} defines `values` or `values_for`, which {self.function.__name__} does not use. For a formula"
+                " of your own subclass LossDense and define only these."
             )
         if self.function is own_loss:
             if not defines_values:
@@ -155,6 +161,11 @@ class LossDense(LossBase):
     ) -> Tensor:
         """The weighted loss of a batch_dict, or of logits and target as tensors."""
         if target is None:
+            if self.pred is None:
+                raise TypeError(
+                    f"{type(self).__name__} was made without keys, so it takes logits and target, got"
+                    f" {type(batch_dict).__name__} only. For a batch_dict give it pred= and target=."
+                )
             return super().forward(batch_dict)
         tensors = {"mask": mask, "voxel_weights": voxel_weights, "annotated": annotated}
         unread = [f"{tensor}_key={key!r}" for tensor, key in self._keys.items() if tensors[tensor] is None]
@@ -170,13 +181,8 @@ class LossDense(LossBase):
     def compute(self, batch_dict: Mapping[str, Any]) -> Tensor:
         """The loss before `weight`."""
         name = type(self).__name__
-        if self.pred is None or self.target is None:
-            raise TypeError(
-                f"{name} was made without keys, so it takes logits and target, got {type(batch_dict).__name__} only."
-                " For a batch_dict give it pred= and target=."
-            )
-        logits = read_key(batch_dict, self.pred, name)
-        target = read_key(batch_dict, self.target, name)
+        logits = read_key(batch_dict, cast(str, self.pred), name)
+        target = read_key(batch_dict, cast(str, self.target), name)
         tensors = {tensor: read_key(batch_dict, key, name) for tensor, key in self._keys.items()}
         for tensor, key in self._keys.items():
             if tensors[tensor] is None:

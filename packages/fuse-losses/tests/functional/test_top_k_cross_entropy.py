@@ -50,6 +50,13 @@ def test_a_batch_without_a_valid_voxel_gives_0():
     assert (grad == 0).all()
 
 
+@pytest.mark.parametrize("voxels", [10, 2**15])
+def test_a_loss_that_is_nan_is_not_left_out(voxels):
+    logits = torch.zeros(1, 2, voxels)
+    logits[0, 0, 5] = torch.nan
+    assert top_k_cross_entropy(logits, torch.zeros(1, voxels).long(), k=0.1).isnan()
+
+
 @pytest.mark.parametrize("similar", [False, True])
 def test_among_many_voxels_it_chooses_those_that_topk_does(similar):
     torch.manual_seed(0)

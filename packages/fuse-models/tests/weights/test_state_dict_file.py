@@ -164,6 +164,7 @@ def test_a_damaged_safetensors_file_is_named(tmp_path):
         ([torch.zeros(2)], "holds a list, where a state dict was expected"),
         ({}, "holds no state dict, .* but nothing at all"),
         ({0: torch.zeros(2)}, r"holds no state dict, .* but 0 \(Tensor\)"),
+        ({"metrics": {"accuracy": torch.tensor(0.9)}}, r"holds no state dict, .* but 'metrics' \(dict\)"),
         (
             {"a": {"weight": torch.zeros(2)}, "b": {"weight": torch.zeros(2)}, "epoch": 3},
             r"holds no state dict, .* but 'a' \(dict\), 'b' \(dict\), 'epoch' \(int\)",

@@ -101,7 +101,8 @@ class DenseLoss(NamedTuple):
                 for name, value in of_level.get("terms", {}).items():
                     terms[name] = terms.get(name, 0) + weight * value
         if record is not None:
-            record.update(of_level, **({"terms": terms} if terms else {}))  # counted is that of the finest
+            # What counted is that of the finest prediction with a weight.
+            record.update(of_level, **({"terms": terms} if terms else {}))
         return cast(Tensor, total)
 
 
@@ -186,9 +187,7 @@ def _check_of(hint: Any) -> Check:
     others = " or ".join([*(["a number for all"] if takes_one else []), *map(repr, choices), *none]) or "None"
     check: Check
     # The annotations are looked at here, and not in the checks, because the compiler cannot trace that.
-    if any(get_origin(one) is Mapping for one in kinds):
-        check = _no_check  # the terms of a compound loss, which checks them
-    elif Sequence[Sequence[int]] in kinds:
+    if Sequence[Sequence[int]] in kinds:
         check = _without_validate(check_regions)
     elif Sequence[float] in kinds:
         check = _check_of_numbers(choices, takes_one, others)
@@ -203,7 +202,7 @@ def _check_of(hint: Any) -> Check:
     elif float in kinds:
         check = _without_validate(check_number)
     else:
-        check = _no_check  # what a class hands on itself
+        check = _no_check  # the terms of a compound loss, and what a class hands on itself
     return _or_none(check) if none else check
 
 

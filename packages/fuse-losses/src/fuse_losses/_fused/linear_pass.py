@@ -82,7 +82,7 @@ def _forward(*arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients by features, weight and bias; that by the bias is computed without one too."""
+    """The gradients of features, weight and bias. The bias's is returned even if there is no bias."""
     *tensors, wanted, grad_overlap, grad_predicted, grad_losses = arguments
     features, weight, bias, target, valid, class_factor, voxel_weights = tensors
     shape = torch.Size((len(features), len(weight), features.shape[2]))

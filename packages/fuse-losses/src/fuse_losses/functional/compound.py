@@ -73,7 +73,7 @@ def _checked_term(owner: str, name: str, value: Any, shared: dict[str, Any]) -> 
     of_term = f"{owner} term {name!r}"
     weight = check_number(of_term, "weight", given.pop("weight", 1.0))
     of_all = {*TensorOptions.__annotations__, "mask"} - {*_OF_EACH_TERM}
-    known = [*(_TERMS[name].checks.keys() - of_all), "weight"]
+    known = [*(option for option in _TERMS[name].checks if option not in of_all), "weight"]
     for option in given:
         if option in of_all:
             raise TypeError(f"{of_term} takes no {option!r}, which holds for all terms. Give it to {owner}.")
@@ -184,7 +184,7 @@ def sum_of_terms(
         values[term.name] = loss.detach()
         losses.append(term.weight * loss)
     inputs.record("terms", values)
-    if inputs.settings.reduction == "mean":
+    if inputs.settings.reduction == "mean" and inputs.settings.record is not None:
         counts = [cast("dict[str, Tensor]", own.settings.record)["counted"] for own in shared]
         counted = _valid_voxels(inputs) * (torch.stack(counts) > 0).any()
         inputs.record("counted", sum_over_processes(counted, inputs.settings.across_processes))

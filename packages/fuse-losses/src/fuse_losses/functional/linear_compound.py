@@ -50,16 +50,11 @@ def linear_compound_loss(
         >>> linear_compound_loss(features, weight, bias, torch.tensor([[0, 1, 1]]), {"cross_entropy": 1.0})
         tensor(0.6931)
     """
-    checked = compound.dense_loss.checked("linear_compound_loss", {"terms": terms, **_shared(options)})  # type: ignore[attr-defined]
-    check_linear_compound("linear_compound_loss", checked)
-    tensors = {name: value for name, value in options.items() if name in ("voxel_weights", "annotated")}
-    return linear_compound(
-        features, weight, bias, target, mask, {**checked, **tensors, "owner": "linear_compound_loss"}
-    )
-
-
-def _shared(options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name not in ("voxel_weights", "annotated")}
+    owner, given = "linear_compound_loss", {"terms": terms, **options}
+    tensors: dict[str, Any] = {name: given.pop(name) for name in ("voxel_weights", "annotated") if name in given}
+    checked = compound.dense_loss.checked(owner, given, others=("mask", "voxel_weights", "annotated"))  # type: ignore[attr-defined]
+    check_linear_compound(owner, checked)
+    return linear_compound(features, weight, bias, target, mask, {**checked, **tensors, "owner": owner})
 
 
 def check_linear_compound(owner: str, options: dict[str, Any]) -> None:

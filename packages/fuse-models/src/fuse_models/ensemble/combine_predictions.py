@@ -92,8 +92,8 @@ def _shares(weights: Tensor, like: Tensor) -> Tensor:
 def standard_deviation(predictions: Tensor) -> Tensor:
     """sqrt(mean_i (x_i - mean x)^2) over the models, the first axis, in the predictions' dtype.
 
-    `std` is several times slower on the CPU. It is taken for gradients only: its gradient is 0 where all models agree;
-    and in traces, which are the same with and without gradients.
+    `std` is several times slower on the CPU. It serves two cases: gradients, because its gradient is 0 where all models
+    agree, and traces, which must be the same with and without gradients.
     """
     if predictions.requires_grad or torch._C._get_tracing_state() is not None:
         return predictions.std(0, correction=0)

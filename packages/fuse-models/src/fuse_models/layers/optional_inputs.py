@@ -75,7 +75,7 @@ class OptionalInputs(nn.Module):
         return _filled(features, self.substitute(key, features), present)
 
 
-@torch.fx.wrap  # one step of a graph, because the number of axes is needed
+@torch.fx.wrap  # torch.fx records it as one call: its code reads `ndim`, which a traced value does not have
 def _filled(features: Tensor, vector: Tensor, present: Tensor | None) -> Tensor:
     if present is None:
         present = features.new_ones(features.shape[0], dtype=torch.bool)  # so that the vector has a gradient, of 0

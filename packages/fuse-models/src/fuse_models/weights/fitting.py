@@ -154,7 +154,7 @@ def _misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
 
 
 def _fits(name: str, own: Tensor, given: Tensor) -> bool:
-    """Whether the shapes are equal, and integers, as of quantised weights, do not stand for floating-point numbers.
+    """Whether the shapes are equal. Integers (quantised weights) do not fit floating-point weights.
 
     Lazy weights take any shape, and a module's extra state may be no tensor.
     """

@@ -35,8 +35,8 @@ def load_weights(module: nn.Module, weights: Weights, *, strict: bool | Sequence
         module: the module to load into.
         weights: a state dict; the path of a `.pth`, `.ckpt` or `.safetensors` file, see `load_state_dict_file`; a
             mapping that holds a state dict under `"state_dict"`, `"model"`, `"model_state_dict"` or
-            `"network_weights"`; or a member of a torchvision weights enum, which downloads its file unless it is in
-            torch's cache.
+            `"network_weights"`, or that holds only one; or a member of a torchvision weights enum, which downloads its
+            file unless it is in torch's cache.
         strict: True if all weights must fit, except those that stand beside the module in a larger model; a sequence of
             names that need not fit, with all names below them; or False if none must.
 

@@ -121,7 +121,7 @@ def state_dict_in(content: Any, where: str) -> dict[str, Tensor]:
     """The state dict in a checkpoint: the content itself, below one or several of `CONTAINERS`, or the only one."""
     while isinstance(content, Mapping):
         known = [content[name] for name in CONTAINERS if isinstance(content.get(name), Mapping)]
-        inner = known or [value for value in content.values() if isinstance(value, Mapping) and not _others(value)]
+        inner = known or [value for value in content.values() if isinstance(value, Mapping) and _holds_weights(value)]
         if not known and (len(inner) != 1 or any(isinstance(value, Tensor) for value in content.values())):
             break
         content = inner[0]
@@ -134,6 +134,11 @@ def state_dict_in(content: Any, where: str) -> dict[str, Tensor]:
             f"it and pass that, or save it alone."
         )
     return dict(content)
+
+
+def _holds_weights(content: Mapping[Any, Any]) -> bool:
+    """Whether a mapping is a state dict, and not one of metrics, which are single numbers."""
+    return not _others(content) and any(isinstance(one, Tensor) and one.ndim > 0 for one in content.values())
 
 
 def _others(content: Mapping[Any, Any]) -> list[str]:
