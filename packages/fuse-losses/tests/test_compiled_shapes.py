@@ -31,3 +31,12 @@ def test_gamma_may_follow_a_schedule_in_a_compiled_loss():
     compiled = torch.compile(focal, fullgraph=True, backend="eager")
     for gamma in (1.0, 2.0, 3.0):
         torch.testing.assert_close(compiled(*data(4), gamma), focal(*data(4), gamma))
+
+
+def test_more_losses_and_ranks_are_compiled_than_one_function_may_have():
+    losses = (functional.dice_loss, functional.focal_loss, functional.segmentation_cross_entropy)
+    for loss in losses:
+        compiled = torch.compile(loss, fullgraph=True, backend="eager")
+        for shape in ((2, 3), (2, 3, 4), (2, 4, 3, 3), (2, 3, 2, 2, 2)):
+            logits, target = torch.randn(shape), torch.randint(3, (2, *shape[2:]))
+            torch.testing.assert_close(compiled(logits, target), loss(logits, target))
