@@ -667,3 +667,72 @@ def test_the_class_axis_of_sequences_may_be_first_or_last(move):
     batch["data.label"][0, 0] = 5
     found = problems(components, batch)
     assert "reads class 5 in 'data.label', but 'model.logits.cls' of Model 'net' holds 5 classes. Correct" in found
+
+
+def test_parameters_used_by_a_function_get_no_gradient():
+    net = Model()
+    check_contract({"net": lambda batch: net(batch), "loss": Loss()}, SPEC)
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_an_optional_read_is_a_read():
+    reader = Loss(lambda label: label.sum() * 0)
+    reader.reads, reader.optional_reads = ("data.label",), ("model.logits.other",)
+    components = {"net": Model(), "loss": Loss(), "other": Model(writes="model.logits.other"), "reader": reader}
+    assert "nothing reads" not in problems(components)
+    reader.optional_reads = ()
+    assert "nothing reads" in problems(components)
+
+
+def test_an_unread_output_of_trained_layers_beside_an_untrained_one_stops_nothing():
+    class WithLeftOver(Model):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(8, 2)  # left over, as in many backbones
+            self.writes = ["model.logits.cls", "model.output.attention"]
+
+        def forward(self, batch_dict):
+            batch_dict["model.logits.cls"] = scores = self.linear(batch_dict["data.image"])
+            batch_dict["model.output.attention"] = scores.softmax(1)
+            return batch_dict
+
+    with pytest.raises(ContractError) as error:
+        check_contract({"net": WithLeftOver(), "loss": Loss()}, SPEC)
+    assert error.value.certain == ()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda scores: torch.func.vmap(lambda one: one * one.sum())(scores),
+        lambda scores: scores + torch.eye(5).to_sparse().mul(torch.tensor(2.0)).to_dense()[0],
+    ],
+)
+def test_functions_over_tensors_without_a_storage_are_no_problem(function):
+    check_contract({"net": Model(function), "loss": Loss()}, SPEC)
+
+
+def test_all_distances_of_an_unreduced_loss_stop_nothing():
+    nearest = Loss(lambda logits, label: F.l1_loss(logits[:, :1], label.float(), reduction="none").min(1).values.mean())
+    with pytest.raises(ContractError) as error:
+        check_contract({"net": Model(), "loss": nearest}, SPEC)
+    assert error.value.certain == ()
+
+
+@pytest.mark.parametrize(("result", "message"), [(1.0, "returns a float"), ((1, 2), "returns a tuple")])
+def test_a_loss_that_returns_no_tensor_is_found(result, message):
+    assert message in problems({"net": Model(), "loss": Loss(lambda logits, label: result)})
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"only_in": {"nett": "train"}}, ValueError, "takes names of components with 'train' or 'eval'"),
+        ({"only_in": {"net": "training"}}, ValueError, "got 'net': 'training'"),
+        ({"frozen": "net"}, TypeError, r"Use \['net'\]"),
+        ({"prediction_keys": "model.logits.cls"}, TypeError, "takes a sequence"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        check_contract({"net": Model(), "loss": Loss()}, SPEC, **options)

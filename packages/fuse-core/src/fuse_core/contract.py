@@ -113,10 +113,15 @@ class Contract:
             ContractError: a tensor is missing, or its shape or dtype differs. The message names both.
         """
         batch = NDict(batch_dict)
+        size = number_of_samples(batch)
         problems = []
         for name, key in self.keys.items():
-            found = described(dict.get(batch, name), number_of_samples(batch))
-            if key.writer == BATCH and key.shape is not None and found != str(key):
+            if key.writer != BATCH or key.shape is None:
+                continue
+            shape = tuple(size if axis == "B" and size is not None else axis for axis in key.shape)
+            found = described(dict.get(batch, name), None)
+            if found != f"{shape_text(shape)} {key.dtype}":
+                found = described(dict.get(batch, name), size)
                 problems.append(f"The contract was checked with {name!r} as {key}, but the batch holds {found}.")
         if problems:
             raise ContractError(problems)
@@ -176,8 +181,17 @@ def check_contract(
         component    trainable tensors  gradients from
         Model 'mlp'  2                  Loss 'ce'
     """
+    for option, keys in (("prediction_keys", prediction_keys), ("frozen", frozen)):
+        if isinstance(keys, str):
+            raise TypeError(f"check_contract({option}=) takes a sequence, got the string {keys!r}. Use [{keys!r}].")
     named = dict(unique_names(components))
     short_names = list(components) if isinstance(components, Mapping | nn.ModuleDict) else list(named)
+    for name, given in (only_in or {}).items():
+        if name not in short_names or given not in ("train", "eval"):
+            raise ValueError(
+                f"check_contract(only_in=) takes names of components with 'train' or 'eval', got {name!r}: {given!r}. "
+                f"The names are {', '.join(map(repr, short_names))}."
+            )
     if isinstance(batch_spec, Sequence):
         batch_spec = collate(batch_spec if len(batch_spec) > 1 else [*batch_spec] * 2)
     spec = NDict(batch_spec)

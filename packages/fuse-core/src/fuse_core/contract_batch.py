@@ -67,7 +67,8 @@ def _count(spec: NDict) -> int | None:
 
 
 def _has_length(value: Any) -> bool:
-    return has_batch_axis(value) and not getattr(value, "is_nested", False)  # torch refuses the shape of some
+    is_dense = getattr(value, "layout", torch.strided) is torch.strided and not getattr(value, "is_nested", False)
+    return is_dense and has_batch_axis(value)  # torch refuses the shape of some, and to index others
 
 
 def _holds_samples(value: Any, count: int) -> bool:

@@ -8,15 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from .contract_batch import batch_sizes, common_shape, described, make_batch
-from .contract_run import Run, Step, first_line, is_metric, needs_values, run_components
+from .contract_run import Run, Step, first_line, is_metric, leaves, needs_values, run_components
 from .did_you_mean import nearest_keys
-from .flat_keys import provides
+from .flat_keys import plain, provides
 from .indexing import has_batch_axis, take
 from .key_names import LOSSES, logits_key, output_key
 from .ndict import NDict
 from .nested_key_error import NestedKeyError
 from .wiring import BATCH
 
+INDICES = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}
+READS = ("reads", "optional_reads")
 HEADS = (logits_key(""), output_key(""))
 
 
@@ -35,7 +37,7 @@ class Findings:
         self.notes: list[str] = []
         self.is_incomplete = False
         self._done: set[str] = set()  # components whose problems are known
-        self._untrained: set[str] = set()  # components with parameters that no loss trains
+        self._untrained: set[int] = set()  # ids of parameters that no loss trains
 
     def add(self, problem: str, kind: str = "possible") -> None:
         """Add a problem, or give it a kind again."""
@@ -45,6 +47,7 @@ class Findings:
         """What each component does: errors, losses that are no scalars, changes and overwrites."""
         writers = dict.fromkeys(self.spec, BATCH)
         for name, step in run.steps.items():
+            writers = {key: writers[key] for key in writers if key in step.before or name not in run.copies}
             if name not in self._done:
                 count = len(self.problems)
                 self._step(name, run, writers, [one.steps[name] for one in runs if name in one.steps])
@@ -68,7 +71,7 @@ class Findings:
             if writers.get(key, BATCH) != BATCH and not any(repr(key) in problem for problem in self.problems):
                 self.add(f"{name} overwrites {key!r}, written by {writers[key]}. Rename one of them.")
         if isinstance(step.result, Tensor):
-            if written:
+            if written and not provides(step.writes, written[0]):
                 self.add(f"{name} returns a tensor. Write it to {written[0]!r}, and return the batch.")
             elif step.result.ndim > 0:
                 shape = tuple(step.result.shape)
@@ -77,8 +80,12 @@ class Findings:
         elif all(one.error is None for one in steps) and not is_metric(component):
             there = [key for one in steps for key in one.writes]
             for key in written:
-                if not provides(there, key):
+                if not provides(there, key) and key not in run.batch:  # a cast may return the same tensor
                     self.add(f"{name} does not write {key!r}. Remove it from `writes`.")
+            if step.result is not None and not isinstance(step.result, Mapping):
+                self.add(f"{name} returns a {type(step.result).__name__}. Return a scalar tensor, or the batch.")
+            elif step is steps[0] and not there and not written and declared_keys(component, "reads"):
+                self.notes.append(f"{name} returns nothing and writes nothing. Is it a loss without a `return`?")
         if step.backward_error is not None:
             self.is_incomplete = True
             text = f"{name}: its backward fails: {first_line(step.backward_error)}"
@@ -99,8 +106,9 @@ class Findings:
     def _reads(self, name: str, run: Run) -> str:
         """The tensors that a component reads, with shapes and writers, as a sentence."""
         keys = declared_keys(self.components[name], "reads") or sorted(run.steps[name].reads)
-        values = {key: value for key in keys if isinstance(value := dict.get(run.batch, key), Tensor)}
-        found = [f"{key!r} {described(one, run.size)} from {run.writers[key]}" for key, one in values.items()]
+        values = {key: value for key in keys if isinstance(value := run.steps[name].before.get(key), Tensor)}
+        writers = run.writers_before(name)
+        found = [f"{key!r} {described(one, run.size)} from {writers.get(key, BATCH)}" for key, one in values.items()]
         return f"It reads {', '.join(found)}." if found else ""
 
     def batch_axes(self, first: Run, second: Run) -> None:
@@ -139,21 +147,23 @@ class Findings:
                 fix = f"Train them, or pass frozen=[{f'{short}.{off[0]}'!r}, ...]."
                 self.add(f"{name}: {_some(off)} do not require a gradient. {fix}")
             if cut and run.losses and not self.is_incomplete:
-                self._untrained.add(name)
+                self._untrained |= {id(one) for key, one in module.named_parameters() if key in cut}
                 self.add(f"{name}: no loss trains {_some(cut)}. Add a loss, do not detach, or freeze them.")
 
     def unread_keys(self, runs: Sequence[Run], prediction_keys: Sequence[str]) -> None:
         """Outputs that nothing reads, and prediction keys that do not exist."""
         everything = self.components.values()
         read = {key for run in runs for step in run.steps.values() for key in step.reads} | set(prediction_keys)
-        read |= {key for component in everything for key in declared_keys(component, "reads")}
+        read |= {key for component in everything for what in READS for key in declared_keys(component, what)}
         used = {_head(key) for key in read}
         for name, step in runs[1].steps.items():
             unread = [key for key in step.writes if not provides(read, key) and not key.startswith(f"{LOSSES}.")]
             lost = [key for key in unread if _head(key) and _head(key) not in used]
-            is_useless = name in self._untrained or len(unread) == len(step.writes)
+            reached = [leaf for key in lost for leaf in leaves(dict.get(runs[0].batch, key))]
+            is_untrained = any(id(leaf) in self._untrained for leaf in reached)
+            is_useless = is_untrained or len(unread) == len(step.writes)
             if lost and is_useless and not self.is_incomplete:
-                kind = "certain" if name in self._untrained else "possible"
+                kind = "certain" if is_untrained else "possible"
                 self.add(f"{name} writes {_some(lost)}, which nothing reads. Add a loss, or remove the head.", kind)
             elif unread:
                 self.notes.append(f"{name} writes {_some(unread)}, which nothing reads.")
@@ -168,8 +178,9 @@ class Findings:
         """Compare the class indices of a real batch with the number of scores per sample."""
         tensors = {k: v for k in run.steps[name].reads if isinstance(v := dict.get(run.batch, k), Tensor)}
         scores = [key for key, value in tensors.items() if value.is_floating_point() and key not in self.spec]
-        targets = [key for key in tensors if isinstance(dict.get(self.spec, key), Tensor)]
-        if len(scores) != 1 or len(targets) != 1 or self.spec[targets[0]].is_floating_point():
+        given = [key for key in tensors if isinstance(dict.get(self.spec, key), Tensor)]
+        targets = [key for key in given if self.spec[key].dtype in INDICES]
+        if len(scores) != 1 or len(targets) != 1:
             return
         shape, target = tensors[scores[0]].shape, tensors[targets[0]].shape
         axis = 1 if shape[:1] + shape[2:] == target else -1
@@ -177,39 +188,45 @@ class Findings:
             usual = (-100, 255, getattr(self.components[name], "ignore_index", None))  # for what is ignored
             labels = self.spec[targets[0]].unique().tolist()
             wrong = [label for label in labels if not 0 <= label < shape[axis] and label not in usual]
-            if wrong and self._fails_for_labels(name, run, targets[0]):
-                holds = (
-                    f"{scores[0]!r} of {run.writers[scores[0]]} holds {shape[axis]} class{'es' * (shape[axis] != 1)}"
-                )
+            if wrong and self._fails_for_labels(name, run, targets[0], given):
+                writer = run.writers_before(name)[scores[0]]
+                holds = f"{scores[0]!r} of {writer} holds {shape[axis]} class{'es' * (shape[axis] != 1)}"
                 found = f"class {wrong[-1]} in {targets[0]!r}, but {holds}"
                 self.add(f"{name} reads {found}. Correct the labels or the number of classes.", "certain")
 
-    def _fails_for_labels(self, name: str, run: Run, target: str) -> bool:
+    def _fails_for_labels(self, name: str, run: Run, target: str, given: Sequence[str]) -> bool:
         """Whether a component fails with the real labels, but not with zeros. Numbers may be no class indices."""
         component = self.components[name]
         if name in run.copies and isinstance(component, nn.Module):  # a wrong index would end the use of a GPU
-            component = copy.deepcopy(component).cpu()
-        labels = make_batch(NDict({target: self.spec[target]}), torch.zeros, run.size).cpu()
-        zeros, given = (_run_on_zeros(name, component, run, one, "cpu") for one in (NDict(), labels))
-        return given.error is not None and zeros.error is None
+            try:
+                component = copy.deepcopy(component).cpu()
+            except RuntimeError:  # a tensor with a gradient
+                return False
+        real = make_batch(NDict({key: self.spec[key] for key in given}), torch.zeros, run.size).cpu()
+        zeros = real | {target: torch.zeros_like(real[target])}
+        labelled, unlabelled = (_run_on_zeros(name, component, run, one, "cpu") for one in (real, zeros))
+        return labelled.error is not None and unlabelled.error is None
 
     def real_steps(self) -> None:
         """Run real samples in eval mode, and then the last of them several times, with equal random numbers."""
         self.is_incomplete = bool(self.problems)
         first, second = batch_sizes(self.spec)
         size = first if first == second else 2
-        batch = make_batch(self.spec, torch.randn, size)
+        batch = make_batch(self.spec, torch.rand, size)  # positive, as doses and probabilities are
         last = [size - 1] * size
         same = {k: take(v, last) for k, v in batch.items() if has_batch_axis(v) and len(v) == size}
         run = run_components(self.components, lambda _: batch, size, train=False, fake=False)
         other = run_components(self.components, lambda _: batch | same, size, train=False, fake=False)
         for name, step in run.steps.items():
             values = {**step.writes, "its loss": step.result}
-            bad = [key for key, value in values.items() if isinstance(value, Tensor) and not value.isfinite().all()]
+            dense = {key: value for key, value in values.items() if _is_dense(value)}
+            bad = [key for key, value in dense.items() if not value.isfinite().all()]
             if bad:
                 self.add(f"{name} gives values that are not finite: {_some(bad)}. Check its initialisation.")
             if step.error is not None and not any(problem.startswith(name) for problem in self.problems):
                 self._failed(name, step, run, "possible")
+            if step.error is None:
+                self.notes = [note for note in self.notes if not note.startswith(f"{name} was not checked")]
             pairs = {key: (value, other.steps[name].writes.get(key)) for key, value in step.writes.items()}
             mixed = [key for key, pair in pairs.items() if not bad and _differ_in_last_sample(*pair)]
             if mixed:  # what later components read is mixed already
@@ -220,7 +237,7 @@ class Findings:
 
 def declared_keys(component: Any, attribute: str) -> Sequence[str]:
     """The keys in `reads` or `writes`; none if they are not declared."""
-    return tuple(getattr(component, attribute, None) or ())
+    return tuple(map(plain, getattr(component, attribute, None) or ()))
 
 
 def _head(key: str) -> str | None:
@@ -232,8 +249,15 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _differ_in_last_sample(one: Any, other: Any) -> bool:
-    are_batched = all(isinstance(value, Tensor) and value.ndim and len(value) for value in (one, other))
-    return are_batched and not torch.allclose(one[-1].float(), other[-1].float(), rtol=1e-2, atol=1e-4)
+    if not all(_is_dense(value) and value.ndim and len(value) for value in (one, other)):
+        return False
+    dtype = torch.complex128 if one.is_complex() else torch.float64
+    last, other_last = one[-1].to(dtype), other[-1].to(dtype)
+    return last.shape == other_last.shape and not torch.allclose(last, other_last, rtol=1e-2, atol=1e-4)
+
+
+def _is_dense(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested
 
 
 def _run_on_zeros(
@@ -243,7 +267,7 @@ def _run_on_zeros(
     zeros = {  # of one number each in memory
         k: torch.zeros((), dtype=v.dtype, device=device or v.device).expand(v.shape)
         for k, v in run.batch.items()
-        if isinstance(v, Tensor)
+        if _is_dense(v)
     }
     batch = run.batch | zeros | given
     return run_components({name: component}, lambda _: batch, run.size, train=False, fake=False).steps[name]

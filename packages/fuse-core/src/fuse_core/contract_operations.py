@@ -34,14 +34,14 @@ class WatchOperations(TorchFunctionMode):
         name = getattr(func, "__name__", "").strip("_")
         tensors = [one for one in (*args, *(kwargs or {}).values()) if isinstance(one, Tensor)][:2]
         if len(tensors) == 2:
-            self._look_at(name, *tensors)
+            self._look_at(name, tensors[0], tensors[1], (kwargs or {}).get("reduction") == "none")
         result = func(*args, **(kwargs or {}))
         index = args[1] if name == "getitem" and isinstance(args[1], tuple) else ()
         if name == "unsqueeze" or any(one is None for one in index):
             self.views.append(result)
         return result
 
-    def _look_at(self, name: str, one: Tensor, other: Tensor) -> None:
+    def _look_at(self, name: str, one: Tensor, other: Tensor, is_unreduced: bool) -> None:
         shapes = f"{tuple(one.shape)} with {tuple(other.shape)}"
         if name in PRODUCTS and one.dtype != other.dtype and not torch.is_autocast_enabled(one.device.type):
             self.found.append(("failure", f"multiplies {one.dtype} by {other.dtype}: convert one of them"))
@@ -49,7 +49,7 @@ class WatchOperations(TorchFunctionMode):
             self.found.append(("failure", f"gets class indices of {other.dtype}: convert them to torch.int64"))
         is_meant = any(tensor is view for tensor in (one, other) for view in self.views)
         if name in ELEMENTWISE and not is_meant and _pairs_samples(one, other, self.size):
-            kind = "certain" if name in WARNED else "possible"
+            kind = "certain" if name in WARNED and not is_unreduced else "possible"
             found = f"compares each sample with each other one, {shapes} for {self.size} samples"
             self.found.append((kind, f"{found}: make the shapes equal"))
         elif name in WARNED and one.shape != other.shape:
@@ -57,11 +57,14 @@ class WatchOperations(TorchFunctionMode):
 
 
 def _pairs_samples(one: Tensor, other: Tensor, size: int) -> bool:
-    if one.ndim == other.ndim or size < 2:
-        return False
-    if not (one.is_nested or other.is_nested) and one.untyped_storage()._cdata == other.untyped_storage()._cdata:
+    if one.ndim == other.ndim or size < 2 or one.is_nested or other.is_nested:
         return False
     rank = max(one.ndim, other.ndim)
     shapes = ((1,) * (rank - tensor.ndim) + tuple(tensor.shape) for tensor in (one, other))
     pairs = list(zip(*shapes, strict=True))
-    return all(a == b or 1 in (a, b) for a, b in pairs) and {(size, 1), (1, size)} <= set(pairs)
+    if not (all(a == b or 1 in (a, b) for a, b in pairs) and {(size, 1), (1, size)} <= set(pairs)):
+        return False
+    try:
+        return bool(one.untyped_storage()._cdata != other.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):  # sparse, or inside of torch.func
+        return False

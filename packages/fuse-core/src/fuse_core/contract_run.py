@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 from unittest import mock
 
@@ -18,8 +19,8 @@ from torch._subclasses import fake_tensor
 from torch.nn.parameter import is_lazy
 
 from .contract_operations import WatchOperations
+from .flat_keys import plain
 from .ndict import NDict
-from .wiring import BATCH
 
 NEED_VALUES = (
     fake_tensor.DataDependentOutputException,
@@ -28,7 +29,13 @@ NEED_VALUES = (
     fake_tensor.UnsupportedFakeTensorException,
 )
 # What torch says if a program asks a fake tensor for its memory, or mixes it with a real one.
-NEED_MEMORY = [".numpy() is not supported", "data pointer", "Numpy is not available", "only supports real tensors"]
+NEED_MEMORY = [
+    ".numpy() is not supported",
+    "data pointer",
+    "Numpy is not available",
+    "only supports real tensors",
+    "not allocated yet",
+]
 NEED_MEMORY += ["FakeTensor", "fake tensor", "Fake tensor", "NestedTensor"]
 
 
@@ -38,6 +45,7 @@ class Step:
 
     reads: set[str] = field(default_factory=set)
     writes: dict[str, Any] = field(default_factory=dict)
+    before: dict[str, Any] = field(default_factory=dict)  # the batch that it got
     result: Any = None
     error: Exception | None = None
     failed_part: str = ""  # the innermost module of the component in which the error was raised
@@ -62,11 +70,10 @@ class Run:
         """The tensors that components returned, by component."""
         return {name: step.result for name, step in self.steps.items() if isinstance(step.result, Tensor)}
 
-    @property
-    def writers(self) -> dict[str, str]:
-        """The component that wrote each key last, or the batch."""
-        written = {key: name for name, step in self.steps.items() for key in step.writes}
-        return dict.fromkeys(self.batch, BATCH) | written
+    def writers_before(self, reader: str) -> dict[str, str]:
+        """The component that wrote each key last before a component ran."""
+        earlier = takewhile(lambda step: step[0] != reader, self.steps.items())
+        return {key: name for name, step in earlier for key in step.writes}
 
     def modules(self) -> Iterator[tuple[str, nn.Module]]:
         """The components with parameters of a model: neither losses nor metrics."""
@@ -85,7 +92,7 @@ class _RecordingBatch(NDict):
         super().__init__(values)
 
     def __getitem__(self, key: str) -> Any:
-        self.keys_read.add(key)
+        self.keys_read.add(plain(key) if isinstance(key, str) else key)
         return super().__getitem__(key)
 
     def __iter__(self) -> Iterator[str]:
@@ -109,7 +116,9 @@ def needs_values(error: Exception) -> bool:
     """Whether an error comes of running on fake tensors only."""
     text = str(error)
     is_device = "found two different devices" in text  # torch 2.6 names fake tensors there
-    return isinstance(error, NEED_VALUES) or (not is_device and any(part in text for part in NEED_MEMORY))
+    return isinstance(error, NEED_VALUES) or (
+        not is_device and not isinstance(error, ValueError) and any(part in text for part in NEED_MEMORY)
+    )
 
 
 def first_line(error: BaseException | None) -> str:
@@ -172,19 +181,19 @@ def undisturbed() -> Iterator[None]:
 
 def _run_one(component: Any, batch: Any, size: int) -> Step:
     step = Step()
-    before = dict(batch)
+    before = step.before = dict(batch)
     versions = {key: value._version for key, value in before.items() if isinstance(value, Tensor)}
     batch.keys_read.clear()
     try:
         with WatchOperations(size) as operations:
             step.suspicious = operations.found
             step.result = component.update(batch) if is_metric(component) else component(batch)
+            if isinstance(step.result, Mapping) and step.result is not batch:
+                batch.update(step.result)
     except Exception as error:  # a component may raise anything
         step.error = error
         step.needs_values = needs_values(error)
         step.failed_part = _failed_part(component, error)
-    if isinstance(step.result, Mapping) and step.result is not batch:
-        batch.update(step.result)
     step.reads = {key for key in batch.keys_read if key in before}
     step.writes = {key: value for key, value in batch.items() if key not in before or value is not before[key]}
     step.changed = [key for key, version in versions.items() if before[key]._version != version]
@@ -208,6 +217,7 @@ def _record_gradients(run: Run) -> None:
         run.trained_by.setdefault(name, {})[key] = []
     for loss, value in run.losses.items():
         if value.ndim == 0 and value.requires_grad:
+            before = [(leaf, leaf.grad) for leaf in leaves(value)]
             try:  # not autograd.grad, which reentrant checkpointing refuses
                 value.backward(retain_graph=True)  # type: ignore[no-untyped-call]
             except Exception as error:
@@ -215,3 +225,14 @@ def _record_gradients(run: Run) -> None:
             for name, key, parameter in parameters:
                 run.trained_by[name][key] += [loss] if parameter.grad is not None else []
                 parameter.grad = None
+            for leaf, gradient in before:  # a function, which is not copied, may use parameters of the program
+                leaf.grad = gradient
+
+
+def leaves(value: Any) -> list[Tensor]:
+    """The tensors that get a gradient from a backward pass of `value`."""
+    found = new = {node for node in [getattr(value, "grad_fn", None)] if node is not None}
+    while new:
+        new = {one for last in new for one, _ in last.next_functions if one is not None} - found
+        found = found | new
+    return [one.variable for one in found if hasattr(one, "variable")]

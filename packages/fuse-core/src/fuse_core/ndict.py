@@ -56,9 +56,9 @@ class NDict(dict[str, Any]):
 
     __slots__ = ("_leaves_have_branches",)
 
-    # Whether any of many keys holds a leaf and a branch; None if not known. Set by object's `__setattr__`: a subclass's
-    # may set items.
-    _leaves_have_branches: bool | None
+    # Whether any of many keys holds a leaf and a branch; None if not known, "asked" after the first question. Set by
+    # object's `__setattr__`: a subclass's may set items.
+    _leaves_have_branches: bool | str | None
     _slot_names: ClassVar[tuple[str, ...]] = ()  # of a subclass
 
     def __init__(self, mapping: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None, /, **leaves: Any) -> None:
@@ -118,7 +118,10 @@ class NDict(dict[str, Any]):
             known = object.__getattribute__(self, "_leaves_have_branches")
         except AttributeError:  # never set
             known = None
-        if known is None:
+        if known is None:  # the first deletion after a write: looking at all keys would cost more than one search
+            object.__setattr__(self, "_leaves_have_branches", "asked")
+            return has_branch(self, leaf)
+        if known == "asked":
             parents = {key.rpartition(".")[0] for key in self}
             known = not parents.union(*map(branches_above, parents)).isdisjoint(self)
             object.__setattr__(self, "_leaves_have_branches", known)
