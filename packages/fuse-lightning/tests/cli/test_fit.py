@@ -86,7 +86,7 @@ def test_a_run_folder_that_cannot_be_made_is_told(project, capsys, run_command):
 
 def test_overwriting_waits_until_nothing_is_wrong(trained, edited, capsys, run_command):
     edited(f"{LOSS}.init_args.weight", float("inf"))
-    assert run_command("fit", "--overwrite") == 1
+    assert run_command("fit", "--overwrite") == 2
     assert Path("run/last.ckpt").exists()
 
 
@@ -140,6 +140,17 @@ FAILURES = {
         "tpu",
         r"trainer.accelerator is 'tpu', but: .*--trainer.accelerator auto",
     ),
+    "an unknown accelerator": ("trainer.accelerator", "gpuu", r"invalid accelerator name: `accelerator='gpuu'`"),
+    "devices that are no number": (
+        "trainer.devices",
+        "two",
+        r"^error: .* should be an int > 0.\n\(--traceback shows the whole traceback\)$",
+    ),
+    "a word that a callback refuses": (
+        "trainer.callbacks",
+        [{"class_path": "ModelCheckpoint", "init_args": {"monitor": "x", "mode": "minn"}}],
+        r"`mode` can be .*got minn",
+    ),
     "a metric's key that nothing writes": (
         f"{METRIC}.pred",
         "model.logits.sides",
@@ -156,8 +167,8 @@ FAILURES = {
 @pytest.mark.parametrize(("key", "value", "message"), FAILURES.values(), ids=FAILURES)
 def test_what_cannot_run_is_told_before_training(edited, capsys, key, value, message, run_command):
     edited(key, value)
-    parts_do_not_fit = key == f"{METRIC}.pred"
-    assert run_command("fit") == (2 if parts_do_not_fit else 1)
+    fails_outside = value in ({"class_path": "points.Broken"}, "tpu", "validation.losses.total")
+    assert run_command("fit") == (1 if fails_outside else 2)
     printed = capsys.readouterr().err
     assert re.search(message, printed), printed
     assert "Traceback" not in printed

@@ -20,6 +20,7 @@ SPEAKING_PACKAGES = (
     "fuse_optim",
     "fuse_lightning",
     "pytorch_lightning",
+    "lightning_fabric",
     "jsonargparse",
 )
 """Packages whose errors are written for users. An error of any other package may be a mistake in the user's code."""
@@ -49,7 +50,10 @@ class ConfigurationError(Exception):
 
 
 class BuildError(Exception):
-    """A class of the configuration could not be made; the message repeats what it raised."""
+    """A class of the configuration could not be made; the message repeats what it raised.
+
+    `is_refusal`: whether the class refused its arguments, rather than failed in code that may be the user's.
+    """
 
     def __init__(self, cause: Exception) -> None:
         # The parser wraps what a class raised in an error of its own.
@@ -59,7 +63,8 @@ class BuildError(Exception):
         failed = _class_under_construction(cause)
         if failed is not None and not message.startswith(failed.__name__):
             message = f"{failed.__module__}.{failed.__qualname__} cannot be made: {message}"
-        if _raised_by(cause) not in SPEAKING_PACKAGES:  # it may be the user's code: show the part outside the packages
+        self.is_refusal = _raised_by(cause) in SPEAKING_PACKAGES
+        if not self.is_refusal:  # it may be the user's code: show the part outside the packages
             steps = traceback.walk_tb(cause.__traceback__)
             outside = [step for step in steps if _package(step[0]) not in SPEAKING_PACKAGES]
             lines = "".join(traceback.StackSummary.extract(iter(outside)).format())

@@ -19,8 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0, 1 for a failure, 2 for wrong usage or parts that do not fit, 130 after Ctrl-C, 143 after
-        SIGTERM.
+        The exit code: 0, 1 for a failure, 2 for wrong usage, a wrong configuration or parts that do not fit, 130 after
+        Ctrl-C, 143 after SIGTERM.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     show_traceback = "--traceback" in given
@@ -41,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         else:
             print(f"error: {message}", file=sys.stderr)  # noqa: T201
-        return USAGE if isinstance(error, UsageError | ConfigurationError | WiringError) else FAILURE
+        is_usage = isinstance(error, UsageError | ConfigurationError | WiringError)
+        return USAGE if is_usage or getattr(error, "is_refusal", False) else FAILURE
 
 
 def _run(arguments: list[str]) -> int:

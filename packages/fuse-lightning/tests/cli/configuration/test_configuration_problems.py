@@ -20,6 +20,11 @@ METRIC = "model.init_args.validation_metrics.accuracy.init_args"
 
 
 ALONE = """
+import enum
+from datetime import timedelta
+from typing import Any, Literal, Optional
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from fuse_lightning import LightningModuleDefault
 from torch.utils.data import DataLoader
 
 class Alone(pl.LightningModule):
@@ -32,6 +37,29 @@ class Alone(pl.LightningModule):
         return self.layer(batch).square().mean()
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
+
+class Color(enum.Enum):
+    red = 1
+    blue = 2
+
+class Own(Alone):
+    def __init__(
+        self,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        scheduler: LRSchedulerCallable | None = None,
+        losses: dict[str, torch.nn.Module] | None = None,
+        train_metrics: dict[str, torch.nn.Module] | None = None,
+        color: Color = Color.red,
+        forward: Optional["int"] = None,
+        sides: list[Literal["a", "b"]] = ["a"],
+        pause: timedelta | None = None,
+        depth: int | torch.nn.Module = 3,
+    ):
+        super().__init__()
+
+class Passing(LightningModuleDefault):
+    def __init__(self, hidden: int = 3, **kwargs: Any):
+        super().__init__(**kwargs)
 """
 
 
@@ -135,7 +163,7 @@ MISTAKES = {
         "torch.nn.functional.cross_entropy",
         r"callable: torch.nn.functional.cross_entropy}",
     ),
-    "a number as a loss": (LOSS, 3, r"losses.side: '3': there is no such class"),
+    "a number as a loss": (LOSS, 3, r"losses.side: it takes Module, got 3"),
     "a metric of tensors": (
         METRIC.removesuffix(".init_args"),
         {"class_path": "torchmetrics.MeanSquaredError"},
@@ -223,6 +251,57 @@ def test_a_module_with_its_own_loaders_runs_from_the_kept_configuration(
     Path("run.yaml").write_text(yaml.safe_dump({"trainer": trainer, "model": "points.Alne"}))
     assert run_command("fit") == 2
     assert "run.yaml:1: model: 'points.Alne': points has no 'Alne'. Did you mean 'Alone'?" in capsys.readouterr().err
+
+
+@pytest.fixture
+def own_module(project, configuration_text):
+    """Writes a configuration whose model is a class with these arguments, and other keys of the model."""
+    (project / "points.py").write_text(Path("points.py").read_text() + ALONE)
+    trainer = yaml.safe_load(configuration_text)["trainer"]
+
+    def write(name, arguments, **others):
+        model = {"class_path": f"points.{name}", "init_args": arguments, **others}
+        configuration = {"run_dir": "run", "trainer": trainer, "model": model}
+        Path("run.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False))
+
+    return write
+
+
+def test_a_module_of_ones_own_takes_optimizers_losses_and_metrics_as_it_declares_them(own_module, run_command):
+    own_module(
+        "Own",
+        {
+            "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
+            "scheduler": {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 1}},
+            "losses": {"side": {"class_path": "torch.nn.CrossEntropyLoss"}},
+            "train_metrics": {"error": {"class_path": "torchmetrics.MeanSquaredError"}},
+        },
+    )
+    assert run_command("fit") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("Own", {"color": "rde"}, "color: it takes red or blue, got 'rde'."),
+        ("Own", {"forward": "abc"}, "forward: it takes int, got 'abc'."),
+        ("Own", {"sides": ["c", "d"]}, "sides: it takes list[Literal['a', 'b']], got [c, d]."),
+        ("Own", {"pause": "abc"}, "pause: it takes timedelta, got 'abc'."),
+        ("Own", {"depth": 0.5}, "depth: it takes int or Module, got 0.5."),
+        ("Passing", {"log_counted": "maybe"}, "log_counted: it takes bool, got maybe"),
+    ],
+)
+def test_a_wrong_value_is_told_with_what_its_type_takes(own_module, capsys, run_command, name, arguments, message):
+    own_module(name, arguments)
+    assert run_command("fit") == 2
+    assert f"model.init_args.{message}\n" in capsys.readouterr().err
+
+
+def test_mistakes_are_told_in_their_order(own_module, capsys, run_command):
+    own_module("Own", {}, **{f"wrong{number}": number for number in range(8)})
+    assert run_command("fit") == 2
+    printed = re.findall(r"model\.wrong(\d)", capsys.readouterr().err)
+    assert printed == sorted(printed)
 
 
 def test_several_mistakes_are_told_at_once(edited, project, capsys, run_command):

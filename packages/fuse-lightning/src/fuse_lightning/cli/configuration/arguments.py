@@ -1,7 +1,9 @@
 """The arguments of a class, and what the parser says of values for them."""
 
 import argparse
+import enum
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -12,6 +14,8 @@ from jsonargparse import ArgumentParser
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from .document import STRING
+
 
 class Arguments:
     """What a class, or a function that returns an object, takes: `names`, those of them `required`, and their types."""
@@ -19,7 +23,7 @@ class Arguments:
     def __init__(self, made: Any) -> None:
         try:
             parameters = list(inspect.signature(made, eval_str=True).parameters.values())
-        except NameError:  # a type that cannot be looked up
+        except (NameError, AttributeError, TypeError):  # a type that cannot be looked up
             parameters = list(inspect.signature(made).parameters.values())
         first = 1 if isinstance(made, type) and issubclass(made, Optimizer | LRScheduler) else 0
         named = [p for p in parameters[first:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -41,12 +45,23 @@ class Arguments:
         parser = ArgumentParser(exit_on_error=False)
         self._add_to(parser, set(self.names) - {key.value})
         given = yaml.MappingNode("tag:yaml.org,2002:map", [(key, value)])
+        value.flow_style = True  # in one line
+        text = yaml.serialize(given, Dumper=yaml.SafeDumper)
         try:
-            parser.parse_string(yaml.serialize(given, Dumper=yaml.SafeDumper))
-        except argparse.ArgumentError:
-            got = repr(value.value) if isinstance(value, yaml.ScalarNode) else "a list, or keys and values"
+            parser.parse_string(text)
+        except argparse.ArgumentError as error:
+            if key.value not in self.types:  # it is passed on, to a function that has the type
+                return shortened(str(error)).removeprefix(f"{key.value}: ")
+            got = repr(value.value) if value.tag == STRING else " ".join(text.split()[1:])
             return f"it takes {' or '.join(kinds_in(self.types[key.value]))}, got {got}."
         return None
+
+
+def shortened(refusal: str) -> str:
+    """What the parser says of the value of a key, in one line."""
+    types = " or ".join(re.findall(r"Expected an? <class '(?:\w+\.)*(\w+)'>", refusal))
+    found = re.search(r'Parser key "([\w.]+)".*(?:Got|Given) value: (.*)', refusal, re.DOTALL)
+    return f"{found[1]}: it takes {types}, got {found[2]}" if found and types else refusal
 
 
 def kinds_in(annotation: Any) -> list[str]:
@@ -54,7 +69,10 @@ def kinds_in(annotation: Any) -> list[str]:
     parts, origin = typing.get_args(annotation), typing.get_origin(annotation)
     if origin in (typing.Union, types.UnionType):
         return [kind for part in parts for kind in kinds_in(part) if part is not type(None)]
-    return [repr(one) for one in parts] if origin is typing.Literal else [(origin or annotation).__name__]
+    if origin is typing.Literal or isinstance(annotation, enum.EnumType):
+        return [repr(one) for one in parts] or list(annotation.__members__)
+    text = str(getattr(annotation, "__forward_arg__", annotation)).replace("typing.", "")
+    return [text if parts else getattr(annotation, "__name__", text)]
 
 
 def classes_in(annotation: Any) -> set[type]:
