@@ -15,7 +15,7 @@ def test_the_counts_of_each_sample_are_its_confusion_matrix(shape):
 
 
 def test_pixels_without_a_class_are_left_out():
-    predicted, target = torch.tensor([[[0, 1, 1, 0]]]), torch.tensor([[[0, 255, -1, 1]]])
+    predicted, target = torch.tensor([[[0, 1, 1, 0, -1]]]), torch.tensor([[[0, 255, -1, 1, 1]]])
     assert pixel_counts(predicted, target).tolist() == [[[1, 0], [1, 0]]]
 
 
@@ -39,6 +39,32 @@ def test_scores_become_the_class_of_each_pixel(key, prediction, channel):
 
 def test_masks_of_other_sizes_do_not_fit():
     assert class_masks("model.output.seg", torch.zeros(1, 2, 4, 4), torch.zeros(1, 8, 8)) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.uint8])
+def test_masks_of_every_type_are_classes(dtype):
+    masks = {"model.output.seg": torch.zeros(1, 1, 1, 2), "data.mask": torch.tensor([[[0, 1]]]).to(dtype)}
+    counts = {name.rpartition("pixels.")[2]: int(count[0]) for name, count in masks_to_counts(masks).items()}
+    assert counts == {"0.0": 1, "1.0": 1, "1.1": 0}
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target"),
+    [
+        (torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 7]]], dtype=torch.uint8)),  # a gray image beside two scores
+        (torch.zeros(1, 2, 1, 2), torch.tensor([[[0.0, 0.5]]])),
+        (torch.tensor([[[0, 1]]]), torch.tensor([[[0, 60_000]]])),  # depths
+        (torch.tensor([[[0, 60_000]]]), torch.tensor([[[0, 1]]])),
+    ],
+)
+def test_other_values_are_no_classes(prediction, target):
+    assert class_masks("model.output.seg", prediction, target) is None
+
+
+def test_a_prediction_is_counted_with_the_declared_target_only():
+    prediction = {"model.output.seg": torch.zeros(1, 1, 2).long(), "data.image": torch.zeros(1, 1, 2).long()}
+    assert masks_to_counts(prediction, {"model.logits.seg": "data.mask"}) == prediction
+    assert "model.output.seg.pixels.0.0" in masks_to_counts(prediction, {"model.logits.seg": "data.image"})
 
 
 def test_only_pairs_of_classes_that_occur_are_columns_and_each_class():

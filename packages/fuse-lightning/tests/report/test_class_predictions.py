@@ -68,7 +68,7 @@ def test_probabilities_and_classes_of_a_file_are_read(read):
     assert found.confusion().tolist() == [[1, 1], [0, 1]]
 
 
-@pytest.mark.parametrize("unknown", ["", "-1", "-100", "nan"])
+@pytest.mark.parametrize("unknown", ["", "-1", "-100", "nan", "255"])
 def test_samples_of_unknown_class_are_left_out(read, unknown):
     assert read(f"{HEADER}{ROWS}d,0.5,0.5,{unknown}\n").ids == ["a", "b", "c"]
 

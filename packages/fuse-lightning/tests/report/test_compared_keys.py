@@ -32,6 +32,17 @@ def test_the_only_target_is_that_of_every_prediction():
     assert tasks_of(KEYS, {}) == []
 
 
+def test_only_predictions_are_compared():
+    keys = ["loader", "sample_id", "model.output.a", "model.uncertainty", "data.a"]
+    assert tasks_of(keys, COMPARED) == [Task("a", "model.output.a", "data.a")]
+    assert [task.pred for task in tasks_of(keys, {})] == ["model.output.a", "model.uncertainty"]
+
+
+def test_heads_with_one_last_name_keep_their_whole_names():
+    keys = ["model.output.left.cls", "model.logits.left.cls", "model.output.right.cls", "data.cls"]
+    assert [task.name for task in tasks_of(keys, {})] == ["left.cls", "right.cls", "left.cls"]
+
+
 def test_the_given_keys_are_taken():
     assert tasks_of(KEYS, {}, pred="model.output.a", target="data.b") == [Task("a", "model.output.a", "data.b")]
 

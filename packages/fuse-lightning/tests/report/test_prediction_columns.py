@@ -27,6 +27,11 @@ def test_numbers_have_a_row_for_each_sample_and_nan_where_there_is_none(columns)
     assert columns.numbers("data.known").tolist() == [[1], [0]]
 
 
+def test_cells_may_be_long(tmp_path):
+    (tmp_path / "long.csv").write_text(f"data.y,model.boxes\n1,{'0' * 200_000}\n")
+    assert PredictionColumns(tmp_path / "long.csv").numbers("data.y").tolist() == [[1]]
+
+
 def test_texts_are_no_numbers(columns):
     assert columns.numbers("data.name") is None
     assert columns.numbers("data.missing") is None

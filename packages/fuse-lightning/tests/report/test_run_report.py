@@ -26,7 +26,16 @@ def loader():
 
 
 @pytest.fixture
-def module(tmp_path):
+def module(make_module):
+    return make_module()
+
+
+@pytest.fixture
+def make_module(tmp_path):
+    return lambda **changed: _module(tmp_path, **changed)
+
+
+def _module(tmp_path, **changed):
     torch.manual_seed(0)
     model = ModelWrapSeqToDict(
         model=nn.Sequential(nn.Flatten(), nn.Linear(16, 2)),
@@ -34,14 +43,17 @@ def module(tmp_path):
         model_outputs=["model.logits.cls", "model.output.cls"],
         post_forward_processing_function=lambda logits: (logits, logits.softmax(dim=1)),
     )
-    return LightningModuleDefault(
-        model_dir=tmp_path,
-        model=model,
-        losses={"cls": LossDefault(pred="model.logits.cls", target="data.label", callable=nn.functional.cross_entropy)},
-        optimizers_and_lr_schs=lambda module: torch.optim.SGD(module.parameters(), lr=0.1),
-        best_epoch_source={"monitor": "validation.losses.cls"},
-        prediction_keys=["model.output.cls", "data.label"],
-    )
+    arguments = {
+        "model_dir": tmp_path,
+        "model": model,
+        "losses": {
+            "cls": LossDefault(pred="model.logits.cls", target="data.label", callable=nn.functional.cross_entropy)
+        },
+        "optimizers_and_lr_schs": lambda module: torch.optim.SGD(module.parameters(), lr=0.1),
+        "best_epoch_source": {"monitor": "validation.losses.cls"},
+        "prediction_keys": ["model.output.cls", "data.label"],
+    }
+    return LightningModuleDefault(**{**arguments, **changed})
 
 
 def titles(tmp_path):
@@ -72,6 +84,47 @@ def test_the_page_grows_with_training_testing_and_predicting(tmp_path, make_trai
     rows = [line.split(",") for line in (tmp_path / "predictions.csv").read_text().splitlines()[1:]]
     right = sum((float(row[2]) > float(row[1])) == int(row[3]) for row in rows)
     assert f"<b>{right / len(rows):.4f}</b><span>accuracy</span>" in page
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_new_training_shows_nothing_of_the_earlier_model(tmp_path, make_trainer, module, loader):
+    report = RunReport(tmp_path)
+    trainer = make_trainer(max_epochs=3, callbacks=[report, PredictionsToFile(tmp_path / "predictions.csv")])
+    trainer.fit(module, loader, loader)
+    trainer.test(module, loader, verbose=False)
+    trainer.predict(module, loader, return_predictions=False)
+    make_trainer(max_epochs=1, callbacks=[report]).fit(module, loader, loader)
+    assert titles(tmp_path) == ["Learning curves", "Epochs", "Wiring", "Environment"]
+    data = json.loads((tmp_path / "report.json").read_text())
+    assert list(data["epochs"]) == ["0"]
+    assert "test" not in data
+    make_trainer(callbacks=[RunReport(tmp_path)]).test(module, loader, verbose=False)
+    assert titles(tmp_path) == ["Learning curves", "Epochs", "Test", "Wiring", "Environment"]
+
+
+def test_a_module_without_checks_trains_without_a_drawing(tmp_path, make_trainer, make_module, loader):
+    module = make_module(check="off")
+    module.model.reads = ("data.image", "data.missing")
+    make_trainer(max_epochs=1, callbacks=[RunReport(tmp_path)]).fit(module, loader, loader)
+    assert titles(tmp_path) == ["Learning curves", "Epochs", "Environment"]
+
+
+@pytest.mark.filterwarnings("ignore:A checkpoint is written inside an epoch")
+def test_the_best_value_may_be_of_a_validation_inside_an_epoch(tmp_path, make_trainer, make_module, loader):
+    module = make_module(
+        optimizers_and_lr_schs=lambda module: torch.optim.SGD(module.parameters(), lr=0.1, maximize=True)
+    )
+    trainer = make_trainer(max_epochs=1, val_check_interval=0.2, callbacks=[RunReport(tmp_path)])
+    trainer.fit(module, loader, loader)
+    best = float(trainer.checkpoint_callback.best_model_score)
+    assert best < float(trainer.callback_metrics["validation.losses.cls"])
+    assert f"<b>{best:.4g}</b><span>best " in (tmp_path / "index.html").read_text()
+
+
+def test_values_named_with_slashes_have_learning_curves(tmp_path, make_trainer, make_module, loader):
+    module = make_module(tensorboard_sep="/", best_epoch_source={"monitor": "validation/losses/cls"})
+    make_trainer(max_epochs=2, callbacks=[RunReport(tmp_path)]).fit(module, loader, loader)
+    assert (tmp_path / "index.html").read_text().count("<polyline") == 2  # training and validation
 
 
 def test_the_epochs_are_a_table_without_the_means_of_steps(tmp_path, make_trainer, module, loader):

@@ -37,7 +37,7 @@ def test_a_segmentation_shows_dice_over_images_and_over_pixels(sections):
 
 def test_classes_that_never_occur_keep_their_names(sections):
     _, parts = sections("data.sample_id,model.output.y.pixels.0.0\na,9\n", ["ground", "tumor"])
-    assert rows(parts["Classes"])[1] == ["tumor", "-", "-", "0.000", "0", "0"]
+    assert rows(parts["Classes"])[1] == ["tumor", "-", "-", "-", "0", "0"]
 
 
 def test_labels_show_scores_of_each_and_leave_out_unknown_ones(sections):
@@ -48,6 +48,19 @@ def test_labels_show_scores_of_each_and_leave_out_unknown_ones(sections):
         ["edema", "1.000", "1.000", "1.000", "1.000", "1", "2"],
     ]
     assert numbers == {"mean AUROC": "1.0000", "mean F1": "0.8333"}
+    assert "3 samples" in parts["Labels"]
+
+
+def test_samples_without_a_known_label_are_named(sections):
+    _, parts = sections("model.output.y,data.y\n0.9,1\n0.2,0\n0.7,\n")
+    assert "2 samples of" in parts["Labels"]
+    assert "1 samples without a known target are left out" in parts["Labels"]
+
+
+def test_logits_far_from_zero_are_labels(sections):
+    task = TASK._replace(pred="model.logits.y")
+    numbers, _ = sections("model.logits.y,data.y\n-800,0\n800,1\n", task=task)
+    assert numbers == {"AUROC": "1.0000", "F1": "1.0000"}
 
 
 def test_a_single_probability_is_a_label(sections):
@@ -61,6 +74,7 @@ def test_numbers_show_their_errors(sections):
     assert numbers == {"mean absolute error": "0.5", "root mean squared error": "0.5", "R²": "0.75"}
     assert rows(parts["Errors"]) == [["y", "0.5", "0.5", "0.75", "0", "2"]]
     assert parts["Predicted against true"].count("<circle") == 2
+    assert "1 samples without a known target are left out" in parts["Errors"]
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..report.compared_keys import compared_target
+
 PIXELS = "pixels"
 VOID = 255  # marks pixels without a class in masks of 8 bits; other programs use negative numbers
+MOST_CLASSES = 256  # more are no classes, but values such as depths
 
 
-def masks_to_counts(prediction: Mapping[str, Any]) -> dict[str, Any]:
+def masks_to_counts(prediction: Mapping[str, Any], compared: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The prediction with counts in place of its masks, if it holds one predicted and one true segmentation.
+
+    `compared` holds the target of each prediction, if it is known.
 
     The true one is below `data`. The predicted one holds classes, or a score for each class. Both become the columns
     `<prediction>.pixels.<true class>.<predicted class>`: how many of the sample's pixels have these two classes.
@@ -27,9 +32,11 @@ def masks_to_counts(prediction: Mapping[str, Any]) -> dict[str, Any]:
         model.output.seg.pixels.1.1 [1]
     """
     large = [key for key, value in prediction.items() if isinstance(value, Tensor) and value.ndim > 2]
-    true = [key for key in large if key.startswith("data.") and not prediction[key].is_floating_point()]
+    true = [key for key in large if key.startswith("data.")]
     predicted = [key for key in large if not key.startswith("data.")]
     if not (len(large) == 2 and len(true) == len(predicted) == 1):
+        return dict(prediction)
+    if compared_target(predicted[0], compared or {}) not in ("", true[0]):
         return dict(prediction)
     masks = class_masks(predicted[0], prediction[predicted[0]], prediction[true[0]])
     if masks is None:
@@ -43,7 +50,10 @@ def masks_to_counts(prediction: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def class_masks(key: str, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, int] | None:
-    """The class of each pixel, predicted and true, and the number of predicted scores; None if the shapes do not fit.
+    """The class of each pixel, predicted and true, and the number of predicted scores; None if they are no classes.
+
+    Both have one shape. The true classes are whole numbers, each with a predicted score; without scores, there are at
+    most 256 classes.
 
     Args:
         key: the key of the prediction. Of a single channel, scores below `model.logits` are positive for class 1, and
@@ -58,13 +68,19 @@ def class_masks(key: str, prediction: Tensor, target: Tensor) -> tuple[Tensor, T
         one = prediction.shape[1] == 1
         prediction = (prediction[:, 0] > threshold).long() if one else prediction.argmax(dim=1)
     masks = [mask[:, 0] if mask.ndim > 3 and mask.shape[1] == 1 else mask for mask in (prediction, target)]
-    return (masks[0].long(), masks[1].long(), scores) if masks[0].shape == masks[1].shape else None
+    if target.is_floating_point() and not (target == target.round()).all():
+        return None
+    predicted, true = (mask.long() for mask in masks)
+    most = scores or MOST_CLASSES
+    if predicted.shape != true.shape or any((mask[mask != VOID] >= most).any() for mask in (predicted, true)):
+        return None
+    return predicted, true, scores
 
 
 def pixel_counts(predicted: Tensor, target: Tensor, classes: int = 0) -> np.ndarray:
     """How many pixels of each sample have which true and predicted class, shape [B, true class, predicted class].
 
-    Pixels whose target is negative or 255 are left out.
+    Pixels whose target is negative or 255, or whose predicted class is negative, are left out.
 
     Args:
         predicted: classes [B, *spatial].
@@ -72,7 +88,7 @@ def pixel_counts(predicted: Tensor, target: Tensor, classes: int = 0) -> np.ndar
         classes: the least number of classes.
     """
     predicted, target = (mask.flatten(1).cpu() for mask in (predicted, target))
-    valid = (target >= 0) & (target != VOID)
+    valid = (target >= 0) & (target != VOID) & (predicted >= 0)
     target = torch.where(valid, target, 0)
     classes = max(classes, *(int(mask.max()) + 1 if mask.numel() else 0 for mask in (predicted, target)))
     samples = torch.arange(len(target))[:, None]

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.utilities import CombinedLoader
 
 from ..checkpoints.atomic_file import replace_file
+from ..report.compared_keys import compared_keys
 from .column_types import LONG, NOTHING, TEXT, Kind, is_float
 from .pixel_counts import masks_to_counts
 from .rows_on_disk import Columns, Row, RowFile, gather_rows, merge_rows
@@ -61,6 +62,7 @@ class PredictionsToFile(BasePredictionWriter):
         self._files: list[Path] = []  # to remove in the end
         self._loaders: list[tuple[Any, Any]] = []
         self._samples: dict[int, int] = {}
+        self._compared: dict[str, str] = {}
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Open this process's file."""
@@ -71,6 +73,7 @@ class PredictionsToFile(BasePredictionWriter):
         self._files = [self._rows.path]
         self._loaders = _loaders_by_name(trainer.predict_dataloaders)
         self._samples = {}
+        self._compared = compared_keys(pl_module)
 
     def write_on_batch_end(
         self,
@@ -88,7 +91,7 @@ class PredictionsToFile(BasePredictionWriter):
                 f"PredictionsToFile needs a predict_step that returns a mapping of keys to values, as "
                 f"step_extract_predictions does; got a {type(prediction).__name__}."
             )
-        columns = prediction_columns(masks_to_counts(prediction))
+        columns = prediction_columns(masks_to_counts(prediction, self._compared))
         if "loader" in columns and len(self._loaders) > 1:
             raise ValueError(
                 "With several loaders, PredictionsToFile writes a column 'loader', but predict_step returns that key "

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..predictions.pixel_counts import VOID
 from .compared_keys import Task
 from .prediction_columns import PredictionColumns
 
@@ -93,9 +94,10 @@ def class_scores(confusion: np.ndarray) -> np.ndarray:
 
 
 def read_class_predictions(columns: PredictionColumns, task: Task) -> ClassPredictions | None:
-    """Probabilities and true classes, without the samples whose class is unknown: empty or negative.
+    """Probabilities and true classes, without the samples whose class is unknown.
 
-    Scores below `model.logits` become probabilities by a softmax.
+    An unknown class is empty, negative, or 255 if there are fewer classes. Scores below `model.logits` become
+    probabilities by a softmax.
 
     Returns:
         The predictions; None if the columns hold no probabilities of classes, or no classes.
@@ -107,7 +109,7 @@ def read_class_predictions(columns: PredictionColumns, task: Task) -> ClassPredi
         exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
         scores = exponentials / exponentials.sum(axis=1, keepdims=True)
     true = target[:, 0]
-    known = np.flatnonzero(true >= 0)  # false for NaN
+    known = np.flatnonzero((true >= 0) & ((true != VOID) | (scores.shape[1] > VOID)))  # false for NaN
     scores, true = scores[known], true[known]
     are_probabilities = (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-2)
     are_classes = (true == true.round()).all() and (true < scores.shape[1]).all()

@@ -1,6 +1,7 @@
 """Which predictions a page compares with which targets."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from torch import nn
 from fuse_core import SAMPLE_ID
 
 MEMBER = re.compile(r"_ensemble_\d+$")
+NO_PREDICTIONS = (SAMPLE_ID, "sample_id", "loader")  # columns of which sample it is
 
 
 class Task(NamedTuple):
@@ -44,26 +46,37 @@ def tasks_of(
         keys: the predicted keys. Those below `data` are targets.
         compared: see `compared_keys`.
         pred: the only prediction to take; None takes all, but not those of an ensemble's members.
-        target: the target of all predictions; None takes the compared one, or else the only one.
+        target: the target of all predictions; None takes the compared one, or the only one if nothing is compared.
         with_target: predictions whose columns tell the target too.
 
     Example:
         >>> tasks_of(["model.output.age", "model.output.sex", "data.age", "data.sex"], {"model.logits.age": "data.age"})
         [Task(name='age', pred='model.output.age', target='data.age')]
     """
-    keys = [key for key in keys if key != SAMPLE_ID]
+    keys = [key for key in keys if key not in NO_PREDICTIONS]
     targets = [key for key in keys if key.startswith("data.")]
+    only = targets[0] if len(targets) == 1 and not compared else ""
     tasks = []
     for key in sorted(keys, key=lambda key: ".logits." in key):
         if (pred is None and (key in targets or MEMBER.search(key))) or pred not in (None, key) or key == target:
             continue
-        stem = re.sub(r"_ensemble_\w+$", "", key)
-        own = target or compared.get(_scores(stem), targets[0] if len(targets) == 1 else "")
+        own = target or compared_target(key, compared) or only
         if own in keys or key in with_target:
-            tasks.append(Task(stem.rpartition(".")[2], key, own))
-    return tasks
+            tasks.append(Task(_scores(key), key, own))
+    ends = Counter(name.rpartition(".")[2] for name in {task.name for task in tasks})
+
+    def short(name: str) -> str:
+        end = name.rpartition(".")[2]
+        return end if ends[end] == 1 else name.removeprefix("model.logits.")
+
+    return [task._replace(name=short(task.name)) for task in tasks]
+
+
+def compared_target(key: str, compared: Mapping[str, str]) -> str:
+    """The target that a predicted key is compared with; empty if none is known."""
+    return compared.get(_scores(key), "")
 
 
 def _scores(key: str) -> str:
-    """The key of the scores, for the key of the scores or of the prediction after the activation."""
-    return key.replace("model.output.", "model.logits.")
+    """The key of the scores, for the key of the scores or of the prediction after the activation, or an ensemble's."""
+    return re.sub(r"_ensemble_\w+$", "", key).replace("model.output.", "model.logits.")

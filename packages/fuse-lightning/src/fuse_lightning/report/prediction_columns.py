@@ -26,8 +26,12 @@ class PredictionColumns:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file)
+        limit = csv.field_size_limit(2**31 - 1)  # a cell may hold an array
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                header, *rows = csv.reader(file)
+        finally:
+            csv.field_size_limit(limit)
         self._columns = {name: [row[position] for row in rows] for position, name in enumerate(header)}
         self.ids = self._columns.get(SAMPLE_ID, [str(index) for index in range(len(rows))])
         self.keys = list(dict.fromkeys(PART.sub("", name) for name in header))

@@ -2,7 +2,9 @@
 
 import importlib.metadata
 import json
+import math
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import torch
 
 from ..checkpoints.atomic_file import replace_file
-from ..epoch_table import epoch_rows
+from ..epoch_table import NAME, epoch_rows
 from ..run_folder import PREDICTIONS_FILE
 from .charts import line_chart
 from .compared_keys import Task, tasks_of
@@ -46,23 +48,24 @@ def environment() -> dict[str, str]:
 
 
 def write_run_page(run_dir: Path, pred: str | None = None, target: str | None = None) -> Path:
-    """Write `index.html` from `report.json` and, if there is one, `predictions.csv`.
+    """Write `index.html` from `report.json` and, if the data is of a prediction too, `predictions.csv`.
 
     Args:
         run_dir: the run folder.
         pred: the key of the prediction to compare; None takes all.
-        target: the key of its target; None takes what the run's losses and metrics compare, or else the only one.
+        target: the key of its target; None takes what the run's losses and metrics compare. If they compare nothing, it
+            takes the only target.
     """
     data = json.loads((run_dir / DATA_FILE).read_text(encoding="utf-8"))
     epochs = {int(epoch): values for epoch, values in data["epochs"].items()}
-    numbers, parts = _training(epochs, data.get("monitor"), data.get("mode", "min"))
+    numbers, parts = _training(epochs, data.get("monitor"), data.get("mode", "min"), data.get("best_score"))
     if data.get("test"):
         rows = [(name, f"{value:.4g}") for name, value in sorted(data["test"].items())]
         parts.append(section("Test", table(("value", "test"), rows, "Values of the last test.")))
     predictions = run_dir / PREDICTIONS_FILE
-    if predictions.is_file():
+    if "compared" in data and predictions.is_file():  # else the file is of an earlier model
         columns = PredictionColumns(predictions)
-        tasks = tasks_of(columns.keys, data.get("compared", {}), pred, target, columns.with_pixels)
+        tasks = tasks_of(columns.keys, data["compared"], pred, target, columns.with_pixels)
         scores, sections = _tasks(columns, tasks, data.get("class_names", {}), data.get("worst", {}))
         numbers, parts = scores + numbers, parts + sections
     if data.get("wiring"):
@@ -104,36 +107,39 @@ def _tasks(
     return numbers, parts
 
 
-def _training(epochs: Mapping[int, Mapping[str, float]], monitor: str | None, mode: str) -> tuple[list[Any], list[str]]:
-    """The numbers and the sections of the training."""
+def _training(
+    epochs: Mapping[int, Mapping[str, float]], monitor: str | None, mode: str, score: float | None
+) -> tuple[list[Any], list[str]]:
+    """The numbers and the sections of the training.
+
+    `score` is the best checkpoint's value, which may be of a validation inside an epoch. None takes the best epoch's.
+    """
     if not epochs:
         return [], []
     last = max(epochs)
     monitored = {epoch: values[monitor] for epoch, values in epochs.items() if monitor and monitor in values}
     finite = {epoch: value for epoch, value in monitored.items() if value == value}
-    best = (min if mode == "min" else max)(finite, key=finite.__getitem__) if finite else None
-    numbers: list[Any] = []
+    if score is None or not math.isfinite(score):
+        score = (min if mode == "min" else max)(finite.values()) if finite else None
+    best = next((epoch for epoch, value in finite.items() if value == score), None)
+    numbers: list[Any] = [] if score is None else [(f"best {monitor}", f"{score:.4g}")]
     if best is not None:
-        numbers = [(f"best {monitor}", f"{finite[best]:.4g}"), ("best epoch, counted from 0", best)]
+        numbers.append(("best epoch, counted from 0", best))
     numbers.append(("epochs", len(epochs)))
-    labels = dict.fromkeys(
-        name.partition(".")[2]
-        for values in epochs.values()
-        for name in sorted(values)
-        if name.startswith(("train.", "validation."))
-    )
+    labels: dict[str, dict[str, str]] = {}  # the logged names of each value, by mode
+    for values in epochs.values():
+        for match in filter(None, map(NAME.fullmatch, sorted(values))):
+            labels.setdefault(match[2], {})["train" if match[1] == "train" else "validation"] = match[0]
     whole_epochs = [one for one in labels if not (one.endswith("_step") and one.removesuffix("_step") in labels)]
-    shown = [one for one in whole_epochs if f"{one.rpartition('.')[0]}.mean" not in labels or one.endswith(".mean")]
+    means = {one: re.sub(r"(?<=[./])[^./]+$", "mean", one) for one in whole_epochs}
     charts: list[str] = []
     drawn: list[Any] = []
-    for label in shown:
+    for label, mean in means.items():
+        if mean != label and mean in labels:
+            continue
         lines = {
-            mode_name: [
-                (epoch, values[f"{mode_name}.{label}"])
-                for epoch, values in sorted(epochs.items())
-                if f"{mode_name}.{label}" in values
-            ]
-            for mode_name in ("train", "validation")
+            mode_name: [(epoch, values[name]) for epoch, values in sorted(epochs.items()) if name in values]
+            for mode_name, name in sorted(labels[label].items())
         }
         if lines not in drawn:  # the total of a single loss is that loss
             charts.append(line_chart(label, lines, best))
@@ -145,7 +151,8 @@ def _training(epochs: Mapping[int, Mapping[str, float]], monitor: str | None, mo
     )
     _, rows = epoch_rows(whole, current, monitor or "", fold=False)
     header = ["value", *(name if name.startswith("best") else f"last {name}" for name in rows[0][1:])]
-    caption = f"The best epoch ({best}) and the last one ({last}), counted from 0. * decides the best epoch."
+    which = "The last epoch" if best is None else f"The best epoch ({best}) and the last one"
+    caption = f"{which} ({last}), counted from 0. * decides the best epoch."
     return numbers, [curves, section("Epochs", table(header, rows[1:], caption))]
 
 

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from fuse_core import SAMPLE_ID
+from fuse_core import SAMPLE_ID, WiringError
 
 from ..checkpoints.atomic_file import replace_file
 from .compared_keys import compared_keys, names_of_classes, tasks_of
@@ -20,9 +20,9 @@ from .worst_cases import MOST, cases_of_batch
 class RunReport(Callback):
     """Writes a page of results, `index.html`, to the run folder: one file that needs no network.
 
-    After training it shows the learning curves, the best and the last epoch, the wiring, and the environment. After
-    testing it also shows the test's values. After prediction, `predictions.csv` in the same folder adds, for each
-    prediction with a target:
+    After training it shows the learning curves, the best and the last epoch, the wiring, and the environment. Values of
+    an earlier test or prediction belong to another model and are removed. After testing it also shows the test's
+    values. After prediction, `predictions.csv` in the same folder adds, for each prediction with a target:
 
     - classes: accuracy, confusion matrix, scores of each class, and calibration;
     - segmentations: the Dice of each class over images and over pixels, and the confusion matrix of pixels;
@@ -35,7 +35,8 @@ class RunReport(Callback):
     Args:
         run_dir: the run folder.
         pred: the key of the prediction to compare; None takes all.
-        target: the key of its target; None takes what the losses and metrics compare, or else the only one.
+        target: the key of its target; None takes what the losses and metrics compare. If they compare nothing, it takes
+            the only target.
         class_names: the names of the classes; None takes those of the metrics, or numbers the classes.
         image: the key of images, [B, C, H, W] or [B, C, D, H, W], for the worst cases. One or three channels are drawn,
             of others the first.
@@ -78,6 +79,11 @@ class RunReport(Callback):
         """Continue from what `state_dict` returned."""
         self.epochs = state_dict["epochs"]
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget the epochs of an earlier training, unless it is continued."""
+        if not trainer.global_step:
+            self.epochs, self._wiring, self._trainer = {}, None, None
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the epoch before, which is complete by now."""
         if self._trainer is not None:
@@ -91,7 +97,11 @@ class RunReport(Callback):
         """Note the wiring of the first batch."""
         wiring_of: Any = getattr(pl_module, "wiring", None)
         if self._wiring is None and callable(wiring_of):
-            wiring = wiring_of(batch)
+            try:
+                wiring = wiring_of(batch)
+            except WiringError:  # the module's own check decides whether to train
+                self._wiring = {}
+                return
             self._wiring = {
                 "writers": dict(wiring.writers),
                 "readers": {key: list(by) for key, by in wiring.readers.items()},
@@ -108,7 +118,10 @@ class RunReport(Callback):
         self._trainer = None
         best: Any = next((one for one in trainer.checkpoint_callbacks if getattr(one, "monitor", None)), None)
         monitor = {} if best is None else {"monitor": best.monitor, "mode": best.mode}
-        self._write(trainer, epochs=self.epochs, wiring=self._wiring, **monitor)
+        score = getattr(best, "best_model_score", None)
+        if score is not None:
+            monitor["best_score"] = float(score)
+        self._write(trainer, {}, epochs=self.epochs, wiring=self._wiring, **monitor)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the values of the test."""
@@ -157,11 +170,13 @@ class RunReport(Callback):
         if values:
             self.epochs[self._epoch] = values
 
-    def _write(self, trainer: pl.Trainer, **changed: Any) -> None:
+    def _write(self, trainer: pl.Trainer, data: dict[str, Any] | None = None, /, **changed: Any) -> None:
+        """Write the page with changed data; None changes that of `report.json`."""
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         path = self.run_dir / DATA_FILE
-        data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"epochs": {}}
+        if data is None:
+            data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"epochs": {}}
         data.update(changed, title=self.title, environment=environment())
         with replace_file(path) as file:
             file.write(json.dumps(data).encode())

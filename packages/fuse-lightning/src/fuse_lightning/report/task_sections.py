@@ -54,13 +54,13 @@ def _of_pixels(columns: PredictionColumns, task: Task, class_names: Sequence[str
         ("images", f"{len(counts):,}"),
     ]
     rows = []
-    recall = class_scores(found.confusion)[:, 1]
     for index, name in enumerate(names):
         own = found.of_images[:, index]
         own = own[~np.isnan(own)]
         pixels = int(found.confusion[index].sum())
+        recall = found.confusion[index, index] / pixels if pixels else float("nan")
         mean = own.mean() if len(own) else float("nan")
-        texts = (_number(mean), _number(found.over_pixels[index]), f"{recall[index]:.3f}", f"{len(own):,}")
+        texts = (_number(mean), _number(found.over_pixels[index]), _number(recall), f"{len(own):,}")
         rows.append((name, *texts, f"{pixels:,}"))
     about = (
         "Dice over images: the mean of the images' values, of images where the class is true or predicted. Dice over "
@@ -121,7 +121,7 @@ def _of_labels(columns: PredictionColumns, task: Task, class_names: Sequence[str
         return None
     probabilities, target = pair
     if task.pred.startswith("model.logits."):
-        probabilities = 1 / (1 + np.exp(-probabilities))
+        probabilities = np.exp(-np.logaddexp(0, -probabilities))  # a sigmoid without overflow
     target = np.where(np.isin(target, (0, 1)), target, np.nan)
     unknown = pair[1][np.isnan(target)]
     are_labels = not np.isnan(target).all() and not (unknown >= 0).any()
@@ -137,7 +137,7 @@ def _of_labels(columns: PredictionColumns, task: Task, class_names: Sequence[str
     mean = "mean " if len(scores) > 1 else ""
     numbers = [(f"{mean}AUROC", f"{area.mean():.4f}" if len(area) else "-"), (f"{mean}F1", f"{f1:.4f}")]
     header = ("label", "precision", "recall", "F1", "AUROC", "positive", "labelled")
-    about = f"{_source(columns, task, len(target))} A label is predicted above a probability of {THRESHOLD}."
+    about = f"{_source(columns, task, _known(target))} A label is predicted above a probability of {THRESHOLD}."
     return TaskSections(
         numbers, {"Labels": [note(about), table(header, rows, f"The scores of each label of {task.name}.")]}
     )
@@ -162,7 +162,7 @@ def _of_numbers(columns: PredictionColumns, task: Task, class_names: Sequence[st
     ]
     sections = {
         "Errors": [
-            note(_source(columns, task, len(target))),
+            note(_source(columns, task, _known(target))),
             table(header, rows, f"The errors of each value of {task.name}."),
         ],
         "Predicted against true": [f'<div class="charts">{"".join(charts)}</div>'],
@@ -184,6 +184,11 @@ def _names(class_names: Sequence[str], count: int) -> list[str]:
 
 def _number(value: float, digits: int = 3) -> str:
     return "-" if np.isnan(value) else f"{value:.{digits}f}"
+
+
+def _known(target: np.ndarray) -> int:
+    """How many samples have a known target, of shape [samples, values]."""
+    return int(np.isfinite(target).any(axis=1).sum())
 
 
 def _source(columns: PredictionColumns, task: Task, samples: int) -> str:
