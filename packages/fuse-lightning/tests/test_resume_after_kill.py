@@ -34,7 +34,7 @@ def test_a_training_killed_at_random_moments_and_resumed_equals_an_uninterrupted
     results = json.loads((tmp_path / "kills.json").read_text())
     assert [one["number"] for one in results] == list(range(part, KILLS, PARTS))
     assert [one for one in results if one["different"]] == []
-    assert PARTS > 1 or any(one["step"] > 0 for one in results)
+    assert len(results) < VARIANTS or any(one["step"] > 0 for one in results)
 
 
 @pytest.fixture

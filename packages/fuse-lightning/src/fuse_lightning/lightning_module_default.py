@@ -384,7 +384,7 @@ class LightningModuleDefault(pl.LightningModule):
             raise ValueError("Training needs a loss. Give LightningModuleDefault(losses={name: loss}).")
         self._train_ended = False
         self._training.closure_callback = closure_callback(self.trainer)
-        shorten_progress_bar(self.trainer, self._training.shown)
+        shorten_progress_bar(self, self._training.loss_names)
         check_accumulation(self.trainer)
         self._nonfinite_losses.check_strategy(self.trainer.strategy)
 

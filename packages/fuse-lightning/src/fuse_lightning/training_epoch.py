@@ -32,6 +32,7 @@ class TrainingEpoch:
     def __init__(self, sep: str, shown: Sequence[str] = ()) -> None:
         self.sep = sep
         self.shown = tuple(shown)
+        self.loss_names: set[str] = set()  # those in the progress bar's values
         self.closure_callback: Any = None  # see `repeated_closures`
         self._losses = EpochLosses()
         self._running = RunningLosses()
@@ -94,6 +95,7 @@ class TrainingEpoch:
                 logger.save()
             # On the CPU: a value on the device would have to be read back.
             trainer.callback_metrics.update({name: torch.tensor(mean) for name, mean in logged.items()})
+            self.loss_names.update(means)
             trainer.progress_bar_metrics.update(means)
             self.show(trainer)
 

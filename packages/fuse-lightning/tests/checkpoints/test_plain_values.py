@@ -70,6 +70,23 @@ def test_a_tensor_of_a_subclass_becomes_a_plain_one(tmp_path):
     assert type(loaded["weight"]) is nn.Parameter
 
 
+class Codes(torch.Tensor):
+    """A tensor whose class torch.load is told to know, such as torchao's."""
+
+
+@pytest.mark.parametrize("registered", [Codes, (Codes, f"{Codes.__module__}.Codes")])
+def test_a_tensor_of_a_registered_class_stays_itself(tmp_path, registered):
+    codes = torch.ones(2).as_subclass(Codes)
+    with torch.serialization.safe_globals([registered]):
+        torch.save(as_plain([codes]), tmp_path / "x")
+        assert type(torch.load(tmp_path / "x", weights_only=True)[0]) is Codes
+
+
+def test_a_class_registered_by_another_name_becomes_a_plain_tensor():
+    with torch.serialization.safe_globals([(Codes, "earlier.place.Codes")]):
+        assert type(as_plain(torch.ones(2).as_subclass(Codes))) is torch.Tensor
+
+
 def test_a_state_dict_in_which_nothing_changes_stays_itself():
     state_dict = nn.Linear(2, 1).state_dict()
     assert as_plain(state_dict) is state_dict

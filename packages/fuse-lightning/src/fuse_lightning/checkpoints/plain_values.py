@@ -42,8 +42,8 @@ class NotPlainError(TypeError):
 def as_plain(value: Any, place: str = "") -> Any:
     """The value with plain values in place of NumPy's numbers and arrays, paths, and subclasses of plain types.
 
-    An array of numbers becomes a tensor, and a tensor of a subclass a plain one. A collection in which nothing changes
-    is returned itself.
+    An array of numbers becomes a tensor, and a tensor of a subclass a plain one, unless the class was registered with
+    `torch.serialization.add_safe_globals`. A collection in which nothing changes is returned itself.
 
     Args:
         value: the value.
@@ -60,7 +60,8 @@ def as_plain(value: Any, place: str = "") -> Any:
     if kind in _EXACT:
         return value
     if isinstance(value, torch.Tensor):  # a subclass of others, such as MONAI's, is a class to import
-        return value if kind.__module__.partition(".")[0] == "torch" else value.detach().as_subclass(torch.Tensor)
+        is_known = kind.__module__.partition(".")[0] == "torch" or _is_safe(kind)
+        return value if is_known else value.detach().as_subclass(torch.Tensor)
     if isinstance(value, dict):
         pairs = {as_plain(key, place): as_plain(one, _within(place, key)) for key, one in value.items()}
         before, after = ([*one.keys(), *one.values()] for one in (value, pairs))
@@ -83,7 +84,13 @@ def as_plain(value: Any, place: str = "") -> Any:
     for plain_type in (int, float, complex, bytes):
         if isinstance(value, plain_type):
             return plain_type(value)  # type: ignore[arg-type]
-    return value if kind in torch.serialization.get_safe_globals() else _refuse(value, place)
+    return value if _is_safe(kind) else _refuse(value, place)
+
+
+def _is_safe(kind: type) -> bool:
+    """Whether a class was registered with `torch.serialization.add_safe_globals`, by the name that is stored."""
+    registered = torch.serialization.get_safe_globals()
+    return kind in registered or (kind, f"{kind.__module__}.{kind.__qualname__}") in registered
 
 
 def _within(place: str, key: Any) -> str:
