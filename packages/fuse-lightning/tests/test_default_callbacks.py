@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -137,11 +138,20 @@ def test_the_learning_rate_is_monitored_once(make_module, make_trainer, make_loa
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("save_every_n_steps", 0), ("save_every_n_steps", 2.5), ("save_every_minutes", -1)]
+    ("option", "value"),
+    [("save_every_n_steps", 0), ("save_every_n_steps", 2.5), ("save_every_n_steps", True), ("save_every_minutes", -1)],
 )
 def test_checkpoints_are_written_at_positive_intervals(tmp_path, option, value):
     with pytest.raises(ValueError, match=rf"{option}= is .* got {value}\."):
         model_default_callbacks(tmp_path, **{option: value})
+
+
+def test_steps_between_checkpoints_may_be_an_integer_of_numpy(tmp_path):
+    keys = [
+        [one.state_key for one in model_default_callbacks(tmp_path, save_every_n_steps=steps)]
+        for steps in (5, np.int64(5))
+    ]
+    assert keys[0] == keys[1]
 
 
 @pytest.mark.filterwarnings("ignore:A checkpoint is written inside an epoch")

@@ -1,6 +1,7 @@
 import csv
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from fuse_lightning import (
     step_losses,
     step_metrics,
 )
+from fuse_lightning.step_functions import log_reduced
 
 
 class Mean(nn.Module):
@@ -118,6 +120,129 @@ class NoSamples(nn.Module):
 def test_a_sum_in_which_nothing_counted_has_a_gradient_of_zero(batch):
     step_losses({"empty": NoSamples()}, batch).backward()
     assert batch["model.logits.cls"].grad.tolist() == [[0.0, 0.0], [0.0, 0.0]]
+
+
+class Masked(nn.Module):
+    """A mean over a mask, with a weight of its own and what else the formula takes."""
+
+    def __init__(self, reads=(), read=lambda batch_dict: batch_dict["model.x"], kind=torch.as_tensor):
+        super().__init__()
+        self.reads, self.read, self.kind = reads, read, kind
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, batch_dict):
+        mask = batch_dict["data.mask"]
+        self.counted = self.kind(mask.sum())
+        return (self.read(batch_dict) * self.weight * mask).sum() / mask.sum()
+
+
+@pytest.mark.parametrize("kind", [int, torch.as_tensor])
+@pytest.mark.parametrize(
+    ("value", "options"),
+    [
+        (lambda x: x * 2, {}),
+        (lambda x: x * 2, {"reads": ("model",)}),
+        (lambda x: [x[:1] * 2, x[1:] * 2], {"read": lambda batch_dict: torch.cat(batch_dict["model.x"])}),
+    ],
+    ids=["tensor", "branch", "list"],
+)
+def test_whatever_a_loss_reads_gets_no_gradient_if_nothing_counted(value, options, kind):
+    x = torch.ones(3, requires_grad=True)
+    loss = Masked(kind=kind, **options)
+    step_losses({"masked": loss}, NDict({"model.x": value(x), "data.mask": torch.zeros(3)})).backward()
+    assert x.grad.tolist() == loss.weight.grad.tolist() == [0, 0, 0]
+
+
+def test_a_gradient_of_zero_does_not_depend_on_the_step_before():
+    loss = Masked(kind=int)
+    for kind in (int, torch.as_tensor):
+        loss.kind = kind
+        x = torch.ones(3, requires_grad=True)
+        step_losses({"masked": loss}, NDict({"model.x": x * 2, "data.mask": torch.zeros(3)})).backward()
+        assert x.grad.tolist() == [0, 0, 0]
+
+
+def test_a_loss_without_a_graph_that_counted_0_has_a_gradient_for_its_own_parameters():
+    class Early(Masked):
+        counted = 0
+
+        def forward(self, batch_dict):
+            return torch.zeros(())
+
+    loss = Early()
+    step_losses({"early": loss}, NDict({"model.x": torch.ones(3)})).backward()
+    assert loss.weight.grad.tolist() == [0, 0, 0]  # DistributedDataParallel waits for each parameter
+
+
+class Residual(nn.Module):
+    """The loss of a network that solves the differential equation du/dx = 1, where the mask says."""
+
+    def __init__(self, counts):
+        super().__init__()
+        self.counts = counts
+
+    def forward(self, batch_dict):
+        x, mask = batch_dict["data.x"], batch_dict["data.mask"]
+        (slope,) = torch.autograd.grad(batch_dict["model.u"].sum(), x, create_graph=True)
+        if self.counts:
+            self.counted = mask.sum()
+        return ((slope - 1) ** 2 * mask).sum() / mask.sum()
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_loss_may_differentiate_by_what_it_reads(counts):
+    network = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1))
+    x = torch.rand(4, 1, requires_grad=True)
+
+    def gradients(mask, call):
+        network.zero_grad()
+        call(NDict({"data.x": x, "data.mask": mask, "model.u": network(x)})).backward()
+        return network[0].weight.grad
+
+    loss = Residual(counts)
+    expected = gradients(torch.ones(4, 1), loss)
+    torch.testing.assert_close(gradients(torch.ones(4, 1), lambda batch: step_losses({"u": loss}, batch)), expected)
+    assert expected.count_nonzero() == 4
+    if counts:
+        assert not gradients(torch.zeros(4, 1), lambda batch: step_losses({"u": loss}, batch)).any()
+
+
+def test_a_loss_may_write_to_the_batch():
+    def normalized(batch_dict):
+        batch_dict["model.x"] = nn.functional.normalize(batch_dict["model.x"], dim=0)
+        return batch_dict["model.x"].sum()
+
+    batch = NDict({"model.x": torch.tensor([3.0, 4.0], requires_grad=True)})
+    step_losses({"normalized": normalized}, batch)
+    assert batch["model.x"].tolist() == pytest.approx([0.6, 0.8])
+
+
+def test_a_loss_with_sparse_gradients_may_count_nothing():
+    centers = nn.Embedding(2, 3, sparse=True)
+    loss = Masked(read=lambda batch_dict: centers(batch_dict["data.label"]))
+    step_losses({"center": loss}, NDict({"data.label": torch.tensor([0]), "data.mask": torch.zeros(3)})).backward()
+    assert centers.weight.grad.is_sparse
+    assert loss.weight.grad.tolist() == [0, 0, 0]
+
+
+def test_counts_on_a_device_are_not_read():
+    x = torch.ones(3, device="meta", requires_grad=True)  # a tensor without values: reading them raises
+    batch = NDict({"model.x": x * 2, "data.mask": torch.ones(3, device="meta")})
+    step_losses({"masked": Masked().to("meta")}, batch).backward()
+    assert x.grad.shape == (3,)
+
+
+@pytest.mark.parametrize(("processes", "device"), [(1, "cpu"), (2, "meta")])
+def test_tensors_are_reduced_on_the_device_of_the_module(processes, device):
+    logged = {}
+    module = SimpleNamespace(
+        trainer=SimpleNamespace(world_size=processes),
+        device=torch.device("meta"),
+        log=lambda name, value, **_: logged.update({name: value}),
+    )
+    log_reduced(module, "auroc", torch.zeros(()))
+    log_reduced(module, "loss", 0.5)
+    assert (logged["auroc"].device.type, logged["loss"]) == (device, 0.5)
 
 
 def test_without_sample_ids_samples_are_the_size_that_the_reads_share():

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import timedelta
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,8 @@ def model_default_callbacks(
         LearningRateMonitor
     """
     sources = checked_sources(best_epoch_source)
-    if save_every_n_steps is not None and not (isinstance(save_every_n_steps, int) and save_every_n_steps > 0):
+    steps = save_every_n_steps
+    if steps is not None and not (isinstance(steps, Integral) and not isinstance(steps, bool) and steps > 0):
         raise ValueError(f"save_every_n_steps= is an integer of at least 1, got {save_every_n_steps!r}.")
     if save_every_minutes is not None and save_every_minutes < 0:
         raise ValueError(f"save_every_minutes= is not negative, got {save_every_minutes!r}.")
@@ -142,7 +144,7 @@ def model_default_callbacks(
     if save_at_validation:
         callbacks.append(LastCheckpoint(model_dir, save_on_train_epoch_end=False))
     if save_every_n_steps is not None:
-        callbacks.append(LastCheckpoint(model_dir, every_n_train_steps=save_every_n_steps))
+        callbacks.append(LastCheckpoint(model_dir, every_n_train_steps=int(save_every_n_steps)))
     if save_every_minutes is not None:
         callbacks.append(LastCheckpoint(model_dir, train_time_interval=timedelta(minutes=save_every_minutes)))
     return [*callbacks, RandomState(), *learning_rate]

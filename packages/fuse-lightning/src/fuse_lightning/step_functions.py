@@ -6,7 +6,7 @@ LightningModuleDefault uses them; use them in a module of your own.
 import copy
 import math
 import warnings
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -82,8 +82,9 @@ def step_losses(losses: Components, batch_dict: MutableMapping[str, Any]) -> Ten
     if not losses:
         raise ValueError("step_losses needs at least one loss, got none. Give losses={name: loss}.")
     values: list[Tensor] = []
+    given = {tensor.grad_fn for tensor in _tensors(batch_dict)} if torch.is_grad_enabled() else set()
     for name, loss in losses.items():
-        value = _called(loss, batch_dict)
+        value = loss(batch_dict)
         if not isinstance(value, Tensor):
             raise TypeError(
                 f"Losses must return scalar tensors, but {name!r} ({type(loss).__name__}) returned {value!r}. Return "
@@ -98,11 +99,10 @@ def step_losses(losses: Components, batch_dict: MutableMapping[str, Any]) -> Ten
         counted = getattr(loss, "counted", None)
         if counted is None:
             counted = _samples(loss, batch_dict)
-        elif isinstance(counted, Tensor):
-            value = torch.where(counted > 0, value, 0)
-        elif counted == 0:  # a zero of the same tensors, without the loss's own gradient
-            read = _differentiable(loss, batch_dict).values()
-            value = sum((one.flatten()[:0].sum() for one in read), value.new_zeros(()))
+        else:
+            value = _only_if_it_counts(value, counted, given)
+            if not isinstance(counted, Tensor) and counted == 0:  # the loss may have returned early, without a graph
+                value = sum((one.flatten()[:0].sum().to(value) for one in _trained(loss, batch_dict)), value)
         batch_dict[f"{COUNTED}.{name}"] = counted
         for term, part in (getattr(loss, "terms", None) or {}).items():
             batch_dict[f"{TERMS}.{name}.{term}"] = part
@@ -112,39 +112,56 @@ def step_losses(losses: Components, batch_dict: MutableMapping[str, Any]) -> Ten
     return total
 
 
-def _called(loss: Any, batch_dict: MutableMapping[str, Any]) -> Tensor:
-    """The value of a loss, which has a gradient of 0 if it counts nothing.
+def _only_if_it_counts(value: Tensor, counted: Tensor | float, given: set[Any]) -> Tensor:
+    """The value of a loss, which is 0 and has a gradient of 0 if it counted nothing.
 
-    A mean over nothing, 0 / 0, has the gradient NaN, whatever it is multiplied by. So the gradient is stopped where it
-    enters the tensors that the loss reads.
+    A mean over nothing, 0 / 0, has the gradient NaN, whatever it is multiplied by. So NaN is replaced in the gradients
+    that leave the loss's part of the graph. That part ends at parameters, and at `given`, the nodes of the graph whose
+    results the loss was given. Gradients that are sparse or of a subclass of Tensor are left as they are.
     """
-    if isinstance(getattr(loss, "counted", None), int):  # of the last call: `step_losses` need not ask the device
-        value: Tensor = loss(batch_dict)
+    on_device = isinstance(counted, Tensor) and not counted.is_cpu
+    if not on_device and counted > 0:  # known without waiting for the device
         return value
-    read = _differentiable(loss, batch_dict)
-    counts: list[Tensor] = []
+    nothing = ~(torch.as_tensor(counted, device=value.device) > 0)
 
-    def stop_unless_it_counts(gradient: Tensor) -> Tensor:
-        return torch.where(counts[0], gradient, 0) if counts else gradient
+    def without_nan(gradients: Sequence[Tensor | None], _: Any) -> tuple[Tensor | None, ...]:
+        return tuple(
+            one.masked_fill(one.isnan() & nothing.to(one.device), 0)
+            if type(one) is Tensor and one.layout is torch.strided
+            else one
+            for one in gradients
+        )
 
-    for key, tensor in read.items():
-        batch_dict[key] = tensor.view_as(tensor)  # with a gradient from this loss alone
-        batch_dict[key].register_hook(stop_unless_it_counts)
-    value = loss(batch_dict)
-    batch_dict.update(read)
-    counted = getattr(loss, "counted", None)
-    if isinstance(counted, Tensor):
-        counts.append(counted > 0)
-    return value
+    seen = {None, *given}
+    waiting: list[Any] = [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        following = [one for one, _ in node.next_functions if one is not None]
+        if any(one in given or not one.next_functions for one in following):
+            node.register_hook(without_nan)
+        waiting.extend(following)
+    return torch.where(nothing, 0, value)
 
 
-def _differentiable(loss: Any, batch_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a batch that a loss reads, or may read, and that require a gradient."""
+def _trained(loss: Any, batch_dict: Mapping[str, Any]) -> list[Tensor]:
+    """What requires a gradient of a loss's own parameters and of the tensors that it reads, or may read."""
     reads = getattr(loss, "reads", None) or ()
-    if not reads or any(key not in batch_dict for key in reads):
-        reads = tuple(batch_dict)
-    values = {key: batch_dict[key] for key in reads}
-    return {key: one for key, one in values.items() if isinstance(one, Tensor) and one.requires_grad}
+    own = [key for key in batch_dict if any(f"{key}.".startswith(f"{read}.") for read in reads)]
+    tensors = _tensors([batch_dict[key] for key in own or batch_dict])
+    parameters = loss.parameters() if isinstance(loss, nn.Module) else ()
+    return [one for one in (*tensors, *parameters) if one.requires_grad]
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors of a batch, also those in dicts, lists and tuples."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(one)
 
 
 def _samples(loss: Any, batch_dict: Mapping[str, Any]) -> int:
@@ -397,6 +414,8 @@ def log_reduced(pl_module: pl.LightningModule, name: str, value: Any) -> None:
     """Log a value of the epoch that is already equal on all processes."""
     # Lightning warns about values that are not reduced. The maximum of equal values is exactly that value.
     distributed = pl_module.trainer.world_size > 1
+    if distributed and isinstance(value, Tensor):  # NCCL reduces only tensors of the GPU
+        value = value.to(pl_module.device)
     pl_module.log(
         name,
         value,
