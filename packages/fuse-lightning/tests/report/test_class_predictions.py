@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from fuse_lightning.predictions.compared_keys import Task
 from fuse_lightning.report.class_predictions import (
     ClassPredictions,
     calibration_error,
     class_scores,
     read_class_predictions,
 )
-from fuse_lightning.report.compared_keys import Task
 from fuse_lightning.report.prediction_columns import PredictionColumns
 
 HEADER = "data.sample_id,model.output.cls.0,model.output.cls.1,data.label\n"

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from fuse_lightning.report.compared_keys import Task
+from fuse_lightning.predictions.compared_keys import Task
 from fuse_lightning.report.prediction_columns import PredictionColumns
 from fuse_lightning.report.task_sections import task_sections
 

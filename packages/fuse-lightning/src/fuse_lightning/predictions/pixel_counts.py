@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..report.compared_keys import compared_target
+from .compared_keys import compared_target
 
 PIXELS = "pixels"
 VOID = 255  # marks pixels without a class in masks of 8 bits; other programs use negative numbers

@@ -14,8 +14,8 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from pytorch_lightning.utilities import CombinedLoader
 
 from ..checkpoints.atomic_file import replace_file
-from ..report.compared_keys import compared_keys
 from .column_types import LONG, NOTHING, TEXT, Kind, is_float
+from .compared_keys import compared_keys
 from .pixel_counts import masks_to_counts
 from .rows_on_disk import Columns, Row, RowFile, gather_rows, merge_rows
 from .table import prediction_columns

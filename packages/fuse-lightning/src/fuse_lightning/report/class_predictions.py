@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..predictions.compared_keys import Task
 from ..predictions.pixel_counts import VOID
-from .compared_keys import Task
 from .prediction_columns import PredictionColumns
 
 BINS = 15

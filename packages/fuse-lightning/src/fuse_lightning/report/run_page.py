@@ -13,9 +13,9 @@ import torch
 
 from ..checkpoints.atomic_file import replace_file
 from ..epoch_table import NAME, epoch_rows
+from ..predictions.compared_keys import Task, tasks_of
 from ..run_folder import PREDICTIONS_FILE
 from .charts import line_chart
-from .compared_keys import Task, tasks_of
 from .page import escape, note, section, table, tiles, write_html
 from .prediction_columns import PredictionColumns
 from .task_sections import TaskSections, task_sections

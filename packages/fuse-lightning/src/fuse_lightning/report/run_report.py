@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Callback
 from fuse_core import SAMPLE_ID, WiringError
 
 from ..checkpoints.atomic_file import replace_file
-from .compared_keys import compared_keys, names_of_classes, tasks_of
+from ..predictions.compared_keys import compared_keys, names_of_classes, tasks_of
 from .run_page import DATA_FILE, environment, write_run_page
 from .worst_cases import MOST, cases_of_batch
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..predictions.compared_keys import Task
 from .charts import confusion_table, reliability_chart, scatter_chart
 from .class_predictions import calibration_error, class_scores, read_class_predictions, wilson_interval
-from .compared_keys import Task
 from .label_predictions import THRESHOLD, label_scores
 from .number_predictions import number_scores
 from .page import note, table

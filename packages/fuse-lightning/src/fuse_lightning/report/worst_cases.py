@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..predictions.compared_keys import Task
 from ..predictions.pixel_counts import VOID, class_masks, pixel_counts
-from .compared_keys import Task
 from .page import escape, note, pictures
 from .pixel_predictions import dice, mean_dice
 from .png import png_bytes, scaled

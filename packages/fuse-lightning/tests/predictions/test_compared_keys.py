@@ -2,7 +2,7 @@ from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from fuse_lightning import LightningModuleDefault, MetricDefault
-from fuse_lightning.report.compared_keys import Task, compared_keys, names_of_classes, tasks_of
+from fuse_lightning.predictions.compared_keys import Task, compared_keys, names_of_classes, tasks_of
 from fuse_losses import LossDefault
 
 KEYS = ["data.sample_id", "model.logits.a", "model.output.a", "model.output.b", "data.a", "data.b"]
