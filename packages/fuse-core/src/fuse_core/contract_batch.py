@@ -66,9 +66,13 @@ def _count(spec: NDict) -> int | None:
     return number_of_samples({key: value for key, value in spec.items() if _has_length(value)})
 
 
+def is_dense(value: Any) -> bool:
+    """Whether a value is a tensor, and neither sparse nor nested: torch refuses the shape of some, or to index them."""
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested
+
+
 def _has_length(value: Any) -> bool:
-    is_dense = getattr(value, "layout", torch.strided) is torch.strided and not getattr(value, "is_nested", False)
-    return is_dense and has_batch_axis(value)  # torch refuses the shape of some, and to index others
+    return (is_dense(value) or not isinstance(value, Tensor)) and has_batch_axis(value)
 
 
 def _holds_samples(value: Any, count: int) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .contract_batch import batch_sizes, common_shape, described, make_batch
+from .contract_batch import batch_sizes, common_shape, described, is_dense, make_batch
 from .contract_run import Run, Step, first_line, is_metric, leaves, needs_values, run_components
 from .did_you_mean import nearest_keys
 from .flat_keys import plain, provides
@@ -219,7 +219,7 @@ class Findings:
         other = run_components(self.components, lambda _: batch | same, size, train=False, fake=False)
         for name, step in run.steps.items():
             values = {**step.writes, "its loss": step.result}
-            dense = {key: value for key, value in values.items() if _is_dense(value)}
+            dense = {key: value for key, value in values.items() if is_dense(value)}
             bad = [key for key, value in dense.items() if not value.isfinite().all()]
             if bad:
                 self.add(f"{name} gives values that are not finite: {_some(bad)}. Check its initialisation.")
@@ -249,15 +249,11 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _differ_in_last_sample(one: Any, other: Any) -> bool:
-    if not all(_is_dense(value) and value.ndim and len(value) for value in (one, other)):
+    if not all(is_dense(value) and value.ndim and len(value) for value in (one, other)):
         return False
     dtype = torch.complex128 if one.is_complex() else torch.float64
     last, other_last = one[-1].to(dtype), other[-1].to(dtype)
     return last.shape == other_last.shape and not torch.allclose(last, other_last, rtol=1e-2, atol=1e-4)
-
-
-def _is_dense(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested
 
 
 def _run_on_zeros(
@@ -267,7 +263,7 @@ def _run_on_zeros(
     zeros = {  # of one number each in memory
         k: torch.zeros((), dtype=v.dtype, device=device or v.device).expand(v.shape)
         for k, v in run.batch.items()
-        if _is_dense(v)
+        if is_dense(v)
     }
     batch = run.batch | zeros | given
     return run_components({name: component}, lambda _: batch, run.size, train=False, fake=False).steps[name]
