@@ -17,11 +17,13 @@ MOST_CLASSES = 256  # more are no classes, but values such as depths
 def masks_to_counts(prediction: Mapping[str, Any], compared: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The prediction with counts in place of its masks, if it holds one predicted and one true segmentation.
 
-    `compared` holds the target of each prediction, if it is known.
-
     The true one is below `data`. The predicted one holds classes, or a score for each class. Both become the columns
     `<prediction>.pixels.<true class>.<predicted class>`: how many of the sample's pixels have these two classes.
     Everything else about the masks, such as the Dice of each class, follows from them.
+
+    Args:
+        prediction: predicted and true values by key.
+        compared: the target of each prediction, as far as it is known. The masks of another pair stay masks.
 
     Example:
         >>> masks = {"model.output.seg": torch.tensor([[[0, 1, 1]]]), "data.mask": torch.tensor([[[0, 1, 0]]])}
