@@ -223,7 +223,7 @@ NAMED_BY_OPTIONS = ["--config", "rest.yaml", "--model", "parts/model.yaml", "--d
 @pytest.mark.parametrize("options", [NAMED_IN_THE_FILE, NAMED_BY_OPTIONS])
 def test_module_and_data_may_be_in_files_of_their_own(component_files, capsys, options, configuration_text):
     rest = yaml.safe_load(configuration_text)
-    Path("rest.yaml").write_text(yaml.safe_dump({"run_dir": "run", "trainer": rest["trainer"]}))
+    Path("rest.yaml").write_text(yaml.safe_dump({"run_dir": "run", "trainer": rest["trainer"], "seed_everything": 0}))
     assert main(["fit", *options]) == 0
     assert main(["test", "--config", "run/config.yaml"]) == 0
 
@@ -244,7 +244,8 @@ def test_a_module_with_its_own_loaders_runs_from_the_kept_configuration(
 ):
     Path("points.py").write_text(Path("points.py").read_text() + ALONE)
     trainer = yaml.safe_load(configuration_text)["trainer"]
-    Path("run.yaml").write_text(yaml.safe_dump({"run_dir": "run", "trainer": trainer, "model": "points.Alone"}))
+    whole = {"run_dir": "run", "trainer": trainer, "model": "points.Alone", "seed_everything": 0}
+    Path("run.yaml").write_text(yaml.safe_dump(whole))
     assert run_command("fit") == 0
     assert yaml.safe_load(Path("run/config.yaml").read_text())["data"] is None
     assert main(["fit", "--config", "run/config.yaml", "--run_dir", "again"]) == 0
@@ -261,7 +262,7 @@ def own_module(project, configuration_text):
 
     def write(name, arguments, **others):
         model = {"class_path": f"points.{name}", "init_args": arguments, **others}
-        configuration = {"run_dir": "run", "trainer": trainer, "model": model}
+        configuration = {"run_dir": "run", "trainer": trainer, "model": model, "seed_everything": 0}
         Path("run.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False))
 
     return write
