@@ -139,7 +139,7 @@ def dense_loss(
             return loss.evaluate(logits, target, **loss.checked(name, options, others=_TENSORS), **tensors, owner=name)
 
         # The compiler counts compilations by code object: with one for all losses, a ninth compilation would fail.
-        checked.__code__ = checked.__code__.replace(co_name=function.__name__)
+        checked.__code__ = checked.__code__.replace(co_name=function.__name__)  # type: ignore[attr-defined]
         checked.dense_loss = loss  # type: ignore[attr-defined]
         return checked  # type: ignore[return-value]
 
