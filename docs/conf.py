@@ -35,7 +35,6 @@ exclude_patterns += ["sg_execution_times.rst"]
 # Every name that a page refers to must exist. Types of other libraries have no pages here.
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", r"(torch|torchmetrics|numpy|np|pl|pytorch_lightning|lightning|optuna|pandas|pd|typing|collections)\b.*"),
     (r"py:.*", r"(?!fuse_).*"),
     (r"py:class", r"fuse_\w+\.(?!functional\.|lightning\.)\w+\..*"),  # types of a signature that are not public
 ]

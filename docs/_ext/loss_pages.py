@@ -20,8 +20,8 @@ def write_loss_pages(docs: Path) -> None:
     names = "\n".join(one.name for one in LOSSES)
     write_if_changed(
         docs / "losses" / "index.md",
-        "# Losses\n\nEach page shows the formula, every option with its default, plots, and what the options are called "
-        "elsewhere. All dense losses share [these options](../dense-options.md), and each is also a plain function of tensors in "
+        "# Losses\n\nEach page shows the formula, every option with its default, plots, and the names of the options in other "
+        "libraries. All dense losses share [these options](../dense-options.md). Each is also a function of tensors in "
         "`fuse_losses.functional`. If none of them fits, [write a loss of your own](../how-to/own-loss.md).\n\n| loss | what it is | when to use it |\n|---|---|---|\n"
         + "\n".join(table)
         + f"\n\n```{{toctree}}\n:hidden:\n\n../dense-options\n{names}\n```\n",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fuse_losses import LossDefault, LossWarmUp, functional
 
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito 2008, for the colour-blind
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito 2008, for the color-blind
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 PROBABILITY = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
 

@@ -117,18 +117,18 @@ LOSSES = (
         "LossSegmentationCrossEntropy",
         "Cross-entropy",
         "segmentation_cross_entropy",
-        "The first loss to try, for classifications and segmentations. It counts every voxel alike, so a rare class has little "
-        "influence: give it `class_weights`, or add Dice with `LossCompound`. If you need none of its options, use "
-        "`torch.nn.functional.cross_entropy`: they are equal.",
-        "0 to infinity; lower is better. 0 at a perfect prediction (without smoothing of labels). Guessing K classes evenly gives "
-        "log K.",
+        "The first loss to try, for classifications and segmentations. Every voxel has the same weight, so a rare class has little "
+        "influence. For rare classes use `class_weights`, or add Dice with `LossCompound`. Without options it equals "
+        "`torch.nn.functional.cross_entropy`.",
+        "0 to infinity; lower is better. 0 at a perfect prediction without `label_smoothing`. Equal probabilities for K "
+        "classes give log K.",
         DENSE_SHAPES + ' With `reduction="none"`: `[B, *spatial]`.',
         "Szegedy et al. 2016 for `label_smoothing`.",
         (
             (
                 "label_smoothing",
                 "label_smoothing",
-                "With smoothing, the lowest loss lies before probability 1, so the network is not driven to certainty.",
+                "With smoothing, the loss is lowest below a probability of 1. So the network does not become overconfident.",
             ),
         ),
         (
@@ -152,7 +152,7 @@ LOSSES = (
         "top_k_cross_entropy",
         "Cross-entropy of the worst voxels",
         "top_k_cross_entropy",
-        "For large images in which most voxels are easy: only the share `k` with the largest loss counts. Voxels with wrong "
+        "For large images in which most voxels are easy. Only the share `k` of the voxels with the largest loss counts. Voxels with wrong "
         "labels have large losses too, so do not use it with noisy labels. As a term: "
         '`LossCompound(terms={"top_k_cross_entropy": {"k": 0.1}})`.',
         "0 to infinity; lower is better.",
@@ -162,7 +162,7 @@ LOSSES = (
             (
                 "top_k",
                 "k",
-                "The same voxels with random probabilities. The fewer count, the larger is the mean over them.",
+                "The same voxels with random probabilities. With a smaller k, the mean over the counted voxels is larger.",
             ),
         ),
         (
@@ -174,9 +174,9 @@ LOSSES = (
         "LossFocal",
         "Focal loss",
         "focal_loss",
-        "For strong imbalance: many easy negatives, few positives, in detection and for small lesions. Voxels that are classified "
-        "well count little. Start with `gamma=2`; with `gamma=0` it is cross-entropy. Its probabilities are less sure than those of "
-        "cross-entropy, so calibrate them before you use them as probabilities.",
+        "For strong imbalance: many easy negatives and few positives, as in detection and with small lesions. Voxels with a high "
+        "probability of the true class count little. Start with `gamma=2`; with `gamma=0` it is cross-entropy. Its probabilities are less "
+        "confident than those of cross-entropy, so calibrate them before you use them.",
         "0 to infinity; lower is better.",
         DENSE_SHAPES + ' With `reduction="none"`: `[B, *spatial]`, or `[B, C, *spatial]` in the sigmoid form.',
         "Lin et al. 2017, equation 5.",
@@ -184,7 +184,7 @@ LOSSES = (
             (
                 "gamma",
                 "gamma",
-                "The larger gamma, the less a voxel counts whose true class has a high probability already.",
+                "With a larger gamma, voxels with a high probability of the true class count less.",
             ),
             ("alpha", "alpha, in the sigmoid form", "Positives get the factor alpha, negatives 1 - alpha."),
         ),
@@ -200,10 +200,10 @@ LOSSES = (
         "LossDice",
         "Dice loss",
         "dice_loss",
-        "For segmentations that are judged by their Dice, and for rare classes: large and small classes count the same. Its "
-        "gradient is small where the prediction is far off, so it is mostly used with cross-entropy, see `LossCompound`. Leave the "
-        "background out (`include_background=False`): it is easy to predict, and its Dice hides that of the other classes. With small "
-        "batches of rare classes use `per_sample=False`.",
+        "For segmentations that are evaluated with Dice, and for rare classes: large and small classes count the same. Its "
+        "gradient is small where the prediction is far from the target, so it is mostly used with cross-entropy: see `LossCompound`. Leave out the "
+        "background (`include_background=False`): it is easy to predict, and its Dice hides that of the other classes. For "
+        "rare classes and small batches use `per_sample=False`.",
         "From 0 to 1; lower is better. 0 is a perfect overlap, 1 none. With `log=True`: 0 to infinity.",
         DENSE_SHAPES + ' With `reduction="none"`: `[B, C]`, or `[C]` with `per_sample=False`.',
         "Drozdzal et al. 2016, equation 1; Milletari et al. 2016 for `squared`.",
@@ -211,13 +211,13 @@ LOSSES = (
             (
                 "dice_forms",
                 "squared, jaccard and log",
-                "They agree at a perfect prediction, and differ in how steep they are.",
+                "All are 0 at a perfect prediction. Their slopes differ.",
             ),
             (
                 "empty",
                 "empty: a class that the target does not hold",
                 (
-                    '- `"skip"` (the default): the class is left out; the mean is over the other classes.\n'
+                    '- `"skip"` (the default): the class is left out. The mean is over the other classes.\n'
                     '- `"zero"`: the class has loss 0 and is counted in the mean, so the mean is lower.\n'
                     '- `"penalize"`: its loss is the mean probability that the model predicts for it.\n\n'
                     "The plot shows the mean over two classes: one has a Dice loss of 0.5, the other is not "
@@ -243,8 +243,8 @@ LOSSES = (
         "LossTversky",
         "Tversky loss",
         "tversky_loss",
-        "When missing a lesion is worse than marking too much, or the other way round: `beta` above `alpha` favours sensitivity. "
-        "Choose them by the sensitivity and precision on the validation set. With `alpha = beta = 0.5` it is Dice, with "
+        "When false negatives are worse than false positives, or the reverse. With `beta` above `alpha`, false negatives cost more. "
+        "Choose both by the sensitivity and the precision on the validation set. With `alpha = beta = 0.5` it is Dice, with "
         "`alpha = beta = 1` Jaccard.",
         "From 0 to 1; lower is better.",
         DENSE_SHAPES + ' With `reduction="none"`: `[B, C]`.',
@@ -253,12 +253,12 @@ LOSSES = (
             (
                 "tversky",
                 "alpha and beta",
-                "The loss of a mask that is too large by some voxels, or too small by as many.",
+                "The loss of a mask that is too large or too small by some voxels.",
             ),
             (
                 "tversky_gamma",
                 "gamma",
-                "Above 1, classes that overlap badly count more; below 1, nearly perfect ones do.",
+                "Above 1, classes with a small overlap count more. Below 1, classes with a large overlap count more.",
             ),
         ),
         (
@@ -274,8 +274,8 @@ LOSSES = (
         "LossGeneralizedDice",
         "Generalized Dice loss",
         "generalized_dice_loss",
-        "For several classes of very different sizes. It is one overlap for all classes, in which a class is weighted by its "
-        'volume. With very small classes `"square"` can make their few voxels outweigh all others; `"simple"` is milder.',
+        "For several classes of very different sizes. It is one overlap over all classes, with a weight for each class that depends on its "
+        'volume. With `"square"`, the few voxels of a very small class can outweigh all others. With `"simple"` its weight is smaller.',
         "From 0 to 1; lower is better.",
         DENSE_SHAPES + ' With `reduction="none"`: `[B]`.',
         "Sudre et al. 2017.",
@@ -283,7 +283,7 @@ LOSSES = (
             (
                 "volume_weights",
                 "volume_weights",
-                "What it costs to miss a class completely, by the size of the class; everything else is right.",
+                "The loss if one class is missed completely and all else is right, by the size of this class.",
             ),
         ),
         (
@@ -296,12 +296,12 @@ LOSSES = (
         "LossCompound",
         "Sum of losses",
         "compound_loss",
-        "The usual loss of a segmentation: cross-entropy and Dice, or focal loss and Tversky. The softmax is computed once for all "
-        "terms, so two losses cost about as much as one. After a call, `loss.terms` holds the detached value of each.",
+        "The usual loss for a segmentation: cross-entropy and Dice, or focal loss and Tversky. All terms share one softmax, so "
+        "the sum takes [less time](../benchmarks.md#fuse-losses) than its terms one by one. After a call, `loss.terms` holds the detached value of each.",
         "The sum of the weighted terms; lower is better.",
         DENSE_SHAPES,
         "Isensee et al. 2021 (nnU-Net) for the sum of cross-entropy and Dice.",
-        (("compound", "Two terms", "Cross-entropy pulls where Dice is flat, at low probabilities."),),
+        (("compound", "Two terms", "At low probabilities Dice is flat, and cross-entropy is steep."),),
         (
             (
                 '`terms={"dice": a, "cross_entropy": b}`',
@@ -318,8 +318,8 @@ LOSSES = (
         "LossLinearCompound",
         "Sum of losses with the last layer",
         "linear_compound_loss",
-        "For many classes, or large volumes, on a GPU whose memory the logits fill. The last layer and the losses run block by block, "
-        "so neither the logits nor their gradient ever exist whole. With few classes it saves nothing.",
+        "For many classes or large volumes, if the logits fill the memory of the GPU. The last layer and the losses run block by block, "
+        "so the logits and their gradient are never stored as a whole. With few classes it saves nothing.",
         "As `LossCompound`.",
         "Prediction: the features before the layer, `[B, F, *spatial]`. Target as for `LossCompound`. Result: a scalar.",
         "As `LossCompound`.",
@@ -328,21 +328,27 @@ LOSSES = (
         "LossSupervisedContrastive",
         "Supervised contrastive loss",
         "supervised_contrastive_loss",
-        "To train features, before or beside a classifier: features of one class attract each other, all others repel. With "
-        "`feat_j` it compares two views or two modalities, such as image and text. It needs large batches, in which each class "
-        "occurs several times.",
+        "To train features, before or together with a classifier. Features of one class become similar, features of different classes "
+        "dissimilar. With `feat_j` it compares two views or two modalities, such as image and text. It needs large batches, in which each "
+        "class occurs several times.",
         "0 to infinity; lower is better. For B samples and features without information it is about log(B - 1).",
         "`feat_i` `[B, D]`: vectors, which the loss scales to length 1. `target_i` `[B]`, integer. Result: a scalar.",
         "Khosla et al. 2020, equation 2.",
-        (("temperature", "temperature", "The lower it is, the more the nearest wrong neighbours count."),),
+        (
+            (
+                "temperature",
+                "temperature",
+                "With a lower temperature, the nearest features of other classes count more.",
+            ),
+        ),
         (("`temperature=0.2`", "`ContrastiveLoss(temperature=0.5)`, without classes", "-", "-"),),
     ),
     LossPage(
         "LossWarmUp",
         "Warm-up",
         None,
-        "When a loss disturbs the first steps: an adversarial term, a consistency between two heads, a contrastive loss. The loss is "
-        "zero, then grows.",
+        "When a loss disturbs the first steps, such as an adversarial or a contrastive term. The loss is zero at first. Then its factor "
+        "grows to 1, at once or with a ramp.",
         "That of the other loss, times a factor from 0 to 1.",
         "Those of the other loss.",
         "-",
@@ -365,7 +371,7 @@ LOSSES = (
     ),
     LossPage(
         "LossWrapToDict",
-        "Any function, whatever its arguments are called",
+        "Any function, with any argument names",
         None,
         "To use a loss with more than two arguments, or arguments of other names, such as `torch.nn.GaussianNLLLoss`.",
         "That of the function.",
@@ -376,7 +382,7 @@ LOSSES = (
         "LossExtractFromBatchDict",
         "A loss that the model computed",
         None,
-        "When a model computes its own loss, as those of Hugging Face do: the model writes it under a key, and this class takes it.",
+        "When a model computes its own loss, as the models of Hugging Face do. The model writes the loss under a key, and this class reads it.",
         "That of the model.",
         "A scalar under the key.",
         "-",

@@ -30,7 +30,7 @@ TORCHVISION = (
     "For another number of `in_channels` the first convolution is summed or repeated."
 )
 PREFIXES = (
-    "A state dict or file of the same class, also out of a Lightning checkpoint, DataParallel or `torch.compile`."
+    "A state dict or file of the same class. It may come from a Lightning checkpoint, DataParallel or `torch.compile`."
 )
 
 
@@ -57,7 +57,7 @@ spec = {"data.image": TensorSpec((None, 1, 64, 64))}
     _page(
         "ModelMultistream",
         "Several inputs, a backbone for each",
-        "For several images of one sample, such as views or modalities. Give one module several times to share its weights.",
+        "For several images of one sample, such as views or modalities. To share weights, give one module several times.",
         """
 streams = [BackboneResnet(in_channels=1, pool="avg"), BackboneResnet(in_channels=1, pool="avg")]
 head = Head1D("change", conv_inputs=[("model.backbone_features", 1024)], num_outputs=2)
@@ -68,7 +68,7 @@ spec = {"data.before": TensorSpec((None, 1, 64, 64)), "data.after": TensorSpec((
     _page(
         "ModelSiamese",
         "Two inputs, one backbone",
-        "To compare two images of one kind. Both pass through the same backbone.",
+        "To compare two images of the same kind. Both go through the same backbone.",
         """
 head = HeadGlobalPoolingClassifier("same", [("model.backbone_features", 1024)], num_classes=2)
 model = ModelSiamese([("data.a", 1)], [("data.b", 1)], BackboneResnet(in_channels=1), [head])
@@ -78,7 +78,7 @@ spec = {"data.a": TensorSpec((None, 1, 64, 64)), "data.b": TensorSpec((None, 1, 
     _page(
         "ModelEnsemble",
         "Several models together",
-        "Averages the predictions of several models, lets them vote, and says how far they disagree.",
+        "Computes the average of the predictions of several models, their majority vote and their standard deviation.",
         """
 def member():
     head = Head1D("cls", conv_inputs=[("model.backbone_features", 32)], num_outputs=3)
@@ -100,7 +100,7 @@ network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 model = ModelWrapSeqToDict(model=network, model_inputs=["data.image"], model_outputs=["model.logits.digit"])
 spec = {"data.image": TensorSpec((None, 1, 8, 8))}
 """,
-        weights="Those of the wrapped module, with the prefix `model.`.",
+        weights="The weights of the wrapped module, with the prefix `model.`.",
     ),
     _page(
         "BackboneResnet",
@@ -118,7 +118,7 @@ spec = {"data.image": TensorSpec((None, 3, 224, 224))}
     _page(
         "BackboneResnet3D",
         "ResNet for volumes and videos",
-        "By default r3d_18. Its arguments make MedicalNet's and MONAI's networks too.",
+        "The default is r3d_18. With other arguments it is a network of MedicalNet or MONAI.",
         """
 backbone = BackboneResnet3D(in_channels=1)
 head = Head3D("age", "regression", [("model.backbone_features", backbone.feature_depth)], num_outputs=1)
@@ -131,7 +131,7 @@ spec = {"data.volume": TensorSpec((None, 1, 16, 64, 64))}
     _page(
         "BackboneInceptionResnetV2",
         "Inception-ResNet-v2 for images",
-        "Deep, for large data sets. It can be cut after any of its logical units, 0 to 43.",
+        "A deep network, for large data sets. It can end after any of its logical units, 0 to 43.",
         """
 backbone = BackboneInceptionResnetV2(in_channels=1, logical_units_num=12)
 head = HeadGlobalPoolingClassifier("cls", [("model.backbone_features", backbone.feature_depth)], num_classes=2)
@@ -144,7 +144,7 @@ spec = {"data.image": TensorSpec((None, 1, 139, 139))}
     _page(
         "BackboneViT",
         "Vision transformer for images and volumes",
-        "For large data sets, or with trained weights. Smaller data sets are better served by a ResNet.",
+        "For large data sets, or with trained weights. For smaller data sets use a ResNet.",
         """
 backbone = BackboneViT(in_channels=1, image_size=64, patch_size=16, embed_dim=96, depth=4, num_heads=3, pool="class")
 head = Head1D("cls", conv_inputs=[("model.backbone_features", backbone.feature_depth)], num_outputs=2)
@@ -170,7 +170,7 @@ spec = {"data.image": TensorSpec((None, 1, 64, 64))}
     _page(
         "DecoderUNet",
         "A U-Net decoder on another backbone",
-        "For segmentations with a trained encoder: a ResNet of ours, or timm's with `features_only=True`.",
+        "For segmentations with a trained encoder: `BackboneResnet`, or a model of timm with `features_only=True`.",
         """
 backbone = DecoderUNet(BackboneResnet(in_channels=1))
 head = HeadDenseSegmentation("lesion", [("model.backbone_features", backbone.feature_depth)], num_classes=2)
@@ -178,12 +178,12 @@ model = ModelMultiHead(backbone, [head], conv_inputs=[("data.image", 1)])
 spec = {"data.image": TensorSpec((None, 1, 64, 64))}
 """,
         "model.backbone",
-        "Those of the encoder. Load them before you pass it.",
+        "The weights of the encoder. Load them before you pass it.",
     ),
     _page(
         "BackboneTransformer",
         "Transformer for sequences",
-        "For tokens or for vectors, with a mask of what is padding.",
+        "For sequences of tokens or of vectors, with a mask for padding.",
         """
 backbone = BackboneTransformer(in_features=16, max_length=32, embed_dim=64, depth=2)
 head = Head1D("outcome", conv_inputs=[("model.backbone_features", backbone.feature_depth)], num_outputs=2)

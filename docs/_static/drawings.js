@@ -1,4 +1,4 @@
-// Draws the page's Mermaid drawings in the colours of the scheme, again when the reader changes it.
+// Draws the page's Mermaid drawings in the colors of the scheme, again when the reader changes it.
 const LIGHT = {
   primaryColor: "#eaf1f9", primaryTextColor: "#1c2733", primaryBorderColor: "#1f5fa8", lineColor: "#53606d",
   textColor: "#1c2733", edgeLabelBackground: "#ffffff",

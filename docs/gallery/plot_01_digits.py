@@ -3,8 +3,8 @@ Classify digits
 ===============
 
 A small network learns the 1,797 handwritten digits that scikit-learn ships, 8 x 8 pixels each. The model, the loss
-and the metric get their keys as arguments. :py:obj:`~fuse_lightning.LightningModuleDefault` does the loop, the logging
-and the checkpoints.
+and the metric get their keys as arguments. :py:obj:`~fuse_lightning.LightningModuleDefault` trains, logs and writes
+checkpoints.
 """
 
 import logging
@@ -30,7 +30,7 @@ pl.seed_everything(0)
 # %%
 # The data
 # --------
-# A sample is a tuple of an image and a label. ``DatasetWrapSeqToDict`` gives each of them a key.
+# A sample is a tuple of an image and a label. ``DatasetWrapSeqToDict`` gives each of the two a key.
 
 digits = load_digits()
 images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
@@ -46,7 +46,7 @@ data = DataModuleDefault(
 # %%
 # The model, the loss and the metric
 # ----------------------------------
-# Any module can be the backbone. Its result is written to ``model.backbone_features``; the head reads it, and writes
+# Any module can be the backbone. Its output is written to ``model.backbone_features``. The head reads it, and writes
 # ``model.logits.digit`` and ``model.output.digit``.
 
 backbone = torch.nn.Sequential(
@@ -73,7 +73,7 @@ module = LightningModuleDefault(
 )
 
 # %%
-# Who reads and who writes which key, before anything is trained:
+# Before the training, this table shows which component reads and writes which key:
 
 print(module.wiring(next(iter(data.train_dataloader()))))
 
@@ -90,7 +90,7 @@ trainer.fit(module, data)
 # %%
 # The test set
 # ------------
-# Predictions come with the identifier of each sample, so that errors can be looked at.
+# ``predict`` returns the predictions batch by batch.
 
 predictions = trainer.predict(module, data, ckpt_path="best", weights_only=True)
 probabilities = torch.cat([batch["model.output.digit"] for batch in predictions])
@@ -100,7 +100,7 @@ print(f"test accuracy {accuracy:.3f} of {len(labels)} digits")
 assert accuracy > 0.9
 
 # %%
-# The digits whose true class got the lowest probability:
+# These are the digits with the lowest probability of the true class:
 
 of_true_class = probabilities.gather(1, labels[:, None])[:, 0]
 figure, axes = plt.subplots(2, 6, figsize=(9, 3.6))

@@ -2,7 +2,7 @@
 Segment digits, with deep supervision
 =====================================
 
-Digits on noisy canvases are segmented by a U-Net. The loss is cross-entropy and Dice in one pass,
+A U-Net segments digits on noisy canvases. The loss is the sum of cross-entropy and Dice,
 :py:obj:`~fuse_losses.LossCompound`. With deep supervision the network is also trained on its coarser maps: the model
 writes a list of predictions under one key, and the loss takes the list.
 """
@@ -20,7 +20,7 @@ torch.manual_seed(0)
 # %%
 # The data
 # --------
-# A digit at a random place of each canvas, and noise. Class 1 is the digit.
+# Each canvas has a digit at a random place, and noise. Class 1 is the digit.
 
 digits = torch.tensor(load_digits().images, dtype=torch.float32) / 16
 
@@ -39,9 +39,9 @@ training, test = canvases(digits[:1000]), canvases(digits[1000:1200])
 # %%
 # The model and the loss
 # ----------------------
-# ``deep_supervision=(16,)`` are the channels of the coarser maps. The head has a layer for each of them. The loss
-# gives the coarser map half the weight of the finer one, and brings the target to its size: ``resize_mode="maxpool"``
-# keeps strokes thinner than a coarse pixel.
+# ``deep_supervision=(16,)`` are the channels of the coarser maps. The head has a layer for each of them. In the loss,
+# the coarser map has half the weight of the finer one. ``resize_mode="maxpool"`` resizes the target to the coarser map,
+# and keeps strokes that are thinner than a coarse pixel.
 
 backbone = BackboneUNet(in_channels=1, ndim=2, features_per_level=(8, 16, 32), deep_supervision=True)
 head = HeadDenseSegmentation(

@@ -2,10 +2,10 @@
 Segment a volume with a 3D U-Net
 ================================
 
-The volume is real: the anatomical MR image of 33 x 41 x 25 voxels that nibabel ships for its tests. It comes without
-expert labels, so the classes here are made from the image itself, by two thresholds: dark (mostly fluid), grey and
-bright. The network sees the image with strong noise and has to find the classes of the clean one. It is trained on
-patches of one half of the volume, and judged on the other half.
+The volume is real: the anatomical MR image of 33 x 41 x 25 voxels that nibabel ships for its tests. It has no
+expert labels. So two thresholds make three classes from the image itself: dark (mostly fluid), gray and bright. The
+network gets the image with strong noise, and predicts the classes of the clean image. It is trained on patches of one
+half of the volume, and tested on the other half.
 """
 
 from pathlib import Path
@@ -29,7 +29,7 @@ print("voxels of each class:", classes.flatten().bincount().tolist())
 # %%
 # Patches
 # -------
-# 16 x 16 x 16 voxels from the left half, which is x below 16.
+# A patch has 16 x 16 x 16 voxels of the left half, where x is below 16.
 
 
 def patches(number):
@@ -59,13 +59,13 @@ for _ in range(60):
 # %%
 # The other half
 # --------------
-# The network is convolutional, so it takes the half as a whole. Its sizes must be multiples of the strides, 2 here.
+# The network is convolutional, so it takes the whole half at once. The sizes must be multiples of the stride, 2.
 
 right = (slice(17, 33), slice(0, 40), slice(0, 24))
 with torch.inference_mode():
     batch = model.eval()(NDict({"data.image": noisy[right][None, None]}))
 predicted, true = batch["model.logits.tissue"].argmax(1)[0], classes[right]
-for index, name in enumerate(("dark", "grey", "bright")):
+for index, name in enumerate(("dark", "gray", "bright")):
     of_threshold = torch.bucketize(noisy[right].contiguous(), torch.tensor([0.45, 0.72])) == index
     both = [
         2 * (found & (true == index)).sum() / (found.sum() + (true == index).sum())

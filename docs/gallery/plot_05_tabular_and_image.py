@@ -2,9 +2,9 @@
 Image and clinical values in one model
 ======================================
 
-A head can append a vector to the image's features: age, laboratory values, anything that is known of the sample. Here
-the label needs both, so that neither alone suffices: it is 1 if the digit in the image is larger than a number in the
-table. Some samples lack the table; ``optional_inputs`` gives them a vector that is trained.
+A head can append a vector to the features of the image, such as age and laboratory values. Here the label depends on
+both: it is 1 if the digit in the image is larger than a number in the table. Some samples lack the table.
+``optional_inputs`` replaces it by a trained vector.
 """
 
 import matplotlib.pyplot as plt
@@ -34,8 +34,8 @@ samples = NDict(
 # %%
 # Three models
 # ------------
-# The image alone, the table alone, and both. Only the head's arguments differ. ``data.table_present`` says which
-# samples have a table.
+# One model gets the image, one the table, and one gets both. Only the arguments of the head differ.
+# ``data.table_present`` is True for samples with a table.
 
 
 def new_model(image, use_table):

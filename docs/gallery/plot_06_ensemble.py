@@ -2,8 +2,8 @@
 An ensemble, its temperature and its uncertainty
 ================================================
 
-Five runs differ in their seed only. :py:obj:`~fuse_models.ModelEnsemble` averages what they predict, lets them vote,
-and says how far they disagree. One number, the temperature, then calibrates the probabilities.
+Five runs differ only in their seed. :py:obj:`~fuse_models.ModelEnsemble` computes the average of their predictions, the
+majority vote and the standard deviation. Then one number, the temperature, calibrates the probabilities.
 """
 
 import matplotlib.pyplot as plt
@@ -40,8 +40,8 @@ def train(seed):
 # %%
 # The ensemble
 # ------------
-# The runs here are in memory; ``ModelEnsemble.from_directories`` reads them from run folders. ``"vmap"`` runs five
-# equal architectures in one pass.
+# Here the models are in memory. ``ModelEnsemble.from_directories`` reads them from run folders. ``"vmap"`` runs five
+# models of the same architecture in one pass.
 
 ensemble = ModelEnsemble(
     [train(seed) for seed in range(5)], ["model.logits.digit", "model.output.digit"], execution="vmap"
@@ -59,8 +59,8 @@ assert together >= sum(single) / 5
 # %%
 # Temperature
 # -----------
-# Logits are divided by a number that minimises the cross-entropy of the validation set (Guo et al. 2017, "On
-# calibration of modern neural networks"). The predicted class stays.
+# The logits are divided by a number. This number minimizes the cross-entropy on the validation set (Guo et al. 2017,
+# "On calibration of modern neural networks"). The predicted class does not change.
 
 log_temperature = torch.zeros((), requires_grad=True)
 optimizer = torch.optim.LBFGS([log_temperature], max_iter=50)
@@ -78,15 +78,15 @@ def closure():
 optimizer.step(closure)
 temperature = log_temperature.exp().item()
 alone = on_test["model.logits.digit_ensemble_0"]
-for name, scores in {"one run": alone, "one run, tempered": alone / temperature, "ensemble": average}.items():
+for name, scores in {"one run": alone, "one run, calibrated": alone / temperature, "ensemble": average}.items():
     print(f"{name}: cross-entropy {F.cross_entropy(scores, label):.3f}")
-print(f"temperature {temperature:.2f}; above 1, the run was too sure of itself")
+print(f"temperature {temperature:.2f}; above 1, so the run was overconfident")
 assert F.cross_entropy(alone / temperature, label) < F.cross_entropy(alone, label)
 
 # %%
 # Uncertainty
 # -----------
-# Where the probabilities of the runs disagree, the ensemble is wrong more often.
+# The ensemble makes more errors where the probabilities of the runs differ more.
 
 spread = on_test["model.output.digit_ensemble_std"].mean(1)
 wrong = (average.argmax(1) != label).float()
@@ -98,7 +98,7 @@ axes[0].set_xlabel("fifth of the test samples, from agreement to disagreement")
 axes[0].set_ylabel("share of errors")
 for scores, name, style in (
     (alone, "one run", "o-"),
-    (alone / temperature, "one run, tempered", "s--"),
+    (alone / temperature, "one run, calibrated", "s--"),
     (average, "ensemble", "^:"),
 ):
     confidence, predicted = scores.softmax(1).max(1)

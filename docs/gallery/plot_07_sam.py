@@ -2,9 +2,9 @@
 SAM against SGD, with wrong labels
 ==================================
 
-A fifth of the training labels is wrong. SGD learns them by heart, if it trains long enough. :py:obj:`~fuse_optim.SAM`
-descends along the gradient taken at the worst point nearby, so single samples pull less. It evaluates each batch
-twice: SGD gets twice as many steps here.
+A fifth of the training labels is wrong. SGD memorizes them in a long training. :py:obj:`~fuse_optim.SAM` uses the
+gradient at the worst point near the weights, which reduces this. SAM evaluates each batch twice, so SGD gets twice as
+many steps here.
 """
 
 import matplotlib.pyplot as plt
@@ -35,7 +35,7 @@ def accuracy(network):
 # %%
 # The loop with SAM
 # -----------------
-# ``step`` takes a closure, which it calls at the weights and again at the perturbed weights.
+# ``step`` takes a closure. It calls the closure at the weights, and again at the perturbed weights.
 
 
 def train(network, optimizer, epochs):
@@ -58,15 +58,13 @@ network = new_network()
 sgd = train(network, torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9), epochs=120)
 network = new_network()
 sam = train(network, SAM(network.parameters(), torch.optim.SGD, rho=0.3, lr=0.1, momentum=0.9), epochs=60)
-print(
-    f"test accuracy: SGD {sgd[-1]:.3f}, SAM {sam[-1]:.3f}; the best of SGD on the way, had one known it: {max(sgd):.3f}"
-)
+print(f"test accuracy: SGD {sgd[-1]:.3f}, SAM {sam[-1]:.3f}; SGD's best epoch {max(sgd):.3f}")
 assert sam[-1] > sgd[-1]
 
 figure, axis = plt.subplots(figsize=(6.4, 3.4))
 axis.plot([(epoch + 1) / 120 for epoch in range(120)], sgd, "--", color="#d55e00", label="SGD, 120 epochs")
 axis.plot([(epoch + 1) / 60 for epoch in range(60)], sam, "-", color="#0072b2", label="SAM, 60 epochs")
 axis.set_xlabel("share of the computing time")
-axis.set_ylabel("accuracy on right labels")
+axis.set_ylabel("test accuracy")
 axis.legend()
 plt.show()

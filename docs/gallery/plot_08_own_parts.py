@@ -2,7 +2,7 @@
 A loss, a head and a LightningModule of your own
 ================================================
 
-None of the parts has to come from here. A loss, a head or a module fits in if it says which keys it reads and writes.
+You can write each part yourself. A loss, a head or a model only declares the keys that it reads and writes.
 """
 
 import logging
@@ -53,9 +53,9 @@ class HeadWithVariance(torch.nn.Module):
 # %%
 # Two losses
 # ----------
-# ``compute`` is all that a loss needs. It returns a scalar. ``read_key`` reads a value; if the key is missing, the
-# error names the loss. A loss of classes or of voxels is a subclass of ``LossDense``, which applies masks, class
-# weights, ``ignore_index`` and the mean. :doc:`/how-to/own-loss` explains both.
+# A loss needs only ``compute``. It returns a scalar. ``read_key`` reads a value; if the key is missing, the error names
+# the loss. A loss for classes or voxels is a subclass of ``LossDense``, which applies masks, class weights,
+# ``ignore_index`` and the mean. :doc:`/how-to/own-loss` explains both.
 
 
 class LossGaussian(LossBase):
@@ -76,7 +76,7 @@ print(LossBrier(ignore_index=9, class_weights=[2.0, 1.0])(torch.zeros(3, 2), tor
 # %%
 # A LightningModule
 # -----------------
-# It is written from the functions that ``LightningModuleDefault`` is written from. Change any line.
+# It uses the functions that ``LightningModuleDefault`` is built from. Change any line.
 
 model = ModelMultiHead(
     BackboneMultilayerPerceptron([64], mlp_input_size=64), [HeadWithVariance(64)], conv_inputs=[("data.pixels", 64)]
@@ -138,7 +138,7 @@ data = DataModuleDefault(
 )
 
 # %%
-# Do the parts fit together? ``check_contract`` runs them on fake tensors, without memory:
+# ``check_contract`` checks that the parts fit together. It runs them on fake tensors, which need no memory:
 
 print(check_contract({"model": model, **losses}, next(iter(data.train_dataloader()))))
 

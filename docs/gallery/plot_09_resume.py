@@ -2,9 +2,8 @@
 Resume a training after a kill
 ==============================
 
-A process is killed in the middle of an epoch, with ``SIGKILL``, which leaves it no time for anything. A second
-process resumes from ``last.ckpt``. The weights are then equal, bit by bit, to those of a training that was never
-interrupted.
+``SIGKILL`` kills a training in the middle of an epoch. A second process resumes from ``last.ckpt``. At the end, its
+weights equal those of an uninterrupted training bit by bit.
 """
 
 import os
@@ -19,9 +18,9 @@ import torch
 # %%
 # The training
 # ------------
-# It is a program of its own. ``DataModuleDefault`` makes its order of samples from seed and epoch, so a resumed run
-# knows which batch comes next. ``save_every_n_steps`` writes ``last.ckpt`` inside epochs. A line for each step says
-# what happened.
+# The training is a program of its own. ``DataModuleDefault`` draws the order of the samples from the seed and the
+# epoch, so a resumed run knows the next batch. ``save_every_n_steps`` writes ``last.ckpt`` inside epochs. The callback
+# ``Log`` writes a line for each step.
 
 PROGRAM = """
 import logging, os, signal, sys, warnings
@@ -69,7 +68,7 @@ def run(run_dir, kill_at=0):
 
 
 # %%
-# Without an interruption, and killed at step 27, which is in the middle of the second epoch:
+# One training runs without an interruption. The other is killed at step 27, in the middle of the second epoch:
 
 whole, killed = (Path(tempfile.mkdtemp()) for _ in range(2))
 finished = run(whole)

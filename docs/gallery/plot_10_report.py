@@ -2,9 +2,9 @@
 Predictions to a file, and a page of results
 ============================================
 
-:py:obj:`~fuse_lightning.PredictionsToFile` writes a row for each sample while it predicts.
-:py:obj:`~fuse_lightning.RunReport` makes a page of the run, ``index.html``, one file that needs no network and can be
-sent alone. All its numbers can be computed again from ``predictions.csv``.
+:py:obj:`~fuse_lightning.PredictionsToFile` writes a row for each sample during the prediction.
+:py:obj:`~fuse_lightning.RunReport` writes a page of the run, ``index.html``: one file that needs no network. All its
+numbers can be computed again from ``predictions.csv``.
 """
 
 import csv
@@ -33,7 +33,7 @@ run_dir = Path(tempfile.mkdtemp())
 # %%
 # The two callbacks
 # -----------------
-# The page shows the images of the worst cases; ``image`` is their key.
+# The page shows the images with the worst predictions. ``image`` is their key.
 
 module = LightningModuleDefault(
     model_dir=run_dir,
@@ -64,15 +64,15 @@ trainer.fit(module, data)
 trainer.predict(module, data, ckpt_path="best", weights_only=True, return_predictions=False)
 
 # %%
-# What the run left
-# -----------------
+# The run folder
+# --------------
 
 for path in sorted(run_dir.iterdir()):
     print(f"{path.name:47} {path.stat().st_size / 1024:8.1f} KiB")
 
 # %%
-# The numbers of the page, from the file alone. The first column identifies the sample, then come the probabilities
-# and the label.
+# This computes a number of the page from the file alone. The first column identifies the sample. Then come the
+# probabilities and the label.
 
 with (run_dir / "predictions.csv").open(newline="") as file:
     rows = list(csv.DictReader(file))
@@ -85,7 +85,8 @@ assert f"{right.float().mean():.4f}" in (run_dir / "index.html").read_text()
 
 
 # %%
-# Are the probabilities right? Of the predictions with a confidence of 0.8, 80 % should be right.
+# The plot shows whether the probabilities are calibrated: with a confidence of 0.8, 80 % of the predictions should be
+# right.
 
 confidence = probabilities.max(1).values
 bins = (confidence * 5).long().clamp(max=4)

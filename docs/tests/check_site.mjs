@@ -1,4 +1,4 @@
-// Opens pages of the built site in a headless browser, at two widths and in both colour schemes, and searches.
+// Opens pages of the built site in a headless browser, at two widths and in both color schemes, and searches.
 // `nox -s docs -- --browser` runs it: node check_site.mjs FOLDER BROWSER, with puppeteer-core and axe-core installed.
 import fs from "node:fs";
 import http from "node:http";

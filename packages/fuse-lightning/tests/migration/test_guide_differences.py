@@ -1,4 +1,4 @@
-"""Each row of the guide's "Defaults" and each point of its "Behaviour" is checked by what this repository does."""
+"""Each row of the guide's "Defaults" and each point of its "Behavior" is checked by what this repository does."""
 
 import inspect
 import re
@@ -64,10 +64,10 @@ def says(start):
 
 
 def statements():
-    """The first cells of the rows of "Defaults", and the points of "Behaviour"."""
+    """The first cells of the rows of "Defaults", and the points of "Behavior"."""
     parts = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, flags=re.DOTALL | re.MULTILINE))
     rows = re.findall(r"^\| (.+?) \|", parts["Defaults"], flags=re.MULTILINE)
-    return [row for row in rows if row != "call"] + re.findall(r"^- (.+)$", parts["Behaviour"], flags=re.MULTILINE)
+    return [row for row in rows if row != "call"] + re.findall(r"^- (.+)$", parts["Behavior"], flags=re.MULTILINE)
 
 
 def logits_and_target(seed=0):

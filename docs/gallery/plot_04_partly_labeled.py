@@ -2,9 +2,9 @@
 Several tasks with partly missing labels
 ========================================
 
-One network, two tasks: which digit is it, and how much ink is in it? Half of the samples lack the second label, as
-happens when data of several studies are put together. A loss that counts only the labelled samples needs a few lines.
-The loss also stores the number of labelled samples in ``self.counted``. The mean over an epoch is then correct.
+One network has two tasks: which digit is it, and how much ink is in it? Half of the samples lack the second label. This
+is common when data of several studies are combined. A loss that counts only the labeled samples needs a few lines. It
+also stores their number in ``self.counted``. Then the mean over an epoch is correct.
 """
 
 import logging
@@ -41,20 +41,19 @@ print(f"{int(missing.sum())} of {len(ink)} samples have no ink label")
 # %%
 # The loss of the second task
 # ---------------------------
-# It reads prediction and label, and leaves out labels that are NaN. ``self.counted`` is the number of the others, over
-# which its value is a mean. ``torch.where`` comes before the difference, so that no NaN reaches the gradient.
+# It reads prediction and label, and leaves out labels that are NaN. Its value is a mean over the other labels, and
+# ``self.counted`` is their number. ``torch.where`` comes before the difference, so no NaN reaches the gradient.
 #
-# ``weight=0.5`` multiplies this loss by 0.5 in the sum of both losses, so the second task has half the influence on the
-# training. The logged values of the loss contain the factor too.
+# ``weight=0.5`` is the factor of this loss in the sum of both losses. The logged values of the loss include it.
 
 
-class LossOfLabelled(LossBase):
+class LossOfLabeled(LossBase):
     def compute(self, batch_dict):
-        prediction, label = (read_key(batch_dict, key, "LossOfLabelled") for key in self.reads)
-        labelled = ~label.isnan()
-        self.counted = labelled.sum()
-        squares = (prediction - torch.where(labelled, label, prediction)).square()
-        return squares.sum() / labelled.sum().clamp(min=1)
+        prediction, label = (read_key(batch_dict, key, "LossOfLabeled") for key in self.reads)
+        labeled = ~label.isnan()
+        self.counted = labeled.sum()
+        squares = (prediction - torch.where(labeled, label, prediction)).square()
+        return squares.sum() / labeled.sum().clamp(min=1)
 
 
 features = [("model.backbone_features", 64)]
@@ -67,14 +66,14 @@ model = ModelMultiHead(
 )
 losses = {
     "digit": LossDefault(pred="model.logits.digit", target="data.digit", callable=F.cross_entropy),
-    "ink": LossOfLabelled(reads=["model.output.ink", "data.ink"], weight=0.5),
+    "ink": LossOfLabeled(reads=["model.output.ink", "data.ink"], weight=0.5),
 }
 print(check_wiring({"model": model, **losses}, samples))
 
 # %%
 # Training
 # --------
-# The mean over an epoch weights each batch by ``counted``. In a loop of your own that is a sum and a division.
+# The mean over an epoch weights each batch by ``counted``. In a loop of your own this is a sum and a division.
 
 optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
 history = []
@@ -114,8 +113,8 @@ plt.show()
 # %%
 # The same with Lightning
 # -----------------------
-# ``LightningModuleDefault`` takes the same model and losses, weights the batches by ``counted`` itself, and logs the
-# means. Here it continues the training for one epoch.
+# ``LightningModuleDefault`` takes the same model and losses. It weights the batches by ``counted``, and logs the means.
+# Here it continues the training for one epoch.
 
 pairs = list(zip(pixels, digits.target, samples["data.ink"], strict=True))
 keys = ["data.pixels", "data.digit", "data.ink"]
