@@ -8,7 +8,7 @@ from torch import nn
 from .argument_checks import check_name
 from .conv_inputs import BatchDict, ConvInputs
 from .heads.sequence import HeadSequence
-from .weights.fusemedml_state_dict import TakesFuseMedMLStateDict
+from .weights.layouts.fusemedml import TakesFuseMedMLStateDict
 
 
 class ModelWithHeads(TakesFuseMedMLStateDict):

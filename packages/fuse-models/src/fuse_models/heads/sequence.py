@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any, Self
 
-import torch
 from torch import nn
 
 from ..conv_inputs import BatchDict
@@ -54,8 +53,6 @@ class HeadSequence(nn.ModuleList):
 
     def forward(self, batch_dict: BatchDict) -> BatchDict:
         """The batch_dict that the last head returned."""
-        if not torch.compiler.is_compiling():
-            self._check_keys(list(self))  # heads may have been renamed
         for head in self:
             batch_dict = head(batch_dict)
             if batch_dict is None:
@@ -71,7 +68,7 @@ class HeadSequence(nn.ModuleList):
         None where a head declares no keys: what such a head reads and writes is not known, so that the wiring check
         must pass over the model too.
         """
-        self._check_keys(list(self))
+        self._check_keys(list(self))  # once more, because heads may have been renamed
         if not all(are_declared(head) for head in self):
             return None, None
         own: Any = SimpleNamespace(reads=reads, writes=writes)

@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from .layouts import LAYOUTS
-from .layouts.renamed import Renamed
 from .state_dict_file import EXTRA_STATE
 
 LISTED = 4
@@ -72,7 +71,7 @@ def fit_weights(
         adapt: changes the weights in the given dict, before their shapes are compared.
     """
     given = {_uncompiled(name): tensor for name, tensor in given.items()}
-    layouts: dict[str, Renamed] = {AS_GIVEN: dict(given)}
+    layouts: dict[str, dict[str, Tensor | None]] = {AS_GIVEN: dict(given)}
     for layout, rename in LAYOUTS.items():
         renamed = rename(given, own)
         if renamed.keys() != given.keys() or any(weight is None for weight in renamed.values()):
