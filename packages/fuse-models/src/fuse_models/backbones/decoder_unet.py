@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..argument_checks import check_all_positive
 from ..conv_inputs import is_symbolic
-from ..layers.feature_levels import FeatureInfo
+from ..layers.feature_maps import FeatureInfo
 from ..layers.unet_layers import CONVOLUTIONS
 
 BATCH_NORMS: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}

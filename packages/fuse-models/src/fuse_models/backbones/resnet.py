@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..argument_checks import check_option, check_positive
-from ..layers.feature_levels import FeatureInfo
-from ..layers.global_pooling import Pooling, global_pooling
+from ..layers.feature_maps import FeatureInfo, Pooling, global_pooling
 from ..layers.residual_layers import initialise, residual_stage
 from ..weights.load_weights import Weights
 from ..weights.pretrained_weights import load_pretrained_weights

@@ -6,8 +6,7 @@ from typing import Literal, cast
 from torch import Tensor, nn
 
 from ..argument_checks import check_all_positive, check_option, check_positive
-from ..layers.feature_levels import FeatureInfo
-from ..layers.global_pooling import Pooling, global_pooling
+from ..layers.feature_maps import FeatureInfo, Pooling, global_pooling
 from ..layers.residual_layers import initialise, residual_stage
 from ..weights.layouts import MONAI_RESNET
 from ..weights.load_weights import Weights

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..argument_checks import check_all_positive, check_option, check_positive
 from ..conv_inputs import is_symbolic
-from ..layers.feature_levels import FeatureInfo
+from ..layers.feature_maps import FeatureInfo
 from ..layers.unet_layers import NORMS, Decoder, Encoder, Norm, Sizes, initialise
 from ..weights.load_weights import Weights
 from ..weights.pretrained_weights import load_pretrained_weights
