@@ -52,7 +52,6 @@ class BackboneInceptionResnetV2(nn.Module):
             the cut and the classifier are left out; all others must fit. They are adapted to `in_channels` as in
             `BackboneResnet`. None initialises at random.
         pool: `"avg"` or `"max"` to return a vector instead of a feature map.
-
         weights_strict: names that need not fit, see `BackboneResnet`.
 
     Attributes:

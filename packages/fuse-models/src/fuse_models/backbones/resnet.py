@@ -34,7 +34,6 @@ class BackboneResnet(nn.Module):
         in_channels: the number of channels of the images.
         name: `resnet18`, `resnet34`, `resnet50`, `resnet101` or `resnet152`.
         pool: `"avg"` or `"max"` to return a vector instead of a feature map.
-
         weights_strict: names that need not fit, such as `["conv1"]`: those that do not are not loaded.
 
     Attributes:

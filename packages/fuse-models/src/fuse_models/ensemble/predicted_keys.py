@@ -16,11 +16,9 @@ def predicted_keys(
     models: Sequence[nn.Module], prediction_keys: Sequence[str] | Mapping[str, Kind] | None
 ) -> tuple[dict[str, Kind], frozenset[str]]:
     """The kind of each prediction key, and the keys whose kind was guessed by their name."""
-    told: Mapping[str, Kind] = {}
-    if isinstance(prediction_keys, Mapping) and prediction_keys:
-        told = prediction_keys
-        for key, kind in told.items():
-            check_option(kind, KINDS, f"ModelEnsemble(prediction_keys={{{key!r}: ...}})")
+    told: Mapping[str, Kind] = prediction_keys if isinstance(prediction_keys, Mapping) else {}
+    for key, kind in told.items():
+        check_option(kind, KINDS, f"ModelEnsemble(prediction_keys={{{key!r}: ...}})")
     keys = _outputs_of_all(models) if prediction_keys is None else _listed(prediction_keys)
     kinds: dict[str, Kind] = {}
     guessed = set()

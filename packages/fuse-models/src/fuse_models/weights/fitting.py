@@ -70,7 +70,7 @@ def fit_weights(
         left_out: names to ignore in the given weights (with the names below them).
         adapt: changes the weights in the given dict, before their shapes are compared.
     """
-    given = {_uncompiled(name): tensor for name, tensor in given.items()}
+    given = {name.replace("_orig_mod.", ""): tensor for name, tensor in given.items()}  # torch.compile's
     layouts: dict[str, dict[str, Tensor | None]] = {AS_GIVEN: dict(given)}
     for layout, rename in LAYOUTS.items():
         renamed = rename(given, own)
@@ -168,10 +168,6 @@ def _is_needed(name: str, strict: bool | Sequence[str]) -> bool:
 
 def _is_below(name: str, branches: Sequence[str]) -> bool:
     return any(name == branch or name.startswith(f"{branch}.") for branch in branches)
-
-
-def _uncompiled(name: str) -> str:
-    return name.replace("_orig_mod.", "")
 
 
 def _listed(names: Sequence[str]) -> str:
