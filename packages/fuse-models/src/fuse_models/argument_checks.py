@@ -1,6 +1,6 @@
 """Checks of constructor arguments that several classes share. `where` names the argument: `"Head1D(mode=)"`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
@@ -9,16 +9,23 @@ from fuse_core import did_you_mean
 
 def check_positive(value: object, where: str) -> None:
     """Raises `ValueError` unless `value` is an integer above 0."""
-    if not _is_positive(value):
+    if not is_positive(value):
         raise ValueError(f"{where} takes a positive integer, got {value!r}.")
 
 
 def check_all_positive(values: object, where: str, *, count: int | None = None) -> None:
     """Raises `ValueError` unless `values` holds integers above 0, and exactly `count` of them if it is given."""
     listed = list(values) if isinstance(values, Iterable) else None
-    if listed is None or not all(map(_is_positive, listed)) or count not in (None, len(listed)):
+    if listed is None or not all(map(is_positive, listed)) or count not in (None, len(listed)):
         number = "a sequence of" if count is None else count
         raise ValueError(f"{where} takes {number} positive integers, got {values!r}.")
+
+
+def sizes_of_axes(value: int | Sequence[int], ndim: int, where: str) -> tuple[int, ...]:
+    """A size for each axis, from one for all axes or one for each. Raises `ValueError` unless all are above 0."""
+    sizes = tuple(value) if isinstance(value, Iterable) else (value,) * ndim
+    check_all_positive(sizes, where, count=ndim)
+    return sizes
 
 
 def check_rate(value: object, where: str) -> None:
@@ -47,5 +54,6 @@ def check_module_or_none(value: object, where: str) -> None:
         raise TypeError(f"{where} takes a module or None, got {value!r}.")
 
 
-def _is_positive(value: object) -> bool:
+def is_positive(value: object) -> bool:
+    """Whether `value` is an integer above 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0

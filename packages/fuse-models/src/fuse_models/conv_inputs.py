@@ -9,6 +9,8 @@ from torch.fx import Proxy
 
 from fuse_core import read_key
 
+from .argument_checks import is_positive
+
 BatchDict = TypeVar("BatchDict", bound=MutableMapping[str, Any])
 """The nested dictionary that components take and return: an NDict or a plain dict."""
 
@@ -39,8 +41,7 @@ def parse_conv_inputs(conv_inputs: Sequence[ConvInput], argument: str) -> ConvIn
 def _is_pair(pair: Any) -> bool:
     if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[0], str):
         return False
-    channels = pair[1]
-    return channels is None or (isinstance(channels, int) and not isinstance(channels, bool) and channels > 0)
+    return pair[1] is None or is_positive(pair[1])
 
 
 def read_conv_inputs(batch_dict: Mapping[str, Any], conv_inputs: ConvInputs, reader: str) -> list[Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fuse_core import BACKBONE_FEATURES
 
+from .argument_checks import is_positive
 from .conv_inputs import BatchDict, ConvInput, concatenate_channels, is_symbolic, parse_conv_inputs, read_conv_inputs
 from .layers.optional_inputs import OptionalInputs, Substitute
 from .model_with_heads import ModelWithHeads
@@ -93,15 +94,14 @@ class ModelMultistream(ModelWithHeads):
         self._optional_reads = self.optional_inputs.optional_reads
 
     def _optional(self, substitutes: Mapping[str, Substitute], streams: Sequence[nn.Module]) -> OptionalInputs:
-        if substitutes and (self.splits_channels or self.split_logic is not None):
+        if not substitutes:
+            return OptionalInputs({}, {}, "ModelMultistream")
+        if self.splits_channels or self.split_logic is not None:
             raise ValueError("ModelMultistream(optional_inputs=) needs one key in conv_inputs for each stream.")
-        sizes = {
-            key: getattr(stream, "feature_depth", 0)
-            for (key, _), stream in zip(self.inputs, streams, strict=False)
-            if substitutes
-        }
+        keys = (key for key, _ in self.inputs)
+        sizes = {key: getattr(stream, "feature_depth", 0) for key, stream in zip(keys, streams, strict=True)}
         for key in substitutes:
-            if not isinstance(sizes.get(key, 1), int) or sizes.get(key, 1) < 1:
+            if not is_positive(sizes.get(key, 1)):
                 raise ValueError(
                     f"ModelMultistream(optional_inputs=): the stream of {key!r} needs the attribute feature_depth, the "
                     f"number of its output channels."
@@ -143,25 +143,24 @@ class ModelMultistream(ModelWithHeads):
     def _outputs(self, batch_dict: Mapping[str, Any], streams: Sequence[nn.Module]) -> Sequence[Tensor]:
         if not self.optional_inputs.keys:
             return [stream(part) for stream, part in zip(streams, self._parts(batch_dict), strict=True)]
+        name = type(self).__name__
         outputs: list[Tensor | None] = []
         for declared, stream in zip(self.inputs, streams, strict=True):
-            key, present, name = declared[0], None, type(self).__name__
-            is_optional = key in self.optional_inputs.keys
-            if is_optional:
-                value, present = self.optional_inputs.read(batch_dict, key)
-                if value is None:
-                    outputs.append(None)
-                    continue
-                (x,) = read_conv_inputs({key: value}, (declared,), name)
-            else:
-                (x,) = read_conv_inputs(batch_dict, (declared,), name)
+            key = declared[0]
+            if key not in self.optional_inputs.keys:
+                outputs.append(stream(*read_conv_inputs(batch_dict, (declared,), name)))
+                continue
+            value, present = self.optional_inputs.read(batch_dict, key)
+            if value is None:
+                outputs.append(None)
+                continue
+            (x,) = read_conv_inputs({key: value}, (declared,), name)
             if present is not None:
                 x = torch.where(present.reshape(-1, *[1] * (x.ndim - 1)), x, 0)  # where it may hold anything, even NaN
-            output = stream(x)
-            outputs.append(self.optional_inputs.fill(key, output, present) if is_optional else output)
+            outputs.append(self.optional_inputs.fill(key, stream(x), present))
         known = [output for output in outputs if output is not None]  # torch 2.6 compiles no next()
         if not known:
-            raise ValueError(f"{type(self).__name__}: all inputs are missing in this batch. Skip such batches.")
+            raise ValueError(f"{name}: all inputs are missing in this batch. Skip such batches.")
         like = known[0]
         filled = []
         for (key, _), output in zip(self.inputs, outputs, strict=True):

@@ -8,18 +8,14 @@ from torch import nn
 from .argument_checks import check_name
 from .conv_inputs import BatchDict, ConvInputs
 from .heads.sequence import HeadSequence
-from .weights.fusemedml_state_dict import TakesFuseMedMLStateDict
+from .weights.layouts.fusemedml import TakesFuseMedMLStateDict
 
 
 class ModelWithHeads(TakesFuseMedMLStateDict):
     """Declares the keys of its inputs, features and heads, as they are when asked for, and runs the heads."""
 
-    __jit_unused_properties__: ClassVar = [
-        "reads",
-        "writes",
-        "optional_reads",
-        "prediction_kinds",
-    ]  # torch.jit.trace would compile them
+    # torch.jit.trace would compile them
+    __jit_unused_properties__: ClassVar = ["reads", "writes", "optional_reads", "prediction_kinds"]
 
     def _add_heads(
         self, heads: Sequence[nn.Module], inputs: ConvInputs, key_out_features: str, more_features: tuple[str, ...] = ()

@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from fuse_core import NDict, did_you_mean, read_key
+from fuse_core import NDict, did_you_mean, provides, read_key
 
 from .conv_inputs import is_symbolic
-from .declared_keys import is_provided
 
 TORCH_2_6 = torch.__version__.startswith("2.6.")
 """torch 2.6 cannot compile an NDict. A plain dict works there for models that use dotted keys, as ours do."""
@@ -61,12 +60,12 @@ class ModelWrapDictToSeq(nn.Module):
         """Compares the given keys with those that the model declares, if any."""
         name = type(self.model).__name__
         for key in reads or ():
-            if not is_provided(key, self.reads):
+            if not provides(self.reads, key):
                 hint = did_you_mean(key, self.reads)
                 raise ValueError(f"{name} reads {key!r}, which input_key={list(self.reads)} lacks. Add it there.{hint}")
         if writes is not None:
             for key in self.writes:
-                if not is_provided(key, (*writes, *self.reads)):
+                if not provides((*writes, *self.reads), key):
                     hint = did_you_mean(key, writes)
                     raise ValueError(f"{name} does not write {key!r}, but {list(writes)}.{hint}")
 

@@ -346,8 +346,8 @@ def assert_same_results(first, second):
 
 def count_vectorised(monkeypatch):
     calls = []
-    run = ensemble_members.run_stacked
-    monkeypatch.setattr(ensemble_members, "run_stacked", lambda *args: calls.append(1) or run(*args))
+    run = ensemble_members.vmap
+    monkeypatch.setattr(ensemble_members, "vmap", lambda *args, **options: calls.append(1) or run(*args, **options))
     return calls
 
 

@@ -3,7 +3,7 @@
 import warnings
 from typing import Any
 
-PERTURBATION_BUFFERS = ("old_p", "e_w")
+PERTURBATION_BUFFERS = {"old_p", "e_w"}
 """Keys by which other implementations keep copies of the weights, or perturbations, in a parameter's state."""
 
 
@@ -16,16 +16,17 @@ def without_perturbation_buffers(state_dict: dict[str, Any]) -> dict[str, Any]:
     Warns:
         UserWarning: the state_dict holds nothing but copies, so the base optimizer's state was never saved.
     """
-    if "state" not in state_dict:  # of an optimizer with a format of its own
+    kept, has_copies = {}, False
+    for index, entries in state_dict.get("state", {}).items():
+        if isinstance(entries, dict) and PERTURBATION_BUFFERS & entries.keys():  # else a counter, for example
+            has_copies = True
+            entries = {key: value for key, value in entries.items() if key not in PERTURBATION_BUFFERS}
+            if not entries:
+                continue
+        kept[index] = entries
+    if not has_copies:
         return state_dict
-    state = {
-        index: {key: value for key, value in entries.items() if key not in PERTURBATION_BUFFERS}
-        if isinstance(entries, dict)
-        else entries  # not of a parameter: a counter, for example
-        for index, entries in state_dict["state"].items()
-    }
-    kept = {index: entries for index, entries in state.items() if not isinstance(entries, dict) or entries}
-    if state and not kept and any(state_dict["state"].values()):
+    if not kept:
         warnings.warn(
             "This checkpoint holds copies of the weights but no state of the base optimizer: the SAM that wrote it did "
             "not save it. The settings of the parameter groups are loaded; the base optimizer starts without momentum.",

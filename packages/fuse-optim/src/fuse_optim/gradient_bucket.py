@@ -85,10 +85,13 @@ MAX_ELEMENTS = 2**22
 """The largest bucket of several tensors. The temporaries of a bucket are freed before the next one is computed."""
 
 
-def dense_gradients(owner: str, param_groups: Iterable[dict[str, Any]]) -> list[tuple[int, Tensor, Tensor]]:
-    """Find all gradients: the index of the group, the parameter, and its gradient. A sparse one is a RuntimeError."""
+GroupParamGradient = tuple[dict[str, Any], Tensor, Tensor]
+
+
+def dense_gradients(owner: str, param_groups: Iterable[dict[str, Any]]) -> list[GroupParamGradient]:
+    """Find all gradients: the group, the parameter, and its gradient. A sparse one is a RuntimeError."""
     found = []
-    for index, group in enumerate(param_groups):
+    for group in param_groups:
         for param in group["params"]:
             grad = param.grad
             if grad is None:
@@ -98,13 +101,11 @@ def dense_gradients(owner: str, param_groups: Iterable[dict[str, Any]]) -> list[
                     f"{owner} needs dense gradients, got one of layout {grad.layout} for a parameter of shape "
                     f"{tuple(param.shape)}. Build embeddings with sparse=False, or give them to another optimizer."
                 )
-            found.append((index, param, grad))
+            found.append((group, param, grad))
     return found
 
 
-def bucket_gradients(
-    param_groups: list[dict[str, Any]], gradients: list[tuple[int, Tensor, Tensor]]
-) -> list[GradientBucket]:
+def bucket_gradients(gradients: Iterable[GroupParamGradient]) -> list[GradientBucket]:
     """Put parameters and their gradients, as `dense_gradients` finds them, into buckets.
 
     A bucket's tensors are computed one by one if they are complex or of a subclass such as `DTensor`, or if their group
@@ -112,9 +113,8 @@ def bucket_gradients(
     """
     buckets: list[GradientBucket] = []
     open_buckets: dict[Any, tuple[GradientBucket, int]] = {}
-    for index, param, grad in gradients:
-        group = param_groups[index]
-        key = (index, param.device, param.dtype, grad.dtype, type(param), type(grad))
+    for group, param, grad in gradients:
+        key = (id(group), param.device, param.dtype, grad.dtype, type(param), type(grad))
         bucket, elements = open_buckets.get(key, (None, 0))
         elements += param.numel()
         if bucket is None or elements > MAX_ELEMENTS:

@@ -89,22 +89,20 @@ class LookSAM(SAM):
             copies = [grad.clone() for grad in bucket.grads]
             self._clean_gradients.update(zip(bucket.params, copies, strict=True))
 
-    def _take_base_step(self, grad_scaler: GradScaler | None) -> bool:
+    def _take_base_step(self, grad_scaler: GradScaler | None) -> None:
         with torch.no_grad():
             learned = self._reuse(grad_scaler)
-        stepped = super()._take_base_step(grad_scaler)
+        super()._take_base_step(grad_scaler)
         self._clean_gradients.clear()
         if learned:  # only now, because many optimizers initialize a state only if it is empty
             for entries in self._states_of_parameters().values():
                 entries.pop(ORTHOGONAL_GRADIENT, None)
             for param, component in learned.items():
                 self.state[param][ORTHOGONAL_GRADIENT] = component
-        return stepped
 
     def _reuse(self, grad_scaler: GradScaler | None) -> dict[Tensor, Tensor]:
         """Return the component of a perturbed pass. In other steps, add the kept component to the gradients."""
-        groups = self.param_groups
-        buckets = bucket_gradients(groups, dense_gradients(type(self).__name__, groups))
+        buckets = bucket_gradients(dense_gradients(type(self).__name__, self.param_groups))
         if not self.second_pass_is_due:
             states = self._states_of_parameters()
             kept = {p: state[ORTHOGONAL_GRADIENT] for p, state in states.items() if ORTHOGONAL_GRADIENT in state}

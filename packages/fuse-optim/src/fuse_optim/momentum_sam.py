@@ -11,8 +11,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from .base_optimizer import with_wrapped
-from .gradient_bucket import bucket_gradients, global_norm
-from .loss_scaling import take_step
+from .gradient_bucket import GroupParamGradient, bucket_gradients, global_norm
 from .optimizer_wrapper import Closure, OptimizerWrapper
 from .rng_snapshot import RNGSnapshot
 
@@ -90,17 +89,17 @@ class MomentumSAM(OptimizerWrapper):
         self._perturbation.opened = True
         if self._perturbation or self._steps_since_start < 0:
             return
-        buckets = bucket_gradients(self._checked_groups(), self._momentum())
+        buckets = bucket_gradients(self._momentum())
         if buckets:
             norm = global_norm([bucket.norm(bucket.grads) for bucket in buckets])
             for bucket in buckets:
                 self._perturbation.add(bucket, -bucket.group["sam_rho"], bucket.grads, norm)
 
-    def _momentum(self) -> list[tuple[int, Tensor, Tensor]]:
-        """Find the momentum that a step left: the index of the group, the parameter, and its momentum."""
+    def _momentum(self) -> list[GroupParamGradient]:
+        """Find the momentum that a step left: the group, the parameter, and its momentum."""
         found = []
         states = [optimizer.state for optimizer in with_wrapped(self.base_optimizer)]
-        for index, group in enumerate(self.param_groups):
+        for group in self._checked_groups():
             if group["sam_rho"] == 0:
                 continue
             for param in group["params"]:
@@ -113,7 +112,7 @@ class MomentumSAM(OptimizerWrapper):
                             f"{tuple(momentum.shape)} and layout {momentum.layout}. Build embeddings with "
                             "sparse=False, or use another base optimizer, such as SGD or AdamW."
                         )
-                    found.append((index, param, momentum))
+                    found.append((group, param, momentum))
         return found
 
     def restore_weights(self) -> None:
@@ -180,8 +179,7 @@ class MomentumSAM(OptimizerWrapper):
                 f"{type(self).__name__}.step got a gradient that was taken at the weights themselves. Call "
                 "optimizer.zero_grad() before the forward pass: it perturbs the weights. Or pass a closure."
             )
-        if take_step(self, self.base_optimizer, grad_scaler):
-            self._count_step()
+        self._take_base_step(grad_scaler)
         if self.param_groups[0]["sam_steps"] == 1:
             self._check_momentum()
         return loss

@@ -6,6 +6,7 @@ from numbers import Integral
 from typing import Any
 
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from .base_optimizer import make_base_optimizer, require_own_groups
@@ -42,7 +43,7 @@ class OptimizerWrapper(Optimizer):
         self.start_fraction = start_fraction
         self.total_steps = total_steps
         self._check_start()
-        self._settings = settings
+        self._settings = {f"sam_{name}": value for name, value in settings.items()}
         own_name = type(self).__name__
         given: Any = params if isinstance(params, (Tensor, set)) else [self._own_group(one) for one in params]
         if given is not params:
@@ -52,16 +53,15 @@ class OptimizerWrapper(Optimizer):
         self.base_optimizer = made
         # In the base optimizer's groups these words mean SAM's settings.
         self._words = frozenset(settings) - frozenset(getattr(made, "defaults", {}))
-        defaults = {**getattr(made, "defaults", {}), **{f"sam_{name}": value for name, value in settings.items()}}
         # In place of Optimizer.__init__, which would make groups and state of its own.
-        self.__setstate__({"defaults": defaults})
+        self.__setstate__({"defaults": {**getattr(made, "defaults", {}), **self._settings}})
         self._complete_groups()
 
     def _own_group(self, one: Any) -> Any:
         """Copy a group given by the user, with the settings under the names by which they are stored."""
         if not isinstance(one, dict):
             return one
-        group = {f"sam_{name}" if name in self._settings else name: value for name, value in one.items()}
+        group = {f"sam_{name}" if f"sam_{name}" in self._settings else name: value for name, value in one.items()}
         self._check_settings(group)
         return group
 
@@ -86,13 +86,13 @@ class OptimizerWrapper(Optimizer):
     def _complete_groups(self) -> list[dict[str, Any]]:
         groups, before = self.base_optimizer.param_groups, self._known
         for index, group in enumerate(groups):
-            if self._stored <= group.keys() and self._words.isdisjoint(group):
+            if self._settings.keys() <= group.keys() and "sam_steps" in group and self._words.isdisjoint(group):
                 continue
             for name in self._words.intersection(group):
                 group[f"sam_{name}"] = group.pop(name)
             known = before[index] if index < len(before) else {}
             for name, default in self._settings.items():
-                group.setdefault(f"sam_{name}", known.get(f"sam_{name}", default))
+                group.setdefault(name, known.get(name, default))
             group.setdefault("sam_steps", max(other.get("sam_steps", 0) for other in [*before, *groups]))
             self._check_settings(group)
         if groups:
@@ -140,7 +140,21 @@ class OptimizerWrapper(Optimizer):
         steps: int = self.param_groups[0]["sam_steps"]
         return steps - start
 
-    def _count_step(self) -> None:
+    def _take_base_step(self, grad_scaler: GradScaler | None) -> None:
+        """Let the base optimizer, or the scaler with it, take the step. Count it unless the scaler skips it."""
+        if grad_scaler is None or not grad_scaler.is_enabled():
+            self.base_optimizer.step()
+        else:
+            states = grad_scaler._per_optimizer_states  # by id
+            if id(self) in states:
+                raise RuntimeError(
+                    f"scaler.unscale_ was called with the {type(self).__name__}, so its base optimizer's step would "
+                    "unscale the gradients again. Call scaler.unscale_(optimizer.base_optimizer) instead, after the "
+                    "last backward."
+                )
+            grad_scaler.step(self.base_optimizer)
+            if any(bool(found) for found in states[id(self.base_optimizer)]["found_inf_per_device"].values()):
+                return
         for group in self.param_groups:
             group["sam_steps"] += 1
 
@@ -157,8 +171,7 @@ class OptimizerWrapper(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group, to the base optimizer too."""
-        defaults = {f"sam_{name}": value for name, value in self._settings.items()}
-        self.base_optimizer.add_param_group({**defaults, **self._own_group(param_group)})
+        self.base_optimizer.add_param_group({**self._settings, **self._own_group(param_group)})
         self._complete_groups()
 
     def state_dict(self) -> dict[str, Any]:
@@ -211,6 +224,5 @@ class OptimizerWrapper(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._stored = {f"sam_{name}" for name in (*self._settings, "steps")}
         self._known = []
         self._perturbation = Perturbation()

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from .batch_norm_stats import freeze_batch_norm_stats
 from .gradient_bucket import GradientBucket, bucket_gradients, dense_gradients, global_norm
-from .loss_scaling import overflows, overflows_anywhere, skip_step, take_step
+from .loss_scaling import overflows, skip_step
 from .optimizer_wrapper import Closure, OptimizerWrapper
 from .rng_snapshot import RNGSnapshot
 
@@ -224,9 +224,8 @@ class SAM(OptimizerWrapper):
         """
         if not self._perturbation.opened:
             if self.second_pass_is_due:
-                name = type(self).__name__
                 raise RuntimeError(
-                    f"{name}.second_step needs first_step before it. Call it after the first backward pass."
+                    f"{type(self).__name__}.second_step needs first_step before it. Call it after the first backward."
                 )
             self._perturbation.overflow = False
         self.restore_weights()
@@ -246,19 +245,18 @@ class SAM(OptimizerWrapper):
     def _perturb_weights(self, grad_scaler: GradScaler | None, missing_gradient: str) -> None:
         """Move to the perturbed weights, if a perturbed pass is due."""
         self._perturbation.overflow = False
-        groups, name = self._checked_groups(), type(self).__name__
-        gradients = dense_gradients(name, groups)
+        name = type(self).__name__
+        gradients = dense_gradients(name, self._checked_groups())
         if not gradients:
             raise RuntimeError(f"{name} found no gradient after the first pass. {missing_gradient}")
         if not self.second_pass_is_due:
             return
-        buckets = bucket_gradients(groups, gradients)
+        buckets = bucket_gradients(gradients)
         if grad_scaler is not None:
             norm = global_norm([bucket.norm(bucket.grads) for bucket in buckets])
-            local = self.perturbation == "local"
-            overflow = overflows_anywhere(norm, grad_scaler, self.model) if local else overflows(norm, grad_scaler)
-            if overflow:
-                self._perturbation.overflow = True
+            ddp_module = self.model if self.perturbation == "local" else None
+            self._perturbation.overflow = overflows(norm, grad_scaler, ddp_module)
+            if self._perturbation.overflow:
                 return
         self._keep_gradients(buckets)
         perturbed = [bucket for bucket in buckets if bucket.group["sam_rho"] > 0]
@@ -280,14 +278,11 @@ class SAM(OptimizerWrapper):
             )
         if grad_scaler is not None and self._perturbation.overflow:
             skip_step(self.base_optimizer, grad_scaler)
-        elif self._take_base_step(grad_scaler):
-            self._count_step()
+        else:
+            self._take_base_step(grad_scaler)
 
     def _keep_gradients(self, buckets: list[GradientBucket]) -> None:
         """Called with the gradients at the weights, before the weights are perturbed."""
-
-    def _take_base_step(self, grad_scaler: GradScaler | None) -> bool:
-        return take_step(self, self.base_optimizer, grad_scaler)
 
     def _require_closed_pass(self, method: str) -> None:
         if self._perturbation.opened:

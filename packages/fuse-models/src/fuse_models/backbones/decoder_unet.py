@@ -9,10 +9,8 @@ from torch import Tensor, nn
 
 from ..argument_checks import check_all_positive
 from ..conv_inputs import is_symbolic
-from ..layers.feature_levels import FeatureInfo
-from ..layers.unet_layers import CONVOLUTIONS
-
-BATCH_NORMS: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+from ..layers.feature_maps import FeatureInfo
+from ..layers.unet_layers import CONVOLUTIONS, NORMS
 
 
 class DecoderUNet(nn.Module):
@@ -120,5 +118,5 @@ def _two_convolutions(in_channels: int, channels: int, ndim: int) -> nn.Sequenti
     for size in (in_channels, channels):
         convolution = CONVOLUTIONS[ndim](size, channels, kernel_size=3, padding=1, bias=False)
         nn.init.kaiming_uniform_(convolution.weight, mode="fan_in", nonlinearity="relu")
-        layers += [convolution, BATCH_NORMS[ndim](channels), nn.ReLU(inplace=True)]
+        layers += [convolution, NORMS["batch", ndim](channels), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)

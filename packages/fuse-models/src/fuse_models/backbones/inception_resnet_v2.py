@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from ..argument_checks import check_option, check_positive
 from ..layers import inception_layers as layers
-from ..layers.feature_levels import FeatureInfo
-from ..layers.global_pooling import Pooling, global_pooling
+from ..layers.feature_maps import FeatureInfo, Pooling, global_pooling
 from ..layers.inception_layers import Branches, ConvNormRelu, block8, block17, block17_branches, block35
 from ..weights.load_weights import Weights
 from ..weights.pretrained_weights import load_pretrained_weights
@@ -53,7 +52,6 @@ class BackboneInceptionResnetV2(nn.Module):
             the cut and the classifier are left out; all others must fit. They are adapted to `in_channels` as in
             `BackboneResnet`. None initialises at random.
         pool: `"avg"` or `"max"` to return a vector instead of a feature map.
-
         weights_strict: names that need not fit, see `BackboneResnet`.
 
     Attributes:

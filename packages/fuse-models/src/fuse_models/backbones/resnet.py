@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..argument_checks import check_option, check_positive
-from ..layers.feature_levels import FeatureInfo
-from ..layers.global_pooling import Pooling, global_pooling
+from ..layers.feature_maps import FeatureInfo, Pooling, global_pooling
 from ..layers.residual_layers import initialise, residual_stage
 from ..weights.load_weights import Weights
 from ..weights.pretrained_weights import load_pretrained_weights
@@ -35,7 +34,6 @@ class BackboneResnet(nn.Module):
         in_channels: the number of channels of the images.
         name: `resnet18`, `resnet34`, `resnet50`, `resnet101` or `resnet152`.
         pool: `"avg"` or `"max"` to return a vector instead of a feature map.
-
         weights_strict: names that need not fit, such as `["conv1"]`: those that do not are not loaded.
 
     Attributes:

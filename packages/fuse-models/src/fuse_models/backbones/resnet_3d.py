@@ -5,9 +5,8 @@ from typing import Literal, cast
 
 from torch import Tensor, nn
 
-from ..argument_checks import check_all_positive, check_option, check_positive
-from ..layers.feature_levels import FeatureInfo
-from ..layers.global_pooling import Pooling, global_pooling
+from ..argument_checks import check_all_positive, check_option, check_positive, sizes_of_axes
+from ..layers.feature_maps import FeatureInfo, Pooling, global_pooling
 from ..layers.residual_layers import initialise, residual_stage
 from ..weights.layouts import MONAI_RESNET
 from ..weights.load_weights import Weights
@@ -85,10 +84,10 @@ class BackboneResnet3D(nn.Module):
             raise ValueError("BackboneResnet3D(layers=) takes the number of blocks of at least one stage, got none.")
         check_option(block, ("basic", "bottleneck"), "BackboneResnet3D(block=)")
         check_option(shortcut, ("A", "B"), "BackboneResnet3D(shortcut=)")
-        kernel = _triple(stem_kernel_size, "BackboneResnet3D(stem_kernel_size=)")
+        kernel = cast(Triple, sizes_of_axes(stem_kernel_size, 3, "BackboneResnet3D(stem_kernel_size=)"))
         if not all(size % 2 for size in kernel):
             raise ValueError(f"BackboneResnet3D(stem_kernel_size=) takes odd sizes, got {kernel}.")
-        stride = _triple(stem_stride, "BackboneResnet3D(stem_stride=)")
+        stride = cast(Triple, sizes_of_axes(stem_stride, 3, "BackboneResnet3D(stem_stride=)"))
         self.stem = nn.Sequential(
             nn.Conv3d(
                 in_channels,
@@ -156,9 +155,3 @@ class BackboneResnet3D(nn.Module):
 
 def _times(stride: Triple, factor: int) -> Triple:
     return cast(Triple, tuple(size * factor for size in stride))
-
-
-def _triple(sizes: int | Sequence[int], where: str) -> Triple:
-    triple = (sizes,) * 3 if isinstance(sizes, int) else tuple(sizes)
-    check_all_positive(triple, where, count=3)
-    return cast(Triple, triple)

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from ..argument_checks import check_all_positive, check_option, check_positive
+from ..argument_checks import check_all_positive, check_option, check_positive, sizes_of_axes
 from ..conv_inputs import is_symbolic
-from ..layers.feature_levels import FeatureInfo
+from ..layers.feature_maps import FeatureInfo
 from ..layers.unet_layers import NORMS, Decoder, Encoder, Norm, Sizes, initialise
 from ..weights.load_weights import Weights
 from ..weights.pretrained_weights import load_pretrained_weights
@@ -143,10 +143,7 @@ class BackboneUNet(nn.Module):
 
 
 def _per_level(values: Sequence[Level], levels: int, ndim: int, where: str) -> tuple[Sizes, ...]:
-    levels_given = list(values) if isinstance(values, Iterable) else []
-    listed: Any = [tuple(value) if isinstance(value, Iterable) else (value,) * ndim for value in levels_given]
+    listed = list(values) if isinstance(values, Iterable) else []
     if len(listed) != levels:
         raise ValueError(f"{where} takes one value for each of the {levels} features_per_level, got {values!r}.")
-    for value in listed:
-        check_all_positive(value, where, count=ndim)
-    return tuple(listed)
+    return tuple(sizes_of_axes(value, ndim, where) for value in listed)

@@ -7,7 +7,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from ..argument_checks import check_all_positive, check_option, check_positive, check_rate
+from ..argument_checks import check_option, check_positive, check_rate, sizes_of_axes
 from ..conv_inputs import is_symbolic
 from ..layers.transformer_layers import TransformerBlock, initialise
 from ..layers.unet_layers import CONVOLUTIONS
@@ -89,8 +89,8 @@ class BackboneViT(nn.Module):
         check_option(pool, (None, "class", "avg"), "BackboneViT(pool=)")
         if pool == "class" and not class_token:
             raise ValueError("BackboneViT(pool='class') needs class_token=True.")
-        self.image_size = _sizes(image_size, ndim, "BackboneViT(image_size=)")
-        patch = _sizes(patch_size, ndim, "BackboneViT(patch_size=)")
+        self.image_size = sizes_of_axes(image_size, ndim, "BackboneViT(image_size=)")
+        patch = sizes_of_axes(patch_size, ndim, "BackboneViT(patch_size=)")
         if any(size % part for size, part in zip(self.image_size, patch, strict=True)):
             raise ValueError(f"BackboneViT(image_size={self.image_size}) must be divisible by patch_size={patch}.")
         self._grid = tuple(size // part for size, part in zip(self.image_size, patch, strict=True))
@@ -143,9 +143,3 @@ def check_heads(embed_dim: int, num_heads: int, owner: str) -> None:
     check_positive(num_heads, f"{owner}(num_heads=)")
     if embed_dim % num_heads:
         raise ValueError(f"{owner}(embed_dim={embed_dim}) must be divisible by num_heads={num_heads}.")
-
-
-def _sizes(value: int | Sequence[int], ndim: int, where: str) -> tuple[int, ...]:
-    sizes = (value,) * ndim if isinstance(value, int) else tuple(value)
-    check_all_positive(sizes, where, count=ndim)
-    return sizes

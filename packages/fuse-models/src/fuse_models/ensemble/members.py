@@ -47,12 +47,9 @@ class EnsembleMembers(nn.ModuleList):
             raise ValueError("ModelEnsemble has no models left. Append one to ModelEnsemble.models.")
         if self.execution == "vmap" and _can_be_vectorised(self, batch_dict):
             self.check_one_architecture()  # in each call, because members may be changed or replaced at any time
-            stacked = run_stacked(self, lambda member: self._predict(member, batch_dict, "a model"))
-            return [(predictions.unbind(), predictions) for predictions in stacked]
-        if self.low_memory:
-            by_member = [self._predict_and_leave(member, batch_dict, f"model {i}") for i, member in enumerate(self)]
-        else:
-            by_member = [self._predict(member, batch_dict, f"model {i}") for i, member in enumerate(self)]
+            return [(predictions.unbind(), predictions) for predictions in self._predict_stacked(batch_dict)]
+        predict = self._predict_and_leave if self.low_memory else self._predict
+        by_member = [predict(member, batch_dict, f"model {i}") for i, member in enumerate(self)]
         by_key = list(zip(*by_member, strict=True))
         for key, predictions in zip(self.prediction_keys, by_key, strict=True):
             if is_symbolic(predictions[0]):
@@ -82,6 +79,24 @@ class EnsembleMembers(nn.ModuleList):
             member._apply(fn, recurse)  # type: ignore[no-untyped-call]
             member.cpu()
         return self
+
+    def _predict_stacked(self, batch_dict: Mapping[str, Any]) -> tuple[Tensor, ...]:
+        """The members' predictions, stacked on a new first axis, from one pass over their stacked weights.
+
+        The weights are stacked in each call, so that they are the members' current ones, and gradients reach the
+        members. `torch.func.stack_module_state` would detach them. Each member draws random numbers of its own.
+        """
+        weights = [_weights(member) for member in self]
+        stacked = {name: torch.stack([of_member[name] for of_member in weights]) for name in weights[0]}
+
+        def predict(of_member: dict[str, Tensor]) -> tuple[Tensor, ...]:
+            def member(batch_dict: Mapping[str, Any]) -> Any:
+                return functional_call(self[0], of_member, (batch_dict,), tie_weights=False)
+
+            return self._predict(member, batch_dict, "a model")
+
+        predictions: tuple[Tensor, ...] = vmap(predict, randomness="different")(stacked)
+        return predictions
 
     def _predict(self, member: Callable[..., Any], batch_dict: Mapping[str, Any], name: str) -> tuple[Tensor, ...]:
         result = member(_own_copy(batch_dict))
@@ -130,22 +145,6 @@ def _can_be_vectorised(members: nn.ModuleList, batch_dict: Mapping[str, Any]) ->
         for module in members.modules()
         if module is not members
     )
-
-
-def run_stacked(members: nn.ModuleList, run: Callable[[Callable[..., Any]], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """The results of `run(member)` for each member, stacked on a new first axis.
-
-    The weights are stacked in each call, so that they are the members' current ones, and gradients reach the members.
-    `torch.func.stack_module_state` would detach them. Members that draw random numbers each draw their own.
-    """
-    states = [_weights(member) for member in members]
-    stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
-
-    def run_one(state: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        return run(lambda *args: functional_call(members[0], state, args, tie_weights=False))
-
-    results: tuple[Tensor, ...] = vmap(run_one, randomness="different")(stacked)
-    return results
 
 
 def _weights(member: nn.Module) -> dict[str, Tensor]:

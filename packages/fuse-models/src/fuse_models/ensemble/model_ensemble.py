@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..argument_checks import check_option
 from ..conv_inputs import BatchDict, is_symbolic
-from ..declared_keys import keys_read_by_any
+from ..declared_keys import declared_keys
 from ..weights.trained_model import load_trained_model
 from .combine_predictions import AVERAGES, Average, Kind, average_predictions, majority_vote, standard_deviation
 from .members import EXECUTIONS, EnsembleMembers, Execution
@@ -137,7 +137,13 @@ class ModelEnsemble(nn.Module):
     @property
     def reads(self) -> tuple[str, ...] | None:
         """The keys that the models read."""
-        return keys_read_by_any(self.models)
+        reads: dict[str, None] = {}
+        for model in self.models:
+            declared = declared_keys(model)
+            if declared is None:
+                return None
+            reads.update(dict.fromkeys(declared[0]))
+        return tuple(reads)
 
     @property
     def writes(self) -> tuple[str, ...]:

@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fuse_core import did_you_mean, logits_key, output_key
+from fuse_core import did_you_mean, logits_key, output_key, provides
 
 from ..argument_checks import check_option
-from ..declared_keys import is_provided
 from .combine_predictions import KINDS, Kind
 
 
@@ -17,11 +16,9 @@ def predicted_keys(
     models: Sequence[nn.Module], prediction_keys: Sequence[str] | Mapping[str, Kind] | None
 ) -> tuple[dict[str, Kind], frozenset[str]]:
     """The kind of each prediction key, and the keys whose kind was guessed by their name."""
-    told: Mapping[str, Kind] = {}
-    if isinstance(prediction_keys, Mapping) and prediction_keys:
-        told = prediction_keys
-        for key, kind in told.items():
-            check_option(kind, KINDS, f"ModelEnsemble(prediction_keys={{{key!r}: ...}})")
+    told: Mapping[str, Kind] = prediction_keys if isinstance(prediction_keys, Mapping) else {}
+    for key, kind in told.items():
+        check_option(kind, KINDS, f"ModelEnsemble(prediction_keys={{{key!r}: ...}})")
     keys = _outputs_of_all(models) if prediction_keys is None else _listed(prediction_keys)
     kinds: dict[str, Kind] = {}
     guessed = set()
@@ -77,7 +74,7 @@ def check_classes(key: str, shape: torch.Size, classes_axis: int) -> None:
 def _check_written(models: Sequence[nn.Module], key: str) -> None:
     for i, model in enumerate(models):
         writes = getattr(model, "writes", None)
-        if writes is not None and not is_provided(key, writes):
+        if writes is not None and not provides(writes, key):
             hint = did_you_mean(key, writes, n=3) or f" It writes {', '.join(map(repr, writes))}."
             raise ValueError(
                 f"ModelEnsemble(prediction_keys=): model {i} ({type(model).__name__}) does not write {key!r}.{hint}"

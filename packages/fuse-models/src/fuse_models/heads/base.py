@@ -11,7 +11,7 @@ from fuse_core import logits_key, output_key, read_key
 from ..argument_checks import check_name, check_option
 from ..conv_inputs import BatchDict, concatenate_channels, found, is_symbolic, parse_conv_inputs
 from ..layers.optional_inputs import OptionalInputs, Substitute
-from ..weights.fusemedml_state_dict import TakesFuseMedMLStateDict
+from ..weights.layouts.fusemedml import TakesFuseMedMLStateDict
 
 Mode = Literal["classification", "multilabel", "regression"]
 DeclaredInputs = Sequence[tuple[str, int]]

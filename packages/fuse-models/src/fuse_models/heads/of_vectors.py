@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..argument_checks import check_all_positive, check_module_or_none, check_option, check_positive, check_rate
 from ..conv_inputs import BatchDict, concatenate_channels, found, is_symbolic, read_conv_inputs
-from ..layers.global_pooling import Pooling, global_pooling
+from ..layers.feature_maps import Pooling, global_pooling
 from ..layers.optional_inputs import Substitute
 from ..layers.perceptron_layers import perceptron_layers
 from .base import DeclaredInputs, HeadBase, Mode, total_size

@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from types import SimpleNamespace
-from typing import Any, Self
+from typing import Self
 
-import torch
 from torch import nn
 
+from fuse_core import provides
+
 from ..conv_inputs import BatchDict
-from ..declared_keys import are_declared, keys_in_turn
+from ..declared_keys import declared_keys
 
 Keys = tuple[str, ...]
 
@@ -54,8 +54,6 @@ class HeadSequence(nn.ModuleList):
 
     def forward(self, batch_dict: BatchDict) -> BatchDict:
         """The batch_dict that the last head returned."""
-        if not torch.compiler.is_compiling():
-            self._check_keys(list(self))  # heads may have been renamed
         for head in self:
             batch_dict = head(batch_dict)
             if batch_dict is None:
@@ -71,8 +69,12 @@ class HeadSequence(nn.ModuleList):
         None where a head declares no keys: what such a head reads and writes is not known, so that the wiring check
         must pass over the model too.
         """
-        self._check_keys(list(self))
-        if not all(are_declared(head) for head in self):
-            return None, None
-        own: Any = SimpleNamespace(reads=reads, writes=writes)
-        return keys_in_turn([own, *self])
+        self._check_keys(list(self))  # once more, because heads may have been renamed
+        all_reads, all_writes = dict.fromkeys(reads), dict.fromkeys(writes)
+        for head in self:
+            declared = declared_keys(head)
+            if declared is None:
+                return None, None
+            all_reads.update((key, None) for key in declared[0] if not provides(all_writes, key))
+            all_writes.update(dict.fromkeys(declared[1]))
+        return tuple(all_reads), tuple(all_writes)

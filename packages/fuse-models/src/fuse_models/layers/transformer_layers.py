@@ -1,5 +1,6 @@
 """The layers of transformer encoders, named as in timm's state dicts."""
 
+from collections import OrderedDict
 from typing import cast
 
 import torch.nn.functional as F
@@ -27,19 +28,17 @@ class Attention(nn.Module):
         return cast(Tensor, self.dropout(self.proj(mixed.transpose(1, 2).reshape(batch, tokens, size))))
 
 
-class TransformerMlp(nn.Module):
+def transformer_mlp(embed_dim: int, hidden: int, dropout_rate: float) -> nn.Sequential:
     """Two layers for each token by itself: `fc1`, GELU, `fc2`."""
-
-    def __init__(self, embed_dim: int, hidden: int, dropout_rate: float) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(embed_dim, hidden)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden, embed_dim)
-        self.dropout = nn.Dropout(dropout_rate)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(batch, tokens, embed_dim)` to the same."""
-        return cast(Tensor, self.dropout(self.fc2(self.dropout(self.act(self.fc1(x))))))
+    return nn.Sequential(
+        OrderedDict(
+            fc1=nn.Linear(embed_dim, hidden),
+            act=nn.GELU(),
+            drop1=nn.Dropout(dropout_rate),
+            fc2=nn.Linear(hidden, embed_dim),
+            drop2=nn.Dropout(dropout_rate),
+        )
+    )
 
 
 class TransformerBlock(nn.Module):
@@ -50,7 +49,7 @@ class TransformerBlock(nn.Module):
         self.norm1 = nn.LayerNorm(embed_dim, eps=1e-6)
         self.attn = Attention(embed_dim, num_heads, dropout_rate)
         self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6)
-        self.mlp = TransformerMlp(embed_dim, int(embed_dim * mlp_ratio), dropout_rate)
+        self.mlp = transformer_mlp(embed_dim, int(embed_dim * mlp_ratio), dropout_rate)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`(batch, tokens, embed_dim)` to the same; see `Attention` for the mask."""

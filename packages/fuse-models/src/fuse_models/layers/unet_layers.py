@@ -1,5 +1,6 @@
 """The layers of nnU-Net's dynamic U-Nets, named as in its state dicts."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
@@ -48,19 +49,13 @@ class ConvNorm(nn.Module):
         return cast(Tensor, self.nonlin(self.norm(self.conv(x))))
 
 
-class ConvBlocks(nn.Module):
-    """Convolutions in a row, `convs`, of which the first has the stride."""
-
-    def __init__(
-        self, number: int, in_channels: int, channels: int, kernel: Sizes, norm: Norm, stride: Sizes | None = None
-    ) -> None:
-        super().__init__()
-        first = ConvNorm(in_channels, channels, kernel, norm, stride)
-        self.convs = nn.Sequential(first, *[ConvNorm(channels, channels, kernel, norm) for _ in range(1, number)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(batch, in_channels, *spatial)` to `(batch, channels, *spatial / stride)`."""
-        return cast(Tensor, self.convs(x))
+def conv_blocks(
+    number: int, in_channels: int, channels: int, kernel: Sizes, norm: Norm, stride: Sizes | None = None
+) -> nn.Sequential:
+    """Convolutions in a row, named `convs`, of which the first has the stride."""
+    first = ConvNorm(in_channels, channels, kernel, norm, stride)
+    others = [ConvNorm(channels, channels, kernel, norm) for _ in range(1, number)]
+    return nn.Sequential(OrderedDict(convs=nn.Sequential(first, *others)))
 
 
 class ResidualConvBlock(nn.Module):
@@ -89,19 +84,14 @@ class ResidualConvBlock(nn.Module):
         return cast(Tensor, self.nonlin2(residual))
 
 
-class ResidualConvBlocks(nn.Module):
-    """Residual blocks in a row, `blocks`, of which the first has the stride."""
-
-    def __init__(self, number: int, in_channels: int, channels: int, kernel: Sizes, norm: Norm, stride: Sizes) -> None:
-        super().__init__()
-        ones = (1,) * len(kernel)
-        first = ResidualConvBlock(in_channels, channels, kernel, norm, stride)
-        others = [ResidualConvBlock(channels, channels, kernel, norm, ones) for _ in range(1, number)]
-        self.blocks = nn.Sequential(first, *others)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(batch, in_channels, *spatial)` to `(batch, channels, *spatial / stride)`."""
-        return cast(Tensor, self.blocks(x))
+def residual_conv_blocks(
+    number: int, in_channels: int, channels: int, kernel: Sizes, norm: Norm, stride: Sizes
+) -> nn.Sequential:
+    """Residual blocks in a row, named `blocks`, of which the first has the stride."""
+    ones = (1,) * len(kernel)
+    first = ResidualConvBlock(in_channels, channels, kernel, norm, stride)
+    others = [ResidualConvBlock(channels, channels, kernel, norm, ones) for _ in range(1, number)]
+    return nn.Sequential(OrderedDict(blocks=nn.Sequential(first, *others)))
 
 
 class Encoder(nn.Module):
@@ -119,14 +109,14 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         if residual:
-            self.stem = ConvBlocks(1, in_channels, features[0], kernels[0], norm)
+            self.stem = conv_blocks(1, in_channels, features[0], kernels[0], norm)
             in_channels = features[0]
         stages: list[nn.Module] = []
         for channels, stride, kernel, number in zip(features, strides, kernels, blocks, strict=True):
             if residual:
-                stages.append(ResidualConvBlocks(number, in_channels, channels, kernel, norm, stride))
+                stages.append(residual_conv_blocks(number, in_channels, channels, kernel, norm, stride))
             else:
-                stages.append(nn.Sequential(ConvBlocks(number, in_channels, channels, kernel, norm, stride)))
+                stages.append(nn.Sequential(conv_blocks(number, in_channels, channels, kernel, norm, stride)))
             in_channels = channels
         self.stages = nn.Sequential(*stages)
         self._has_stem = residual
@@ -158,7 +148,7 @@ class Decoder(nn.Module):
         for level, number in zip(range(len(features) - 2, -1, -1), blocks, strict=True):
             below, channels, stride = features[level + 1], features[level], strides[level + 1]
             upsamplings.append(TRANSPOSED[len(stride)](below, channels, stride, stride))
-            stages.append(ConvBlocks(number, 2 * channels, channels, kernels[level], norm))
+            stages.append(conv_blocks(number, 2 * channels, channels, kernels[level], norm))
         self.stages = nn.ModuleList(stages)
         self.transpconvs = nn.ModuleList(upsamplings)
 

@@ -1,1 +1,1 @@
-"""Weights from files: those of others, and those that a run left behind."""
+"""Reads weights from files and loads them into modules."""

@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from .layouts import LAYOUTS
-from .layouts.renamed import Renamed
 from .state_dict_file import EXTRA_STATE
 
 LISTED = 4
@@ -71,8 +70,8 @@ def fit_weights(
         left_out: names to ignore in the given weights (with the names below them).
         adapt: changes the weights in the given dict, before their shapes are compared.
     """
-    given = {_uncompiled(name): tensor for name, tensor in given.items()}
-    layouts: dict[str, Renamed] = {AS_GIVEN: dict(given)}
+    given = {name.replace("_orig_mod.", ""): tensor for name, tensor in given.items()}  # torch.compile's
+    layouts: dict[str, dict[str, Tensor | None]] = {AS_GIVEN: dict(given)}
     for layout, rename in LAYOUTS.items():
         renamed = rename(given, own)
         if renamed.keys() != given.keys() or any(weight is None for weight in renamed.values()):
@@ -169,10 +168,6 @@ def _is_needed(name: str, strict: bool | Sequence[str]) -> bool:
 
 def _is_below(name: str, branches: Sequence[str]) -> bool:
     return any(name == branch or name.startswith(f"{branch}.") for branch in branches)
-
-
-def _uncompiled(name: str) -> str:
-    return name.replace("_orig_mod.", "")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -57,19 +57,11 @@ class AccumulationWindow:
         self.current: MicroBatch | None = None
         """The latest micro-batch. It is added to `micro_batches` when its loss is backpropagated."""
 
-    def start(self, micro_batch: MicroBatch) -> None:
-        """Note that `training_step` is called now."""
-        self.current = micro_batch
-
     def add_gradients(self, loss: Tensor) -> None:
         """Note that the loss of the current micro-batch was backpropagated."""
         if self.current is not None:
             self.current.loss = loss.detach()
             self.micro_batches.append(self.current)
-
-    def clear_gradients(self) -> None:
-        """Note that the gradients were cleared. Those of the current micro-batch come after."""
-        self.micro_batches.clear()
 
     def end_step(self) -> None:
         """Note that the optimizer has used the gradients. Releases all batches."""

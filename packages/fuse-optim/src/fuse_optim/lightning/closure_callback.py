@@ -112,16 +112,14 @@ class OptimizerClosureCallback(pl.Callback):
         """Refuse unsupported settings. The optimizers are made now."""
         refuse_unsupported_training(trainer, pl_module)
         for optimizer in trainer.optimizers:
-            if isinstance(optimizer, OptimizerWrapper) and optimizer.start_fraction is not None:
-                optimizer.total_steps = optimizer.total_steps or self._total_steps(trainer)
-
-    def _total_steps(self, trainer: pl.Trainer) -> int:
-        total = trainer.estimated_stepping_batches
-        if not math.isfinite(total):
-            raise ValueError(
-                "start_fraction needs a Trainer with max_steps or max_epochs, so that its steps are known."
-            )
-        return int(total)
+            if not isinstance(optimizer, OptimizerWrapper) or optimizer.start_fraction is None or optimizer.total_steps:
+                continue
+            total = trainer.estimated_stepping_batches
+            if not math.isfinite(total):
+                raise ValueError(
+                    "start_fraction needs a Trainer with max_steps or max_epochs, so that its steps are known."
+                )
+            optimizer.total_steps = int(total)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -145,7 +143,7 @@ class OptimizerClosureCallback(pl.Callback):
     def on_before_zero_grad(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer) -> None:
         """Begin a new accumulation window."""
         if self._passes is not None:
-            self._passes.window.clear_gradients()
+            self._passes.window.micro_batches.clear()  # the gradients of the current one come after
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Restore Lightning's methods."""

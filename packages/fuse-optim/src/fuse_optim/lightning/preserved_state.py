@@ -47,13 +47,6 @@ def preserved_state(root: nn.Module, warned: set[str] | None = None) -> Iterator
 
     Warns:
         UserWarning: an attribute cannot be copied, so its changes remain.
-
-    Example:
-        >>> norm = nn.BatchNorm1d(2)
-        >>> with preserved_state(norm):
-        ...     output = norm(torch.randn(4, 2))
-        >>> norm.running_mean, norm.num_batches_tracked
-        (tensor([0., 0.]), tensor(0))
     """
     copies = _Copies()
     kept_buffers: list[tuple[nn.Module, str, Tensor | None]] = []

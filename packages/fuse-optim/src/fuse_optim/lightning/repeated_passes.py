@@ -68,7 +68,7 @@ class RepeatedPasses:
     def _recorded_training_step(self, *args: Any, **kwargs: Any) -> Any:
         replay_rng = self._replay_rng or any(getattr(one, "replay_rng", False) for one in self._strategy.optimizers)
         rng = RNGSnapshot([self._strategy.root_device], own_generators(self._module)) if replay_rng else None
-        self.window.start(MicroBatch(args, kwargs, rng))
+        self.window.current = MicroBatch(args, kwargs, rng)
         return self._training_step(*args, **kwargs)
 
     def _recorded_backward(self, closure_loss: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -81,8 +81,7 @@ class RepeatedPasses:
         if isinstance(optimizer, OptimizerWrapper):
             known = optimizer.start_fraction is None or optimizer.total_steps is not None
         # The steps of a learning rate finder come before on_fit_start, which sets total_steps.
-        finder = nullcontext() if known else replaced_attribute(optimizer, "total_steps", self._trainer.max_steps)
-        with finder:
+        with nullcontext() if known else replaced_attribute(optimizer, "total_steps", self._trainer.max_steps):
             return self._step_of_known_total(optimizer, *args, **kwargs)
 
     def _step_of_known_total(

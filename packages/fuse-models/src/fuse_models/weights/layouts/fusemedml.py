@@ -1,11 +1,14 @@
-"""The names of FuseMedML's models."""
+"""The names that FuseMedML 0.4.1 gives weights, and modules whose `load_state_dict` takes them."""
 
 import re
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .renamed import Renamed, Weights
+Weights = Mapping[str, Tensor]
 
 APPENDED = re.compile(r"\b(append_features_module|tabular_module)\.classifier\.")
 CLASSIFIER = re.compile(r"\b(head_module|classifier_head_module|conv_classifier_3d)\.classifier\.")
@@ -14,14 +17,27 @@ STREAM_NAME = re.compile(r"(?:^|\.)backbone_streams\.(\d+)\.(.*)")
 UNUSED = re.compile(r"repeat_1\.\d+\.conv2d\.(weight|bias)$")
 
 
-def rename_fusemedml(weights: Weights, own: Weights) -> Renamed:
+class TakesFuseMedMLStateDict(nn.Module):
+    """Loads FuseMedML's state dicts also where only `load_state_dict` is called, as in `load_from_checkpoint`."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        given = {name.removeprefix(prefix): name for name in state_dict if name.startswith(prefix)}
+        own = dict(chain(self.named_parameters(remove_duplicate=False), self.named_buffers(remove_duplicate=False)))
+        if given.keys() - own.keys():
+            weights = {name: state_dict.pop(full_name) for name, full_name in given.items()}
+            renamed = rename_fusemedml(weights, own)
+            state_dict.update({prefix + name: weight for name, weight in renamed.items() if weight is not None})
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+
+def rename_fusemedml(weights: Weights, own: Weights) -> dict[str, Tensor | None]:
     """The heads' layers for appended features become `append_layers`, the others `classifier`.
 
     FuseMedML's layers are 2D or 3D convolutions of kernel 1 where ours are linear, so that shapes lose their trailing
     ones. Its `ModelMultistream` registers each stream twice, and streams that share their weights once more each. Its
     cut Inception-ResNet-v2 has a convolution that it never uses.
     """
-    renamed: Renamed = {}
+    renamed: dict[str, Tensor | None] = {}
     for name, tensor in _without_shared_streams(weights, own).items():
         if STREAM.sub(r"\1backbone_streams.\2", name) in weights.keys() - {name}:
             continue

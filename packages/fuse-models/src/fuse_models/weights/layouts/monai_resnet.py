@@ -1,11 +1,12 @@
 """The names of MONAI's and MedicalNet's 3D ResNets."""
 
 import re
+from collections.abc import Mapping
 
-from .renamed import Renamed, Weights
+from torch import Tensor
 
 
-def rename_monai_resnet(weights: Weights, own: Weights) -> Renamed:
+def rename_monai_resnet(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
     """`conv1, bn1, layer1.0.conv1, layer1.0.bn1` become `stem.0, stem.1, layer1.0.conv1.0, layer1.0.conv1.1`.
 
     MONAI's shortcuts may have a bias, which the batch normalisation behind them takes away: it is subtracted from the
@@ -13,7 +14,7 @@ def rename_monai_resnet(weights: Weights, own: Weights) -> Renamed:
     """
     if "stem.0.weight" not in own:
         return dict(weights)
-    renamed: Renamed = {}
+    renamed: dict[str, Tensor | None] = {}
     for name, tensor in weights.items():
         name = re.sub(r"(layer\d+\.\d+\.)conv(\d)\.(weight|bias)$", r"\1conv\2.0.\3", name)
         name = re.sub(r"(layer\d+\.\d+\.)bn(\d)\.", r"\1conv\2.1.", name)

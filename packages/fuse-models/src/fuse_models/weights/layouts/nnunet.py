@@ -1,17 +1,18 @@
 """The names of nnU-Net's dynamic U-Nets."""
 
 import re
+from collections.abc import Mapping
 
-from .renamed import Renamed, Weights
+from torch import Tensor
 
 
-def rename_nnunet(weights: Weights, own: Weights) -> Renamed:
+def rename_nnunet(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
     """`BackboneUNet` has nnU-Net's names; each weight stands there once, and the classifying layers are in the head.
 
     For a model with a `BackboneUNet` and one `HeadDenseSegmentation(layers_description=())`, the layers of the network
     become `backbone` and those for the classes, of which nnU-Net counts the coarsest first, become `heads.0`.
     """
-    renamed: Renamed = {}
+    renamed: dict[str, Tensor | None] = {}
     has_head = any(name.startswith("backbone.decoder.transpconvs.") for name in own)
     prefix = "backbone." if has_head else ""
     levels = [int(match[1]) for name in weights if (match := re.search(r"decoder\.seg_layers\.(\d+)\.", name))]

@@ -1,10 +1,22 @@
-"""A feature map reduced to a vector, whatever its spatial rank."""
+"""Feature maps: their channels and strides, and their reduction to a vector, whatever their spatial rank."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
 Pooling = Literal["avg", "max"]
+
+
+class FeatureInfo(NamedTuple):
+    """One level of a backbone's feature maps.
+
+    Attributes:
+        channels: the number of channels.
+        stride: how many pixels of the input one location stands for, in each axis.
+    """
+
+    channels: int
+    stride: tuple[int, ...]
 
 
 def global_pooling(feature_map: Tensor, pooling: Pooling) -> Tensor:
