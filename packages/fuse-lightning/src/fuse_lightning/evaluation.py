@@ -3,10 +3,8 @@
 import copy
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import nn
 
@@ -15,13 +13,7 @@ from fuse_core import NDict, number_of_samples
 from .loaders.components import LoaderComponents, in_order, loader_names, of_loader
 from .loaders.distributed_padding import samples_without_padding
 from .losses.epoch_losses import EpochLosses
-from .step_functions import (
-    epoch_end_compute_and_log_losses,
-    epoch_end_compute_and_log_metrics,
-    reset_metrics,
-    step_losses,
-    step_metrics,
-)
+from .step_functions import reset_metrics, step_losses, step_metrics
 
 
 class LoaderEvaluation:
@@ -52,11 +44,6 @@ class LoaderEvaluation:
         self.epoch_losses.update(result, samples)
         if samples != 0:
             step_metrics(self.metrics, result)
-
-    def log(self, pl_module: pl.LightningModule, sep: str, log_counted: bool, folder: Path | None) -> None:
-        """Log the epoch's losses and metrics."""
-        epoch_end_compute_and_log_losses(pl_module, self.log_prefix, self.epoch_losses, sep, log_counted)
-        epoch_end_compute_and_log_metrics(pl_module, self.log_prefix, self.metrics, sep, folder)
 
     def _without_padding(self, batch_dict: NDict) -> tuple[NDict, int | None]:
         """The batch without the samples that a distributed sampler repeats, and the number of those that are left.
@@ -118,11 +105,6 @@ class Evaluation:
             )
             for position, (name, loader) in enumerate(zip(names, in_order(loaders), strict=True))
         ]
-
-    def log(self, pl_module: pl.LightningModule, sep: str, log_counted: bool, folder: Path | None) -> None:
-        """Log the epoch's losses and metrics of every loader."""
-        for loader in self._loaders:
-            loader.log(pl_module, sep, log_counted, folder)
 
     def _metrics(self, metrics: nn.ModuleDict, name: str | None, position: int) -> nn.ModuleDict:
         if isinstance(metrics, LoaderComponents) or position == 0:

@@ -1,12 +1,13 @@
-"""The losses of a batch as one vector, and their means over an epoch."""
+"""The losses of a batch as one vector, their means over an epoch, and those since the last log."""
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fuse_core import LOSSES, TOTAL_LOSS, NDict, number_of_samples
+from fuse_core import LOSSES, TOTAL_LOSS, NDict, log_name, number_of_samples
 
 TOTAL = TOTAL_LOSS.removeprefix(f"{LOSSES}.")
 """The name of the losses' sum among them."""
@@ -218,3 +219,88 @@ class _Sums:
         """The weighted sums and how much was counted, of shape (2, losses)."""
         counted = torch.full_like(self.weighted, self.samples)
         return torch.stack((self.weighted, counted if self.counted is None else counted + self.counted))
+
+
+class _Copy(NamedTuple):
+    """Sums that are being copied to the host; `arrived` is None if they are there."""
+
+    step: int
+    names: tuple[str, ...]
+    sums: Tensor
+    arrived: torch.cuda.Event | None
+
+
+class RunningLosses:
+    """Logs the means of the training losses since the last log, as differences of an epoch's sums.
+
+    The sums are copied to the host without blocking. On a GPU they arrive a few steps later.
+
+    Args:
+        epoch_losses: the epoch's losses.
+        sep: the separator in logged names.
+    """
+
+    def __init__(self, epoch_losses: EpochLosses, sep: str) -> None:
+        self.epoch_losses = epoch_losses
+        self.sep = sep
+        self.names: set[str] = set()  # of the losses logged so far
+        self.logged_step = 0
+        self.logged: dict[str, tuple[float, float]] = {}  # the weighted sums and counts of the epoch at the last log
+        self._pending: deque[_Copy] = deque()
+
+    def start(self) -> None:
+        """Begin an epoch, with sums of zero."""
+        self.logged = {}
+        self._pending.clear()
+
+    def log(self, trainer: Any, wait: bool = False) -> bool:
+        """Log the means since the last log, if it is time, once they have arrived on the host.
+
+        Args:
+            trainer: the trainer.
+            wait: wait for those that have not arrived.
+
+        Returns:
+            Whether any were logged.
+        """
+        step, every = trainer.global_step, trainer.log_every_n_steps
+        if step != self.logged_step and every and step % every == 0:
+            self.logged_step = step
+            self._copy(step - 1)
+        any_logged = False
+        while self._pending:
+            arrived = self._pending[0].arrived
+            if arrived is not None:
+                if not wait and not arrived.query():  # type: ignore[no-untyped-call]
+                    break
+                arrived.synchronize()
+            self._log(trainer, self._pending.popleft())
+            any_logged = True
+        return any_logged
+
+    def _copy(self, step: int) -> None:
+        names, sums = self.epoch_losses.sums()
+        if not names:
+            return
+        asynchronous = sums.device.type == "cuda"
+        host = torch.empty(sums.shape, dtype=torch.float64, pin_memory=asynchronous)
+        host.copy_(sums, non_blocking=asynchronous)
+        arrived = None
+        if asynchronous:
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived.record(torch.cuda.current_stream(sums.device))
+        self._pending.append(_Copy(step, names, host, arrived))
+
+    def _log(self, trainer: Any, copy: _Copy) -> None:
+        before = torch.tensor([self.logged.get(name, (0.0, 0.0)) for name in copy.names], dtype=torch.float64).T
+        means = {name: float(mean) for name, mean in self.epoch_losses.means_of(copy.names, copy.sums - before).items()}
+        columns: Any = copy.sums.T.tolist()
+        self.logged = {name: (total, counted) for name, (total, counted) in zip(copy.names, columns, strict=True)}
+        logged = {f"{log_name('train', LOSSES, *name.split('.'), sep=self.sep)}_step": means[name] for name in means}
+        for logger in trainer.loggers:
+            logger.log_metrics({**logged, "epoch": float(trainer.current_epoch)}, step=copy.step)
+            logger.save()
+        # On the CPU: a value on the device would have to be read back.
+        trainer.callback_metrics.update({name: torch.tensor(mean) for name, mean in logged.items()})
+        self.names.update(means)
+        trainer.progress_bar_metrics.update(means)
