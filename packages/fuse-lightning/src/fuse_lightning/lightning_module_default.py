@@ -21,7 +21,7 @@ from .checkpoints.best_epoch_source import BestEpochSource
 from .checkpoints.hyperparameters import keep_plain_values
 from .checkpoints.model_export import check_only_tensors, save_best_or_last_model
 from .checkpoints.state_dict_names import fitting_state_dict, is_of_fusemedml
-from .checks.module_contract import CheckMode, check_first_batch, explained_by
+from .checks.module_contract import CheckMode, check_first_batch
 from .checks.module_wiring import mode_losses, module_wiring
 from .checks.monitors import check_monitors, losses_in_batch, names_to_log
 from .checks.nonfinite_losses import NonFiniteLosses, NonFinitePolicy
@@ -218,8 +218,8 @@ class LightningModuleDefault(pl.LightningModule):
                 )
         self._optimizers_and_lr_schs = optimizers_and_lr_schs
         self._callbacks = list(callbacks or ())
-        self._best_epoch_source = best_epoch_source
         self._attached_callbacks: list[Callback] = []
+        self._best_epoch_source = best_epoch_source
         self._save_every: dict[str, Any] = {
             "save_every_n_steps": save_every_n_steps,
             "save_every_minutes": save_every_minutes,
@@ -281,12 +281,12 @@ class LightningModuleDefault(pl.LightningModule):
     @_not_compiled
     def training_step(self, batch_dict: Mapping[str, Any], batch_idx: int) -> Tensor:
         """The sum of the losses of one batch."""
-        if self._expected_failure is None:
+        try:
             return self._train_on(batch_dict, batch_idx)
-        with explained_by(self._expected_failure):
-            total = self._train_on(batch_dict, batch_idx)
-        self._expected_failure = None
-        return total
+        except Exception as error:
+            if self._expected_failure is None:
+                raise
+            raise self._expected_failure from error
 
     def _train_on(self, batch_dict: Mapping[str, Any], batch_idx: int) -> Tensor:
         self._nonfinite_losses.before_forward(self.model.buffers())
@@ -426,10 +426,9 @@ class LightningModuleDefault(pl.LightningModule):
         self._training.end(self)
         self._log_epoch("train", self._training.losses, self.train_metrics)
         self._log_unit_of_epoch()
-        if (
-            self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        ):  # before callbacks write checkpoints; Lightning's own update comes after them
-            self.trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+        loop = self.trainer.fit_loop.epoch_loop
+        if loop.batch_progress.is_last_batch:  # before callbacks write checkpoints; Lightning's update comes after them
+            loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
             self._plateaus_updated = True
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
@@ -455,6 +454,7 @@ class LightningModuleDefault(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the losses' means since the last log, if it is time."""
+        self._expected_failure = None
         self._log_running_losses()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -584,7 +584,7 @@ class LightningModuleDefault(pl.LightningModule):
         if any(one is other for one in self._attached_callbacks for other in present):
             return []
         self._attached_callbacks = callbacks_for_trainer(
-            self.trainer, self.model_dir, self._best_epoch_source, self._callbacks, **self._save_every
+            self.trainer, self._callbacks, self.model_dir, best_epoch_source=self._best_epoch_source, **self._save_every
         )
         return self._attached_callbacks
 

@@ -17,13 +17,7 @@ SILENT_PACKAGES = ("fuse_lightning", "fuse_optim", "pytorch_lightning")
 
 
 def names_to_log(prefix: str, losses: Iterable[str], metrics: Iterable[str], sep: str = ".") -> list[str]:
-    """The names under which the losses and metrics of one loader are logged.
-
-    Args:
-        prefix: the mode; with several loaders also a dot and the loader's name.
-        losses: the names of the losses.
-        metrics: the names of the metrics.
-        sep: the separator in logged names.
+    """The names under which losses and metrics are logged. With several loaders, `prefix` is `<mode>.<loader>`.
 
     Example:
         >>> names_to_log("train", ["cls"], ["auc"])
@@ -56,8 +50,7 @@ def check_monitors(module: pl.LightningModule, ready_made: type, logged: Sequenc
     Args:
         module: a module whose training is about to start.
         ready_made: the class that logs nothing but `logged`; the module's class or a base class of it.
-        logged: the names that are logged. A metric with several values, or a loss with terms, adds
-            their names to its own.
+        logged: the names that are logged. A metric with several values, or a loss with terms, adds their names.
         sep: the separator in names.
 
     Raises:

@@ -137,12 +137,8 @@ class NonFiniteLosses:
         """
         if self.policy == "ignore":
             return None
-        on_host = self._copy_to_host(losses, step, sample_ids)
-        if on_host.arrived is None:
-            self._examine(on_host)
-        else:
-            self._pending.append(on_host)
-            self.check()
+        self._pending.append(self._copy_to_host(losses, step, sample_ids))
+        self.check()
         if self.policy == "skip":
             self._is_finite = torch.isfinite(losses.values[losses.names.index(TOTAL)])
         return self._is_finite
@@ -150,12 +146,15 @@ class NonFiniteLosses:
     def _copy_to_host(self, losses: BatchLosses, step: int, sample_ids: Any) -> _Step:
         names, values, counted = losses
         asynchronous = values.device.type == "cuda"
-        host = self._buffer(len(names), asynchronous)
+        if self._host is None or self._host.shape[1] != len(names):
+            self.check(wait=True)  # no copy to the old memory is pending then
+            self._host = torch.empty(SLOTS, len(names), dtype=torch.float64, pin_memory=asynchronous)
+            self._values = self._host.numpy()
         if len(self._pending) == SLOTS:
             self._examine(self._pending.popleft())
         slot = self._next_slot
         self._next_slot = (slot + 1) % SLOTS
-        host[slot].copy_(values, non_blocking=asynchronous)
+        self._host[slot].copy_(values, non_blocking=asynchronous)
         arrived = None
         if asynchronous:
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -170,16 +169,10 @@ class NonFiniteLosses:
             NonFiniteLossError: the total loss of one is not finite, and the policy is `"raise"`.
         """
         while self._pending:
-            if not wait and not self._pending[0].arrived.query():  # type: ignore[union-attr]
+            arrived = self._pending[0].arrived
+            if arrived is not None and not wait and not arrived.query():  # type: ignore[no-untyped-call]
                 return
             self._examine(self._pending.popleft())
-
-    def _buffer(self, width: int, pinned: bool) -> Tensor:
-        if self._host is None or self._host.shape[1] != width:
-            self.check(wait=True)  # no copy to the old memory is pending then
-            self._host = torch.empty(SLOTS, width, dtype=torch.float64, pin_memory=pinned)
-            self._values = self._host.numpy()
-        return self._host
 
     def _examine(self, step: _Step) -> None:
         if step.arrived is not None:

@@ -102,9 +102,9 @@ def loader_names(mode: str, groups: Mapping[str, nn.ModuleDict], loaders: Any) -
     `loader_0`, `loader_1` and so on.
 
     Args:
-        mode: `"validation"`, `"test"` or `"predict"`, for messages.
+        mode: for messages.
         groups: losses and metrics by the name of their argument.
-        loaders: the Trainer's loaders: a loader, or a sequence or mapping of loaders.
+        loaders: a loader, or a sequence or mapping of loaders.
 
     Raises:
         ValueError: losses, metrics and Trainer name different loaders, or different numbers of loaders.
