@@ -27,6 +27,7 @@ from .checks.monitors import check_monitors, losses_in_batch, names_to_log
 from .checks.nonfinite_losses import NonFiniteLosses, NonFinitePolicy
 from .checks.repeated_closures import check_accumulation, closure_callback
 from .default_callbacks import callbacks_for_trainer, model_default_callbacks
+from .epoch_ends import epoch_end_compute_and_log_losses, epoch_end_compute_and_log_metrics, log_reduced
 from .evaluation import Evaluation
 from .loaders.components import LoaderComponents, PerLoader, register_components
 from .loaders.empty_loaders import check_loaders_have_batches
@@ -34,14 +35,7 @@ from .loaders.resumable_loader import warn_of_loaders
 from .losses.epoch_losses import EpochLosses, batch_losses
 from .metrics.mode_metrics import register_metrics
 from .progress_bar import shorten_progress_bar
-from .step_functions import (
-    epoch_end_compute_and_log_losses,
-    epoch_end_compute_and_log_metrics,
-    log_reduced,
-    step_extract_predictions,
-    step_losses,
-    step_metrics,
-)
+from .step_functions import step_extract_predictions, step_losses, step_metrics
 from .training_epoch import EPOCH_SUMS, TrainingEpoch, begin_next_epoch
 
 LogUnit = Literal["optimizer_step", "epoch"]
