@@ -23,7 +23,7 @@ from .checkpoints.model_export import check_only_tensors, save_best_or_last_mode
 from .checkpoints.state_dict_names import fitting_state_dict, is_of_fusemedml
 from .checks.module_contract import CheckMode, check_first_batch
 from .checks.module_wiring import mode_losses, module_wiring
-from .checks.monitors import check_monitors, losses_in_batch, names_to_log
+from .checks.monitors import check_monitors, names_to_log
 from .checks.nonfinite_losses import NonFiniteLosses, NonFinitePolicy
 from .checks.repeated_closures import check_accumulation, closure_callback
 from .default_callbacks import callbacks_for_trainer, model_default_callbacks
@@ -549,12 +549,11 @@ class LightningModuleDefault(pl.LightningModule):
             log_reduced(self, "step", float(self.current_epoch))
 
     def _check_monitors(self) -> None:
-        names = names_to_log("train", losses_in_batch(self.model, self.losses), self.train_metrics, self._sep)
+        names = names_to_log(self.model, "train", self.losses, self.train_metrics, self._sep)
         if self.trainer.enable_validation:
             self._start_evaluation("validation", self.trainer.val_dataloaders)
             for loader in self._evaluations["validation"]:
-                losses = losses_in_batch(self.model, loader.losses)
-                names += names_to_log(loader.log_prefix, losses, loader.metrics, self._sep)
+                names += names_to_log(self.model, loader.log_prefix, loader.losses, loader.metrics, self._sep)
         if self._log_unit == "epoch":
             names.append("step")
         check_monitors(self, LightningModuleDefault, names, self._sep)
