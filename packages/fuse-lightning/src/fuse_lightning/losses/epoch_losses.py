@@ -153,7 +153,7 @@ class EpochLosses:
         """The sorted names of the losses; their weighted sums and how much they counted, of shape (2, losses)."""
         by_name: dict[str, Tensor] = {}
         for names, sums in self._sums.items():
-            for name, one in zip(names, sums.weighted_and_counted().unbind(1), strict=True):
+            for name, one in zip(names, torch.stack((sums.weighted, sums.counted), dim=1), strict=True):
                 by_name[name] = by_name[name] + one if name in by_name else one
         names = tuple(sorted(by_name))  # the same order on all processes
         return names, torch.stack([by_name[name] for name in names], dim=1) if names else torch.empty(2, 0)
@@ -167,21 +167,17 @@ class EpochLosses:
         """The sums, to be continued with `load_state_dict`."""
         return {
             "added_up": list(self._added_up),
-            "sums": [
-                (names, sums.weighted.cpu(), None if sums.counted is None else sums.counted.cpu(), sums.samples)
-                for names, sums in self._sums.items()
-            ],
+            "sums": [(names, sums.weighted.cpu(), sums.counted.cpu()) for names, sums in self._sums.items()],
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any], device: torch.device) -> None:
         """Continue from the result of `state_dict`."""
         self.reset()
         self._added_up.update(dict.fromkeys(state_dict["added_up"]))
-        for names, weighted, counted, samples in state_dict["sums"]:
+        for names, weighted, counted in state_dict["sums"]:
             sums = self._sums[tuple(names)] = _Sums(weighted.to(device))
             sums.weighted.copy_(weighted)
-            sums.counted = None if counted is None else counted.to(device)
-            sums.samples = samples
+            sums.counted.copy_(counted)
 
 
 class _Sums:
@@ -190,8 +186,7 @@ class _Sums:
     def __init__(self, like: Tensor) -> None:
         dtype = torch.float32 if like.device.type == "mps" else torch.float64  # mps has no float64
         self.weighted = torch.zeros(like.shape, dtype=dtype, device=like.device)
-        self.counted: Tensor | None = None
-        self.samples = 0  # of the batches in which all losses counted the same number
+        self.counted = torch.zeros_like(self.weighted)
         self._numbers: dict[int, Tensor] = {}  # as tensors on the device
 
     def add(self, values: Tensor, counted: tuple[int | Tensor, ...], counts: Tensor | None) -> None:
@@ -200,13 +195,13 @@ class _Sums:
         if counts is None and isinstance(first, int) and len(set(counted)) == 1:
             if first:
                 self.weighted.add_(values, alpha=first)
-                self.samples += first
+                self.counted.add_(first)
             return
         weights = torch.stack([self._on_device(one) for one in counted])
         if counts is not None:
             weights = torch.where(counts, weights, 0)
         self.weighted.addcmul_(torch.where(weights > 0, values, 0), weights)
-        self.counted = weights if self.counted is None else self.counted.add_(weights)
+        self.counted.add_(weights)
 
     def _on_device(self, counted: int | Tensor) -> Tensor:
         if isinstance(counted, Tensor):
@@ -214,11 +209,6 @@ class _Sums:
         if counted not in self._numbers:
             self._numbers[counted] = torch.full((), counted, dtype=self.weighted.dtype, device=self.weighted.device)
         return self._numbers[counted]
-
-    def weighted_and_counted(self) -> Tensor:
-        """The weighted sums and how much was counted, of shape (2, losses)."""
-        counted = torch.full_like(self.weighted, self.samples)
-        return torch.stack((self.weighted, counted if self.counted is None else counted + self.counted))
 
 
 class _Copy(NamedTuple):
