@@ -17,13 +17,9 @@ from .step_functions import reset_metrics, step_losses, step_metrics
 
 
 class LoaderEvaluation:
-    """The losses and metrics of one loader, and their values over an epoch.
+    """The losses and metrics of one loader over an epoch, without the samples that a distributed sampler repeats.
 
-    Args:
-        log_prefix: the start of logged names: the mode; with several loaders also the loader's name.
-        losses: losses by name.
-        metrics: metrics by name.
-        loader: the loader. Samples that its distributed sampler repeats are left out.
+    Logged names start with `log_prefix`: the mode; with several loaders also the loader's name.
     """
 
     def __init__(self, log_prefix: str, losses: nn.ModuleDict, metrics: nn.ModuleDict, loader: Any) -> None:
@@ -70,9 +66,6 @@ class Evaluation:
     """A `LoaderEvaluation` for each loader of one mode, by the loader's position.
 
     If metrics were given for every loader, the first loader uses them and each other loader uses copies.
-
-    Args:
-        mode: `"validation"` or `"test"`.
     """
 
     def __init__(self, mode: str) -> None:
@@ -87,14 +80,7 @@ class Evaluation:
         return iter(self._loaders)
 
     def start(self, loaders: Any, losses: nn.ModuleDict, metrics: nn.ModuleDict, device: torch.device) -> None:
-        """Begin an epoch.
-
-        Args:
-            loaders: what the Trainer was given: a loader, or a sequence or mapping of loaders.
-            losses: losses by name, or a `LoaderComponents`.
-            metrics: as `losses`.
-            device: the device of the metrics.
-        """
+        """Begin an epoch with the Trainer's loader, or a sequence or mapping of loaders."""
         names = loader_names(self.mode, {"losses": losses, "metrics": metrics}, loaders)
         self._loaders = [
             LoaderEvaluation(

@@ -26,7 +26,7 @@ def save_model_files(model_dir: str | Path, model: nn.Module, state_dict: Mappin
 
     Args:
         model_dir: the folder.
-        model: the module that the state dict belongs to, to describe.
+        model: the module to describe.
         state_dict: its tensors, on any device.
         source: a sentence that says where the tensors come from.
 

@@ -121,18 +121,10 @@ class NonFiniteLosses:
         return gradient if self._is_finite is None else torch.where(self._is_finite, gradient, 0)
 
     def watch(self, losses: BatchLosses, step: int, sample_ids: Any = None) -> Tensor | None:
-        """Check the losses of one step once they are on the host.
-
-        Args:
-            losses: the step's losses, with `total_loss`.
-            step: the step's number, for messages.
-            sample_ids: the step's samples, for messages.
+        """Check the losses of one step, with `total_loss`, once they are on the host; see `check`.
 
         Returns:
             Whether the batch counts, as a boolean scalar on the device; None if every batch counts.
-
-        Raises:
-            NonFiniteLossError: see `check`.
         """
         if self.policy == "ignore":
             return None

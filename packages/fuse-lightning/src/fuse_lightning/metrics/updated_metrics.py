@@ -17,9 +17,6 @@ def updated_metrics(metrics: Mapping[str, Any] | nn.ModuleDict) -> set[str]:
     A metric with list states gathers them from all processes. A process with fewer validation batches than others may
     have empty lists, and torchmetrics gathers tensors of equal dtype and rank only. So empty lists get an empty tensor
     like those of the other processes. Call it on every process.
-
-    Args:
-        metrics: metrics by name. A metric that does not tell whether it was updated counts as updated.
     """
     parts = {name: list(_parts(metric)) for name, metric in metrics.items()}
     own = {name: (_is_updated(metric), [_lists(one) for one in parts[name]]) for name, metric in metrics.items()}
