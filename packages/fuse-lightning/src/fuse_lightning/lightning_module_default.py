@@ -239,7 +239,6 @@ class LightningModuleDefault(pl.LightningModule):
         self._progress_bar_metrics = tuple(progress_bar_metrics or ())
         self._training = TrainingEpoch(tensorboard_sep)
         self._closure_callback: Any = None  # see `repeated_closures`
-        self._last_batch: int | None = None
         self._warned_of_loader = False
         self._evaluations = {mode: Evaluation(mode) for mode in ("validation", "test")}
         self._nonfinite_losses = NonFiniteLosses(on_nonfinite)
@@ -275,12 +274,16 @@ class LightningModuleDefault(pl.LightningModule):
     @_not_compiled
     def training_step(self, batch_dict: Mapping[str, Any], batch_idx: int) -> Tensor:
         """The sum of the losses of one batch."""
+        expected = self._expected_failure
         try:
-            return self._train_on(batch_dict, batch_idx)
+            total = self._train_on(batch_dict, batch_idx)
         except Exception as error:
-            if self._expected_failure is None:
+            if expected is None:
                 raise
-            raise self._expected_failure from error
+            raise expected from error
+        if expected is not None:
+            self._expected_failure = None
+        return total
 
     def _train_on(self, batch_dict: Mapping[str, Any], batch_idx: int) -> Tensor:
         self._nonfinite_losses.before_forward(self.model.buffers())
@@ -297,8 +300,8 @@ class LightningModuleDefault(pl.LightningModule):
         """Whether the batch is evaluated at the current weights. SAM evaluates it again, at moved weights."""
         if self._closure_callback is not None:
             return not self._closure_callback.repeated_pass
-        is_first_pass = batch_idx != self._last_batch
-        self._last_batch = batch_idx
+        is_first_pass = batch_idx != self._training.last_batch
+        self._training.last_batch = batch_idx
         return is_first_pass
 
     def on_after_backward(self) -> None:
@@ -448,7 +451,6 @@ class LightningModuleDefault(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the losses' means since the last log, if it is time."""
-        self._expected_failure = None
         self._log_running_losses()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -536,7 +538,6 @@ class LightningModuleDefault(pl.LightningModule):
 
     def _start_training_epoch(self) -> None:
         self._plateaus_updated = False
-        self._last_batch = None
         self._training.start(self)
         self._nonfinite_losses.start(self.parameters())
 

@@ -26,12 +26,14 @@ class TrainingEpoch:
     def __init__(self, sep: str) -> None:
         self.losses = EpochLosses()
         self.running = RunningLosses(self.losses, sep)
+        self.last_batch: int | None = None
         self._resumed: Sequence[Any] = ()  # the state of a resumed epoch, by process
         self._ended_inside: dict[str, Any] | None = None  # the state of an epoch that max_steps or max_time ended
 
     def start(self, pl_module: Any) -> None:
         """Begin an epoch."""
         self._ended_inside = None
+        self.last_batch = None
         self.losses.reset()
         self.running.start()
         reset_metrics(pl_module.train_metrics)
