@@ -146,12 +146,12 @@ def _trained(loss: Any, batch_dict: Mapping[str, Any]) -> list[Tensor]:
     return [one for one in (*tensors, *parameters) if one.requires_grad]
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def _tensors(values: Mapping[str, Any] | Sequence[Any]) -> Iterator[Tensor]:
     """The tensors of a batch, also those in dicts, lists and tuples."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for one in value.values() if isinstance(value, Mapping) else value:
+    for one in values.values() if isinstance(values, Mapping) else values:
+        if isinstance(one, Tensor):
+            yield one
+        elif isinstance(one, Mapping | list | tuple):
             yield from _tensors(one)
 
 
