@@ -9,6 +9,7 @@ from .checks.step_wiring import check_step_wiring
 from .configure_optimizers import ConfigureOptimizers
 from .data_module_default import DataModuleDefault
 from .default_callbacks import model_default_callbacks
+from .epoch_ends import epoch_end_compute_and_log_losses, epoch_end_compute_and_log_metrics
 from .lightning_module_default import LightningModuleDefault
 from .loaders.resumable_loader import resumable_loader
 from .losses.epoch_losses import EpochLosses
@@ -19,15 +20,7 @@ from .model_epoch_summary import ModelEpochSummary
 from .predictions.predictions_to_file import PredictionsToFile
 from .predictions.table import convert_predictions_to_dataframe
 from .report.run_report import RunReport
-from .step_functions import (
-    MetricError,
-    epoch_end_compute_and_log_losses,
-    epoch_end_compute_and_log_metrics,
-    reset_metrics,
-    step_extract_predictions,
-    step_losses,
-    step_metrics,
-)
+from .step_functions import MetricError, reset_metrics, step_extract_predictions, step_losses, step_metrics
 
 __all__ = [
     "AtomicCheckpointIO",

@@ -151,14 +151,9 @@ def model_default_callbacks(
 
 
 def callbacks_for_trainer(
-    trainer: pl.Trainer,
-    model_dir: str | Path | None,
-    best_epoch_source: BestEpochSource | None,
-    callbacks: Sequence[Callback] = (),
-    save_every_n_steps: int | None = None,
-    save_every_minutes: float | None = None,
+    trainer: pl.Trainer, callbacks: Sequence[Callback], model_dir: str | Path | None, **options: Any
 ) -> list[Callback]:
-    """The result of `LightningModule.configure_callbacks`; no callback that the user gave to the Trainer is lost.
+    """The default callbacks and others of a module; no callback that the user gave to the Trainer is lost.
 
     If module and Trainer have callbacks of one type, Lightning keeps the module's and drops the Trainer's. So the
     user's callbacks, such as a ModelCheckpoint or an EarlyStopping, are returned together with the module's, unless
@@ -166,14 +161,6 @@ def callbacks_for_trainer(
     Lightning adds by itself is removed if there is a `model_dir`, and so are the default callbacks of a module that was
     trained before. With `Trainer(enable_checkpointing=False)` there are no checkpoints, with `barebones=True` there is
     no summary.
-
-    Args:
-        trainer: the trainer that gets the callbacks.
-        model_dir: see `model_default_callbacks`.
-        best_epoch_source: see `model_default_callbacks`.
-        callbacks: further callbacks of the module.
-        save_every_n_steps: see `model_default_callbacks`.
-        save_every_minutes: see `model_default_callbacks`.
     """
     present: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by one of its connectors
     # Trainer(enable_checkpointing=False) has at most the summaries of a module that was trained before.
@@ -183,15 +170,9 @@ def callbacks_for_trainer(
         automatic = None  # it is the only one that writes a checkpoint
     present[:] = [one for one in present if type(one) not in OF_THE_MODULE]
     logs_lr = any(isinstance(one, LearningRateMonitor) for one in (*present, *callbacks))
-    defaults = model_default_callbacks(
-        model_dir,
-        best_epoch_source,
-        log_lr=bool(trainer.loggers) and not logs_lr,
-        save_every_n_steps=save_every_n_steps,
-        save_every_minutes=save_every_minutes,
-        # Inside epochs, or without any. Trainer(val_check_interval=) of time sets no attribute.
-        save_at_validation=getattr(trainer, "val_check_interval", None) != 1.0,
-    )
+    # Validations inside epochs, or without any. Trainer(val_check_interval=) of time sets no attribute.
+    options["save_at_validation"] = getattr(trainer, "val_check_interval", None) != 1.0
+    defaults = model_default_callbacks(model_dir, log_lr=bool(trainer.loggers) and not logs_lr, **options)
     if not writes_checkpoints:
         defaults = [one for one in defaults if not isinstance(one, ModelCheckpoint)]
     if trainer.barebones:

@@ -3,10 +3,8 @@
 import copy
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import nn
 
@@ -15,23 +13,13 @@ from fuse_core import NDict, number_of_samples
 from .loaders.components import LoaderComponents, in_order, loader_names, of_loader
 from .loaders.distributed_padding import samples_without_padding
 from .losses.epoch_losses import EpochLosses
-from .step_functions import (
-    epoch_end_compute_and_log_losses,
-    epoch_end_compute_and_log_metrics,
-    reset_metrics,
-    step_losses,
-    step_metrics,
-)
+from .step_functions import reset_metrics, step_losses, step_metrics
 
 
 class LoaderEvaluation:
-    """The losses and metrics of one loader, and their values over an epoch.
+    """The losses and metrics of one loader over an epoch, without the samples that a distributed sampler repeats.
 
-    Args:
-        log_prefix: the start of logged names: the mode; with several loaders also the loader's name.
-        losses: losses by name.
-        metrics: metrics by name.
-        loader: the loader. Samples that its distributed sampler repeats are left out.
+    Logged names start with `log_prefix`: the mode; with several loaders also the loader's name.
     """
 
     def __init__(self, log_prefix: str, losses: nn.ModuleDict, metrics: nn.ModuleDict, loader: Any) -> None:
@@ -52,11 +40,6 @@ class LoaderEvaluation:
         self.epoch_losses.update(result, samples)
         if samples != 0:
             step_metrics(self.metrics, result)
-
-    def log(self, pl_module: pl.LightningModule, sep: str, log_counted: bool, folder: Path | None) -> None:
-        """Log the epoch's losses and metrics."""
-        epoch_end_compute_and_log_losses(pl_module, self.log_prefix, self.epoch_losses, sep, log_counted)
-        epoch_end_compute_and_log_metrics(pl_module, self.log_prefix, self.metrics, sep, folder)
 
     def _without_padding(self, batch_dict: NDict) -> tuple[NDict, int | None]:
         """The batch without the samples that a distributed sampler repeats, and the number of those that are left.
@@ -83,9 +66,6 @@ class Evaluation:
     """A `LoaderEvaluation` for each loader of one mode, by the loader's position.
 
     If metrics were given for every loader, the first loader uses them and each other loader uses copies.
-
-    Args:
-        mode: `"validation"` or `"test"`.
     """
 
     def __init__(self, mode: str) -> None:
@@ -100,14 +80,7 @@ class Evaluation:
         return iter(self._loaders)
 
     def start(self, loaders: Any, losses: nn.ModuleDict, metrics: nn.ModuleDict, device: torch.device) -> None:
-        """Begin an epoch.
-
-        Args:
-            loaders: what the Trainer was given: a loader, or a sequence or mapping of loaders.
-            losses: losses by name, or a `LoaderComponents`.
-            metrics: as `losses`.
-            device: the device of the metrics.
-        """
+        """Begin an epoch with the Trainer's loader, or a sequence or mapping of loaders."""
         names = loader_names(self.mode, {"losses": losses, "metrics": metrics}, loaders)
         self._loaders = [
             LoaderEvaluation(
@@ -118,11 +91,6 @@ class Evaluation:
             )
             for position, (name, loader) in enumerate(zip(names, in_order(loaders), strict=True))
         ]
-
-    def log(self, pl_module: pl.LightningModule, sep: str, log_counted: bool, folder: Path | None) -> None:
-        """Log the epoch's losses and metrics of every loader."""
-        for loader in self._loaders:
-            loader.log(pl_module, sep, log_counted, folder)
 
     def _metrics(self, metrics: nn.ModuleDict, name: str | None, position: int) -> nn.ModuleDict:
         if isinstance(metrics, LoaderComponents) or position == 0:

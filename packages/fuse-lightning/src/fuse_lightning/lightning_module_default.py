@@ -19,24 +19,24 @@ from fuse_core import GLOBAL_STEP, SAMPLE_ID, ContractError, NDict, Wiring, Wiri
 
 from .checkpoints.best_epoch_source import BestEpochSource
 from .checkpoints.hyperparameters import keep_plain_values
-from .checkpoints.inside_epoch import EPOCH_SUMS, begin_next_epoch
 from .checkpoints.model_export import check_only_tensors, save_best_or_last_model
 from .checkpoints.state_dict_names import fitting_state_dict, is_of_fusemedml
-from .checks.module_contract import CheckMode, check_first_batch, explained_by
+from .checks.module_contract import CheckMode, check_first_batch
 from .checks.module_wiring import mode_losses, module_wiring
-from .checks.monitors import check_monitors, losses_in_batch, names_to_log
+from .checks.monitors import check_monitors, names_to_log
 from .checks.nonfinite_losses import NonFiniteLosses, NonFinitePolicy
 from .checks.repeated_closures import check_accumulation, closure_callback
 from .default_callbacks import callbacks_for_trainer, model_default_callbacks
+from .epoch_ends import epoch_end_compute_and_log_losses, epoch_end_compute_and_log_metrics, log_reduced
 from .evaluation import Evaluation
 from .loaders.components import LoaderComponents, PerLoader, register_components
 from .loaders.empty_loaders import check_loaders_have_batches
 from .loaders.resumable_loader import warn_of_loaders
-from .losses.epoch_losses import batch_losses
+from .losses.epoch_losses import EpochLosses, batch_losses
 from .metrics.mode_metrics import register_metrics
 from .progress_bar import shorten_progress_bar
-from .step_functions import log_reduced, step_extract_predictions, step_losses
-from .training_epoch import TrainingEpoch
+from .step_functions import step_extract_predictions, step_losses, step_metrics
+from .training_epoch import EPOCH_SUMS, TrainingEpoch, begin_next_epoch
 
 LogUnit = Literal["optimizer_step", "epoch"]
 
@@ -212,8 +212,8 @@ class LightningModuleDefault(pl.LightningModule):
                 )
         self._optimizers_and_lr_schs = optimizers_and_lr_schs
         self._callbacks = list(callbacks or ())
-        self._best_epoch_source = best_epoch_source
         self._attached_callbacks: list[Callback] = []
+        self._best_epoch_source = best_epoch_source
         self._save_every: dict[str, Any] = {
             "save_every_n_steps": save_every_n_steps,
             "save_every_minutes": save_every_minutes,
@@ -236,7 +236,9 @@ class LightningModuleDefault(pl.LightningModule):
                 f"{progress_bar_metrics!r}."
             )
         self.lr: float | None = None  # set by Tuner.lr_find, and read by ConfigureOptimizers
-        self._training = TrainingEpoch(tensorboard_sep, progress_bar_metrics or ())
+        self._progress_bar_metrics = tuple(progress_bar_metrics or ())
+        self._training = TrainingEpoch(tensorboard_sep)
+        self._closure_callback: Any = None  # see `repeated_closures`
         self._warned_of_loader = False
         self._evaluations = {mode: Evaluation(mode) for mode in ("validation", "test")}
         self._nonfinite_losses = NonFiniteLosses(on_nonfinite)
@@ -272,11 +274,15 @@ class LightningModuleDefault(pl.LightningModule):
     @_not_compiled
     def training_step(self, batch_dict: Mapping[str, Any], batch_idx: int) -> Tensor:
         """The sum of the losses of one batch."""
-        if self._expected_failure is None:
-            return self._train_on(batch_dict, batch_idx)
-        with explained_by(self._expected_failure):
+        expected = self._expected_failure
+        try:
             total = self._train_on(batch_dict, batch_idx)
-        self._expected_failure = None
+        except Exception as error:
+            if expected is None:
+                raise
+            raise expected from error
+        if expected is not None:
+            self._expected_failure = None
         return total
 
     def _train_on(self, batch_dict: Mapping[str, Any], batch_idx: int) -> Tensor:
@@ -285,8 +291,18 @@ class LightningModuleDefault(pl.LightningModule):
         total = step_losses(self.losses, result)
         losses = batch_losses(result)
         counts = self._nonfinite_losses.watch(losses, self.global_step, result.get(SAMPLE_ID))
-        self._training.add(self, result, batch_idx, losses, counts)
+        if self._is_first_pass(batch_idx):
+            self._training.losses.update(result, counts=counts, losses=losses)
+            step_metrics(self.train_metrics, result)
         return total
+
+    def _is_first_pass(self, batch_idx: int) -> bool:
+        """Whether the batch is evaluated at the current weights. SAM evaluates it again, at moved weights."""
+        if self._closure_callback is not None:
+            return not self._closure_callback.repeated_pass
+        is_first_pass = batch_idx != self._training.last_batch
+        self._training.last_batch = batch_idx
+        return is_first_pass
 
     def on_after_backward(self) -> None:
         """Stop guarding gradients and buffers against this batch's losses."""
@@ -383,8 +399,8 @@ class LightningModuleDefault(pl.LightningModule):
         if not self.losses:
             raise ValueError("Training needs a loss. Give LightningModuleDefault(losses={name: loss}).")
         self._train_ended = False
-        self._training.closure_callback = closure_callback(self.trainer)
-        shorten_progress_bar(self, self._training.loss_names)
+        self._closure_callback = closure_callback(self.trainer)
+        shorten_progress_bar(self, self._training.running.names)
         check_accumulation(self.trainer)
         self._nonfinite_losses.check_strategy(self.trainer.strategy)
 
@@ -403,13 +419,13 @@ class LightningModuleDefault(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Log the epoch."""
         self._nonfinite_losses.check(wait=True)
-        self._training.log_step(self, wait=True)
-        self._training.log(self, self._log_counted, self._metric_folder())
+        self._log_running_losses(wait=True)
+        self._training.end(self)
+        self._log_epoch("train", self._training.losses, self.train_metrics)
         self._log_unit_of_epoch()
-        if (
-            self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        ):  # before callbacks write checkpoints; Lightning's own update comes after them
-            self.trainer.fit_loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+        loop = self.trainer.fit_loop.epoch_loop
+        if loop.batch_progress.is_last_batch:  # before callbacks write checkpoints; Lightning's update comes after them
+            loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
             self._plateaus_updated = True
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
@@ -435,7 +451,7 @@ class LightningModuleDefault(pl.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the losses' means since the last log, if it is time."""
-        self._training.log_step(self)
+        self._log_running_losses()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the sums of the epoch so far. No checkpoint is written after a loss that is not finite."""
@@ -471,12 +487,11 @@ class LightningModuleDefault(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch."""
-        self._evaluations["validation"].log(self, self._sep, self._log_counted, self._metric_folder())
-        self._log_unit_of_epoch()
+        self._log_evaluation("validation")
 
     def on_validation_end(self) -> None:
         """Show the chosen metrics in the progress bar."""
-        self._training.show(self.trainer)
+        self._show_chosen_values()
 
     def on_test_epoch_start(self) -> None:
         """Reset losses and metrics."""
@@ -484,8 +499,7 @@ class LightningModuleDefault(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log the epoch."""
-        self._evaluations["test"].log(self, self._sep, self._log_counted, self._metric_folder())
-        self._log_unit_of_epoch()
+        self._log_evaluation("test")
 
     def on_predict_start(self) -> None:
         """Check that there are keys to predict.
@@ -503,8 +517,24 @@ class LightningModuleDefault(pl.LightningModule):
         """Refuse loaders without batches, which Lightning skips silently."""
         check_loaders_have_batches(self.trainer, stage)
 
-    def _metric_folder(self) -> Path | None:
-        return None if self.trainer.fast_dev_run else self.model_dir  # type: ignore[attr-defined]
+    def _log_running_losses(self, wait: bool = False) -> None:
+        if self._training.running.log(self.trainer, wait):
+            self._show_chosen_values()
+
+    def _show_chosen_values(self) -> None:
+        logged = self.trainer.callback_metrics if self._progress_bar_metrics else {}
+        shown = {name: float(logged[name]) for name in self._progress_bar_metrics if name in logged}
+        self.trainer.progress_bar_metrics.update(shown)
+
+    def _log_evaluation(self, mode: str) -> None:
+        for loader in self._evaluations[mode]:
+            self._log_epoch(loader.log_prefix, loader.epoch_losses, loader.metrics)
+        self._log_unit_of_epoch()
+
+    def _log_epoch(self, prefix: str, losses: EpochLosses, metrics: nn.ModuleDict) -> None:
+        folder = None if self.trainer.fast_dev_run else self.model_dir  # type: ignore[attr-defined]
+        epoch_end_compute_and_log_losses(self, prefix, losses, self._sep, self._log_counted)
+        epoch_end_compute_and_log_metrics(self, prefix, metrics, self._sep, folder)
 
     def _start_training_epoch(self) -> None:
         self._plateaus_updated = False
@@ -520,12 +550,11 @@ class LightningModuleDefault(pl.LightningModule):
             log_reduced(self, "step", float(self.current_epoch))
 
     def _check_monitors(self) -> None:
-        names = names_to_log("train", losses_in_batch(self.model, self.losses), self.train_metrics, self._sep)
+        names = names_to_log(self.model, "train", self.losses, self.train_metrics, self._sep)
         if self.trainer.enable_validation:
             self._start_evaluation("validation", self.trainer.val_dataloaders)
             for loader in self._evaluations["validation"]:
-                losses = losses_in_batch(self.model, loader.losses)
-                names += names_to_log(loader.log_prefix, losses, loader.metrics, self._sep)
+                names += names_to_log(self.model, loader.log_prefix, loader.losses, loader.metrics, self._sep)
         if self._log_unit == "epoch":
             names.append("step")
         check_monitors(self, LightningModuleDefault, names, self._sep)
@@ -549,7 +578,7 @@ class LightningModuleDefault(pl.LightningModule):
         if any(one is other for one in self._attached_callbacks for other in present):
             return []
         self._attached_callbacks = callbacks_for_trainer(
-            self.trainer, self.model_dir, self._best_epoch_source, self._callbacks, **self._save_every
+            self.trainer, self._callbacks, self.model_dir, best_epoch_source=self._best_epoch_source, **self._save_every
         )
         return self._attached_callbacks
 

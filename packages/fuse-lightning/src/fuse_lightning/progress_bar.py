@@ -19,11 +19,7 @@ TOTAL = TOTAL_LOSS.rpartition(".")[2]
 def shorten_progress_bar(pl_module: pl.LightningModule, losses: Collection[str]) -> None:
     """Have the bar show the values of `short_metrics` while it trains this module.
 
-    A bar with a `get_metrics` of the user's own stays as it is.
-
-    Args:
-        pl_module: the module.
-        losses: the names of the training losses; they may be added later.
+    A bar with a `get_metrics` of the user's own stays as it is. Names may be added to `losses` later.
     """
     bar: Any = pl_module.trainer.progress_bar_callback
     own = getattr(type(bar), "get_metrics", None)

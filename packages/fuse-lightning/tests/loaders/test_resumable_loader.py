@@ -109,7 +109,7 @@ def test_processes_share_the_samples_of_one_order(monkeypatch, drop_last, sizes)
     alone = [sample[0] for batch in epoch(make(), 0) for sample in batch]
     shares = []
     for rank in range(2):
-        monkeypatch.setattr(module, "_processes", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(module, "rank_and_world_size", lambda rank=rank: (rank, 2))
         loader = make(drop_last=drop_last)
         batches = epoch(loader, 0)
         assert [len(batch) for batch in batches] == sizes

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..__about__ import __version__
 from ..run_folder import DESCRIPTION_FILE, MODEL_FILE
 from .atomic_file import replace_file
+from .state_dict_names import COMPILED
 
 
 def save_model_files(model_dir: str | Path, model: nn.Module, state_dict: Mapping[str, Any], source: str) -> None:
@@ -25,7 +26,7 @@ def save_model_files(model_dir: str | Path, model: nn.Module, state_dict: Mappin
 
     Args:
         model_dir: the folder.
-        model: the module that the state dict belongs to, to describe.
+        model: the module to describe.
         state_dict: its tensors, on any device.
         source: a sentence that says where the tensors come from.
 
@@ -34,7 +35,7 @@ def save_model_files(model_dir: str | Path, model: nn.Module, state_dict: Mappin
     """
     check_only_tensors(state_dict)
     model = getattr(model, "_orig_mod", model)  # the model inside a compiled one
-    tensors = {key: _own_copy(tensor) for key, tensor in state_dict.items()}
+    tensors = {key: tensor.detach().to("cpu", copy=True).contiguous() for key, tensor in state_dict.items()}
     metadata = {"format": "pt", "model": type(model).__qualname__, "source": source}
     folder = Path(model_dir)
     with replace_file(folder / MODEL_FILE) as file:
@@ -93,10 +94,6 @@ def describe_model(model: nn.Module, tensors: Mapping[str, Tensor], source: str)
     return "\n".join(lines) + "\n"
 
 
-def _own_copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", copy=True).contiguous()
-
-
 def save_best_or_last_model(trainer: pl.Trainer, model_dir: Path, model: nn.Module) -> None:
     """Write the weights of the best epoch, by the first checkpoint with a monitor; without one, the current weights.
 
@@ -117,7 +114,7 @@ def save_best_or_last_model(trainer: pl.Trainer, model_dir: Path, model: nn.Modu
         try:
             if has_best:
                 state_dict = _read_state_dict(Path(best.best_model_path))  # type: ignore[union-attr]
-            save_model_files(model_dir, model, _bare(state_dict), source)
+            save_model_files(model_dir, model, _of_model(state_dict), source)
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
             warnings.warn(f"save_model=True: {MODEL_FILE} was not written. {problem}", stacklevel=2)
@@ -135,7 +132,7 @@ def _read_state_dict(checkpoint: Path) -> dict[str, Any]:
     return state_dict
 
 
-def _bare(state_dict: Mapping[str, Any], prefix: str = "model.") -> dict[str, Any]:
+def _of_model(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """The model's part of a module's state dict, with the keys of the model before it was compiled."""
-    own = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
-    return {key.replace("_orig_mod.", ""): value for key, value in own.items()}
+    own = {key.removeprefix("model."): value for key, value in state_dict.items() if key.startswith("model.")}
+    return {key.replace(COMPILED, ""): value for key, value in own.items()}

@@ -8,21 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-_EXACT = {
-    type(None),
-    bool,
-    int,
-    float,
-    complex,
-    str,
-    bytes,
-    bytearray,
-    torch.dtype,
-    torch.device,
-    torch.layout,
-    torch.Size,
-    Counter,
-}
+_EXACT = {type(None), bool, int, float, complex, str, bytes, bytearray, Counter}
+_EXACT |= {torch.dtype, torch.device, torch.layout, torch.Size}
 
 
 class NotPlainError(TypeError):
@@ -71,8 +58,8 @@ def as_plain(value: Any, place: str = "") -> Any:
         parts = [as_plain(one, f"{place}[{i}]") for i, one in enumerate(value)]
         plain = list if isinstance(value, list) else tuple if isinstance(value, tuple) else set
         return value if kind is plain and all(a is b for a, b in zip(parts, value, strict=True)) else plain(parts)
-    if isinstance(value, np.generic):
-        return as_plain(value.item(), place) if type(value.item()) is not kind else _refuse(value, place)
+    if isinstance(value, np.generic) and type(value.item()) is not kind:
+        return as_plain(value.item(), place)
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biufc" or value.dtype.type in (np.longdouble, np.clongdouble):
             return as_plain(value.tolist(), place)
@@ -84,7 +71,9 @@ def as_plain(value: Any, place: str = "") -> Any:
     for plain_type in (int, float, complex, bytes):
         if isinstance(value, plain_type):
             return plain_type(value)  # type: ignore[arg-type]
-    return value if _is_safe(kind) else _refuse(value, place)
+    if _is_safe(kind):
+        return value
+    raise NotPlainError(value, place)
 
 
 def _is_safe(kind: type) -> bool:
@@ -95,7 +84,3 @@ def _is_safe(kind: type) -> bool:
 
 def _within(place: str, key: Any) -> str:
     return f"{place}.{key}" if place else str(key)
-
-
-def _refuse(value: Any, place: str) -> Any:
-    raise NotPlainError(value, place)

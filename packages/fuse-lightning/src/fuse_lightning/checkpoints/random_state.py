@@ -10,6 +10,8 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 
+from ..processes import of_all_processes
+
 State = dict[str, Any]
 
 
@@ -32,11 +34,7 @@ class RandomState(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the states of all processes. Lightning calls this on every process."""
-        states: list[Any] = [_collect(pl_module.device)]
-        if trainer.world_size > 1 and torch.distributed.is_initialized():
-            states = states * trainer.world_size
-            torch.distributed.all_gather_object(states, _collect(pl_module.device))
-        checkpoint["random_states"] = states
+        checkpoint["random_states"] = of_all_processes(_collect(pl_module.device))
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Mapping[str, Any]

@@ -19,12 +19,8 @@ def fitting_state_dict(
     """The state dict under the module's names.
 
     The model may be compiled here and not there, or the other way round. A state dict of FuseMedML holds the model
-    alone: what else the module has keeps its values.
-
-    Args:
-        state_dict: the checkpoint's.
-        own: the module's.
-        left_out: the parts that the module does not have, such as the losses at prediction.
+    alone: what else the module has keeps its values. Parts that the module does not have, such as the losses at
+    prediction, are `left_out`.
     """
     names = {name.replace(COMPILED, ""): name for name in own}
     if is_of_fusemedml(state_dict):

@@ -1,7 +1,7 @@
 """Checks before a step that shapes, dtypes, devices and gradients of a module fit together."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -139,17 +139,6 @@ def check_first_batch(
     except Exception as error:  # a check must not stop a training that works
         rank_zero_warn(f"The contract could not be checked: {type(error).__name__}: {error}")
     return None
-
-
-@contextmanager
-def explained_by(expected: ContractError | None) -> Iterator[None]:
-    """Raise the expected error, if there is one, in place of an error that is raised here."""
-    try:
-        yield
-    except Exception as error:
-        if expected is None:
-            raise
-        raise expected from error
 
 
 def _precision(module: pl.LightningModule) -> AbstractContextManager[Any]:

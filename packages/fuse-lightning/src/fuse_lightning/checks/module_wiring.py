@@ -14,19 +14,7 @@ from .step_wiring import check_step_wiring
 def module_wiring(
     module: pl.LightningModule, batch_dict: Mapping[str, Any], mode: str = "train", loader: str | None = None
 ) -> Wiring:
-    """Follow the keys through one step of a module.
-
-    Args:
-        module: has a `model`, and may have `losses`, `validation_losses`, `test_losses`, `train_metrics`,
-            `validation_metrics`, `test_metrics` and `prediction_keys`, as LightningModuleDefault has them.
-        batch_dict: a batch as the loader gives it.
-        mode: `"train"`, `"validation"`, `"test"` or `"predict"`.
-        loader: the name of a loader, if losses or metrics differ between loaders.
-
-    Raises:
-        ValueError: an unknown `mode`, or a `loader` that losses or metrics do not name.
-        WiringError: a key is read that nothing provides.
-    """
+    """Follow the keys through one step of a module; see `LightningModuleDefault.wiring`."""
     parts: Any = module
     if mode == "predict":
         keys = getattr(parts, "prediction_keys", None) or ()

@@ -8,43 +8,27 @@ from pytorch_lightning.callbacks import Callback, LambdaCallback, LearningRateMo
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import nn
 
-from fuse_core import LOSSES, did_you_mean, log_name
-
-from ..losses.epoch_losses import TOTAL
+from fuse_core import LOSSES, TOTAL_LOSS, did_you_mean, log_name, loss_key
 
 SILENT_PACKAGES = ("fuse_lightning", "fuse_optim", "pytorch_lightning")
 """Packages whose callbacks log nothing but the learning rate."""
 
 
-def names_to_log(prefix: str, losses: Iterable[str], metrics: Iterable[str], sep: str = ".") -> list[str]:
-    """The names under which the losses and metrics of one loader are logged.
-
-    Args:
-        prefix: the mode; with several loaders also a dot and the loader's name.
-        losses: the names of the losses.
-        metrics: the names of the metrics.
-        sep: the separator in logged names.
-
-    Example:
-        >>> names_to_log("train", ["cls"], ["auc"])
-        ['train.losses.cls', 'train.losses.total_loss', 'train.metrics.auc']
-    """
-    parts = [*((LOSSES, name) for name in (*losses, TOTAL)), *(("metrics", name) for name in metrics)]
-    return [log_name(*prefix.split("."), branch, *name.split("."), sep=sep) for branch, name in parts]
-
-
-def losses_in_batch(model: nn.Module, losses: Mapping[str, Any] | nn.ModuleDict) -> list[str]:
-    """The names of the losses in a batch after its step: `losses`, and the loss keys that components declare.
+def names_to_log(
+    model: nn.Module, prefix: str, losses: Mapping[str, Any] | nn.ModuleDict, metrics: Iterable[str], sep: str = "."
+) -> list[str]:
+    """The names under which losses and metrics are logged, with the losses that components declare to write.
 
     Example:
         >>> class Autoencoder(nn.Module):
         ...     reads, writes = ("data.image",), ("model.output", "losses.sparsity")
-        >>> losses_in_batch(Autoencoder(), {"reconstruction": nn.Module()})
-        ['sparsity', 'reconstruction']
+        >>> names_to_log(Autoencoder(), "train", {"l2": nn.Module()}, ["auc"])
+        ['train.losses.sparsity', 'train.losses.l2', 'train.losses.total_loss', 'train.metrics.auc']
     """
-    prefix = f"{LOSSES}."
     written = [key for one in (model, *losses.values()) for key in getattr(one, "writes", None) or ()]
-    return list(dict.fromkeys([*(key.removeprefix(prefix) for key in written if key.startswith(prefix)), *losses]))
+    keys = [key for key in written if key.startswith(f"{LOSSES}.")]
+    keys = [*keys, *map(loss_key, losses), TOTAL_LOSS, *(f"metrics.{name}" for name in metrics)]
+    return [log_name(*prefix.split("."), *key.split("."), sep=sep) for key in dict.fromkeys(keys)]
 
 
 def check_monitors(module: pl.LightningModule, ready_made: type, logged: Sequence[str], sep: str = ".") -> None:
@@ -56,8 +40,7 @@ def check_monitors(module: pl.LightningModule, ready_made: type, logged: Sequenc
     Args:
         module: a module whose training is about to start.
         ready_made: the class that logs nothing but `logged`; the module's class or a base class of it.
-        logged: the names that are logged. A metric with several values, or a loss with terms, adds
-            their names to its own.
+        logged: the names that are logged. A metric with several values, or a loss with terms, adds their names.
         sep: the separator in names.
 
     Raises:

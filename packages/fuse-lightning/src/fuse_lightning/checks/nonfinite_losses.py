@@ -35,8 +35,7 @@ class _Step(NamedTuple):
     """A step whose losses are being copied to the host; `arrived` is None if they are there."""
 
     values: Any  # a NumPy view of host memory: reading it does not call the device
-    names: tuple[str, ...]
-    may_be_nan: tuple[bool, ...]  # losses that may have counted nothing, and then are not in the total
+    losses: BatchLosses
     number: int
     sample_ids: Any
     arrived: torch.cuda.Event | None
@@ -122,46 +121,36 @@ class NonFiniteLosses:
         return gradient if self._is_finite is None else torch.where(self._is_finite, gradient, 0)
 
     def watch(self, losses: BatchLosses, step: int, sample_ids: Any = None) -> Tensor | None:
-        """Check the losses of one step once they are on the host.
-
-        Args:
-            losses: the step's losses, with `total_loss`.
-            step: the step's number, for messages.
-            sample_ids: the step's samples, for messages.
+        """Check the losses of one step, with `total_loss`, once they are on the host; see `check`.
 
         Returns:
             Whether the batch counts, as a boolean scalar on the device; None if every batch counts.
-
-        Raises:
-            NonFiniteLossError: see `check`.
         """
         if self.policy == "ignore":
             return None
-        on_host = self._copy_to_host(losses, step, sample_ids)
-        if on_host.arrived is None:
-            self._examine(on_host)
-        else:
-            self._pending.append(on_host)
-            self.check()
+        self._pending.append(self._copy_to_host(losses, step, sample_ids))
+        self.check()
         if self.policy == "skip":
             self._is_finite = torch.isfinite(losses.values[losses.names.index(TOTAL)])
         return self._is_finite
 
     def _copy_to_host(self, losses: BatchLosses, step: int, sample_ids: Any) -> _Step:
-        names, values, counted = losses
+        values = losses.values
         asynchronous = values.device.type == "cuda"
-        host = self._buffer(len(names), asynchronous)
+        if self._host is None or self._host.shape[1] != len(values):
+            self.check(wait=True)  # no copy to the old memory is pending then
+            self._host = torch.empty(SLOTS, len(values), dtype=torch.float64, pin_memory=asynchronous)
+            self._values = self._host.numpy()
         if len(self._pending) == SLOTS:
             self._examine(self._pending.popleft())
         slot = self._next_slot
         self._next_slot = (slot + 1) % SLOTS
-        host[slot].copy_(values, non_blocking=asynchronous)
+        self._host[slot].copy_(values, non_blocking=asynchronous)
         arrived = None
         if asynchronous:
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record(torch.cuda.current_stream(values.device))
-        may_be_nan = tuple(isinstance(one, Tensor) or one == 0 for one in counted)
-        return _Step(self._values[slot], names, may_be_nan, step, sample_ids, arrived)
+        return _Step(self._values[slot], losses, step, sample_ids, arrived)
 
     def check(self, wait: bool = False) -> None:
         """Look at the steps that have arrived, or at all.
@@ -170,25 +159,20 @@ class NonFiniteLosses:
             NonFiniteLossError: the total loss of one is not finite, and the policy is `"raise"`.
         """
         while self._pending:
-            if not wait and not self._pending[0].arrived.query():  # type: ignore[union-attr]
+            arrived = self._pending[0].arrived
+            if arrived is not None and not wait and not arrived.query():  # type: ignore[no-untyped-call]
                 return
             self._examine(self._pending.popleft())
-
-    def _buffer(self, width: int, pinned: bool) -> Tensor:
-        if self._host is None or self._host.shape[1] != width:
-            self.check(wait=True)  # no copy to the old memory is pending then
-            self._host = torch.empty(SLOTS, width, dtype=torch.float64, pin_memory=pinned)
-            self._values = self._host.numpy()
-        return self._host
 
     def _examine(self, step: _Step) -> None:
         if step.arrived is not None:
             step.arrived.synchronize()
-        if math.isfinite(step.values[step.names.index(TOTAL)]):
+        names = step.losses.names
+        if math.isfinite(step.values[names.index(TOTAL)]):
             if not np.isfinite(step.values).all():
                 self._tell_of_nothing_counted(step)
             return
-        values = dict(zip(step.names, map(float, step.values), strict=True))
+        values = dict(zip(names, map(float, step.values), strict=True))
         total = values.pop(TOTAL)
         named = {name: value for name, value in values.items() if not math.isfinite(value)} or {"their sum": total}
         what = ", ".join(f"{name!r} is {value}" for name, value in named.items())
@@ -201,8 +185,9 @@ class NonFiniteLosses:
         warnings.warn(f"{message} The batch adds nothing to the gradient.", stacklevel=2)
 
     def _tell_of_nothing_counted(self, step: _Step) -> None:
-        for name, value, may_be_nan in zip(step.names, step.values, step.may_be_nan, strict=True):
-            if may_be_nan and math.isnan(value) and name not in self._told:
+        for name, value, counted in zip(step.losses.names, step.values, step.losses.counted, strict=True):
+            may_be_nothing = isinstance(counted, Tensor) or counted == 0  # which is then not in the total
+            if may_be_nothing and math.isnan(value) and name not in self._told:
                 self._told.add(name)
                 warnings.warn(
                     f"The loss {name!r} of step {step.number} is nan because nothing counted in the batch, such as a "

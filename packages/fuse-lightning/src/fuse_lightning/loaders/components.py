@@ -24,7 +24,7 @@ def register_components(
 
     Args:
         argument: the name of LightningModuleDefault's argument, for messages.
-        components: the argument's value; None for no components.
+        components: its value.
         convert: makes a module of a component that is not a module but may be used.
 
     Raises:
@@ -100,11 +100,6 @@ def loader_names(mode: str, groups: Mapping[str, nn.ModuleDict], loaders: Any) -
 
     The names come from the mapping of loaders given to the Trainer, or else from losses and metrics, or else they are
     `loader_0`, `loader_1` and so on.
-
-    Args:
-        mode: `"validation"`, `"test"` or `"predict"`, for messages.
-        groups: losses and metrics by the name of their argument.
-        loaders: the Trainer's loaders: a loader, or a sequence or mapping of loaders.
 
     Raises:
         ValueError: losses, metrics and Trainer name different loaders, or different numbers of loaders.

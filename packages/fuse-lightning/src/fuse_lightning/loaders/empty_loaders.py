@@ -10,15 +10,7 @@ from .components import in_order
 
 
 def check_loaders_have_batches(trainer: pl.Trainer, stage: str) -> None:
-    """Raise if a loader has no batch, unless the Trainer's limit is 0 batches.
-
-    Args:
-        trainer: the trainer, with its loaders set up.
-        stage: `"fit"`, `"validate"`, `"test"` or `"predict"`.
-
-    Raises:
-        ValueError: names the loader.
-    """
+    """Raise ValueError if a loader of a stage has no batch, unless the Trainer's limit is 0 batches."""
     counts, limit, loaders = {
         "fit": (trainer.num_training_batches, trainer.limit_train_batches, trainer.train_dataloader),
         "validate": (trainer.num_val_batches, trainer.limit_val_batches, trainer.val_dataloaders),

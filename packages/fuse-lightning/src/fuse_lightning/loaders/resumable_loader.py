@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from fuse_core import collate
 
+from ..processes import rank_and_world_size
+
 
 def resumable_loader(
     dataset: Dataset[Any],
@@ -163,11 +165,11 @@ class SeededBatches(Sampler[list[int]]):
             self.epoch, self._resumed = self._resumed, None
 
     def __len__(self) -> int:
-        own = -(-len(self._samples) // _processes()[1])
+        own = -(-len(self._samples) // rank_and_world_size()[1])
         return own // self.batch_size if self.drop_last else -(-own // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        rank, processes = _processes()
+        rank, processes = rank_and_world_size()
         if processes > 1 and not self._same_seed:
             seeds = [self.seed]
             torch.distributed.broadcast_object_list(seeds)
@@ -245,13 +247,6 @@ def _mixed(*numbers: int) -> int:
     """A seed of 63 bits that depends on all numbers."""
     digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
-
-
-def _processes() -> tuple[int, int]:
-    """This process's rank and the number of processes."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
 
 
 def warn_of_loaders(trainer: pl.Trainer) -> bool:

@@ -1,12 +1,13 @@
-"""The losses of a batch as one vector, and their means over an epoch."""
+"""The losses of a batch as one vector, their means over an epoch, and those since the last log."""
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from fuse_core import LOSSES, TOTAL_LOSS, NDict, number_of_samples
+from fuse_core import LOSSES, TOTAL_LOSS, NDict, log_name, number_of_samples
 
 TOTAL = TOTAL_LOSS.removeprefix(f"{LOSSES}.")
 """The name of the losses' sum among them."""
@@ -152,7 +153,7 @@ class EpochLosses:
         """The sorted names of the losses; their weighted sums and how much they counted, of shape (2, losses)."""
         by_name: dict[str, Tensor] = {}
         for names, sums in self._sums.items():
-            for name, one in zip(names, sums.weighted_and_counted().unbind(1), strict=True):
+            for name, one in zip(names, torch.stack((sums.weighted, sums.counted), dim=1), strict=True):
                 by_name[name] = by_name[name] + one if name in by_name else one
         names = tuple(sorted(by_name))  # the same order on all processes
         return names, torch.stack([by_name[name] for name in names], dim=1) if names else torch.empty(2, 0)
@@ -166,21 +167,17 @@ class EpochLosses:
         """The sums, to be continued with `load_state_dict`."""
         return {
             "added_up": list(self._added_up),
-            "sums": [
-                (names, sums.weighted.cpu(), None if sums.counted is None else sums.counted.cpu(), sums.samples)
-                for names, sums in self._sums.items()
-            ],
+            "sums": [(names, sums.weighted.cpu(), sums.counted.cpu()) for names, sums in self._sums.items()],
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any], device: torch.device) -> None:
         """Continue from the result of `state_dict`."""
         self.reset()
         self._added_up.update(dict.fromkeys(state_dict["added_up"]))
-        for names, weighted, counted, samples in state_dict["sums"]:
+        for names, weighted, counted in state_dict["sums"]:
             sums = self._sums[tuple(names)] = _Sums(weighted.to(device))
             sums.weighted.copy_(weighted)
-            sums.counted = None if counted is None else counted.to(device)
-            sums.samples = samples
+            sums.counted.copy_(counted)
 
 
 class _Sums:
@@ -189,8 +186,7 @@ class _Sums:
     def __init__(self, like: Tensor) -> None:
         dtype = torch.float32 if like.device.type == "mps" else torch.float64  # mps has no float64
         self.weighted = torch.zeros(like.shape, dtype=dtype, device=like.device)
-        self.counted: Tensor | None = None
-        self.samples = 0  # of the batches in which all losses counted the same number
+        self.counted = torch.zeros_like(self.weighted)
         self._numbers: dict[int, Tensor] = {}  # as tensors on the device
 
     def add(self, values: Tensor, counted: tuple[int | Tensor, ...], counts: Tensor | None) -> None:
@@ -199,13 +195,13 @@ class _Sums:
         if counts is None and isinstance(first, int) and len(set(counted)) == 1:
             if first:
                 self.weighted.add_(values, alpha=first)
-                self.samples += first
+                self.counted.add_(first)
             return
         weights = torch.stack([self._on_device(one) for one in counted])
         if counts is not None:
             weights = torch.where(counts, weights, 0)
         self.weighted.addcmul_(torch.where(weights > 0, values, 0), weights)
-        self.counted = weights if self.counted is None else self.counted.add_(weights)
+        self.counted.add_(weights)
 
     def _on_device(self, counted: int | Tensor) -> Tensor:
         if isinstance(counted, Tensor):
@@ -214,7 +210,87 @@ class _Sums:
             self._numbers[counted] = torch.full((), counted, dtype=self.weighted.dtype, device=self.weighted.device)
         return self._numbers[counted]
 
-    def weighted_and_counted(self) -> Tensor:
-        """The weighted sums and how much was counted, of shape (2, losses)."""
-        counted = torch.full_like(self.weighted, self.samples)
-        return torch.stack((self.weighted, counted if self.counted is None else counted + self.counted))
+
+class _Copy(NamedTuple):
+    """Sums that are being copied to the host; `arrived` is None if they are there."""
+
+    step: int
+    names: tuple[str, ...]
+    sums: Tensor
+    arrived: torch.cuda.Event | None
+
+
+class RunningLosses:
+    """Logs the means of the training losses since the last log, as differences of an epoch's sums.
+
+    The sums are copied to the host without blocking. On a GPU they arrive a few steps later.
+
+    Args:
+        epoch_losses: the epoch's losses.
+        sep: the separator in logged names.
+    """
+
+    def __init__(self, epoch_losses: EpochLosses, sep: str) -> None:
+        self.epoch_losses = epoch_losses
+        self.sep = sep
+        self.names: set[str] = set()  # of the losses logged so far
+        self.logged_step = 0
+        self.logged: dict[str, tuple[float, float]] = {}  # the weighted sums and counts of the epoch at the last log
+        self._pending: deque[_Copy] = deque()
+
+    def start(self) -> None:
+        """Begin an epoch, with sums of zero."""
+        self.logged = {}
+        self._pending.clear()
+
+    def log(self, trainer: Any, wait: bool = False) -> bool:
+        """Log the means since the last log, if it is time, once they have arrived on the host.
+
+        Args:
+            trainer: the trainer.
+            wait: wait for those that have not arrived.
+
+        Returns:
+            Whether any were logged.
+        """
+        step, every = trainer.global_step, trainer.log_every_n_steps
+        if step != self.logged_step and every and step % every == 0:
+            self.logged_step = step
+            self._copy(step - 1)
+        any_logged = False
+        while self._pending:
+            arrived = self._pending[0].arrived
+            if arrived is not None:
+                if not wait and not arrived.query():  # type: ignore[no-untyped-call]
+                    break
+                arrived.synchronize()
+            self._log(trainer, self._pending.popleft())
+            any_logged = True
+        return any_logged
+
+    def _copy(self, step: int) -> None:
+        names, sums = self.epoch_losses.sums()
+        if not names:
+            return
+        asynchronous = sums.device.type == "cuda"
+        host = torch.empty(sums.shape, dtype=torch.float64, pin_memory=asynchronous)
+        host.copy_(sums, non_blocking=asynchronous)
+        arrived = None
+        if asynchronous:
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived.record(torch.cuda.current_stream(sums.device))
+        self._pending.append(_Copy(step, names, host, arrived))
+
+    def _log(self, trainer: Any, copy: _Copy) -> None:
+        before = torch.tensor([self.logged.get(name, (0.0, 0.0)) for name in copy.names], dtype=torch.float64).T
+        means = {name: float(mean) for name, mean in self.epoch_losses.means_of(copy.names, copy.sums - before).items()}
+        columns: Any = copy.sums.T.tolist()
+        self.logged = {name: (total, counted) for name, (total, counted) in zip(copy.names, columns, strict=True)}
+        logged = {f"{log_name('train', LOSSES, *name.split('.'), sep=self.sep)}_step": means[name] for name in means}
+        for logger in trainer.loggers:
+            logger.log_metrics({**logged, "epoch": float(trainer.current_epoch)}, step=copy.step)
+            logger.save()
+        # On the CPU: a value on the device would have to be read back.
+        trainer.callback_metrics.update({name: torch.tensor(mean) for name, mean in logged.items()})
+        self.names.update(means)
+        trainer.progress_bar_metrics.update(means)

@@ -20,12 +20,11 @@ def register_metrics(argument: str, metrics: PerLoader | None, in_use: Iterable[
 
     Args:
         argument: the name of LightningModuleDefault's argument, for messages.
-        metrics: the argument's value; None for no metrics.
+        metrics: its value.
         in_use: metrics that accumulate other batches at the same time.
 
     Raises:
-        TypeError: a metric does not take a batch_dict, such as a bare metric of predictions and targets; see also
-            `register_components`.
+        TypeError: a metric does not take a batch_dict, such as a bare metric of predictions and targets.
     """
     modules = register_components(argument, metrics, registered)
     taken = {identity for group in in_use for metric in group.children() for identity in _accumulating(metric)}

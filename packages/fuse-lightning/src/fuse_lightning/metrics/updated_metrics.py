@@ -8,6 +8,8 @@ from torch import nn
 from torchmetrics import Metric
 from torchmetrics.wrappers.abstract import WrapperMetric
 
+from ..processes import of_all_processes
+
 
 def updated_metrics(metrics: Mapping[str, Any] | nn.ModuleDict) -> set[str]:
     """Prepare metrics for `compute`, and tell which of them were updated on at least one process.
@@ -15,16 +17,10 @@ def updated_metrics(metrics: Mapping[str, Any] | nn.ModuleDict) -> set[str]:
     A metric with list states gathers them from all processes. A process with fewer validation batches than others may
     have empty lists, and torchmetrics gathers tensors of equal dtype and rank only. So empty lists get an empty tensor
     like those of the other processes. Call it on every process.
-
-    Args:
-        metrics: metrics by name. A metric that does not tell whether it was updated counts as updated.
     """
     parts = {name: list(_parts(metric)) for name, metric in metrics.items()}
     own = {name: (_is_updated(metric), [_lists(one) for one in parts[name]]) for name, metric in metrics.items()}
-    everywhere: list[Any] = [own]
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        everywhere = [None] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(everywhere, own)
+    everywhere = of_all_processes(own)
     for states in everywhere:
         for name, each in parts.items():
             for metric, lists in zip(each, states[name][1], strict=True):
