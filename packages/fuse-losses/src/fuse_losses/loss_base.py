@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from fuse_core import NDict
 
-from ._dense.checks import check_number
+from ._dense.option_checks import check_number
 
 PreprocessFunc = Callable[[Any], Mapping[str, Any]]
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fuse_core import read_key
 
-from ._dense.checked_loss import DenseLoss
-from ._dense.checks import check_tensor
-from ._fused.blocks import counting_dtype
+from ._dense.loss_decorator import DenseLoss
+from ._dense.option_checks import check_tensor
+from ._fused.device_rules import counting_dtype
 from .functional.own_loss import Values, check_keys, own_loss
 from .loss_base import LossBase, PreprocessFunc
 

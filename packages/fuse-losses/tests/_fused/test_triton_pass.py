@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("triton", reason="Triton is not installed, or cannot be imported", exc_type=ImportError)
 
 from fuse_losses._fused import kernels, triton_pass
-from fuse_losses._fused.one_pass import one_pass
+from fuse_losses._fused.memory_saving_gradient import one_pass
 from fuse_losses._fused.results import Wanted
 from fuse_losses.functional import (
     compound_loss,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .._fused.blocks import values_may_be_read
+from .._fused.device_rules import values_may_be_read
 from .._fused.probabilities import zero_where_invalid
 from .options import DenseSettings
 

@@ -5,12 +5,13 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from .._fused.blocks import accumulation_dtype, values_may_be_read
+from .._fused.device_rules import accumulation_dtype, values_may_be_read
 from .._fused.probabilities import zero_where_invalid
 from .._fused.results import Results
 from .check_inputs import check_prediction, check_shapes, check_target, check_tensors
 from .class_weights import balanced, class_counts, numbers_on_device
-from .labels import (
+from .options import DenseSettings, TensorOptions
+from .partial_labels import (
     background_target,
     check_region_indices,
     merge_into_background,
@@ -18,7 +19,6 @@ from .labels import (
     read_voxel_weights,
     region_target,
 )
-from .options import DenseSettings, TensorOptions
 from .processes import sum_over_processes
 from .resize_target import mean_pool, resize_nearest, resize_pooled, valid_voxels
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .checks import check_choice
+from .option_checks import check_choice
 from .options import RESIZE_MODES, ResizeMode
 
 Pool = Callable[..., Tensor]

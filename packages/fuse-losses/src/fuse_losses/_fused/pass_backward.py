@@ -5,10 +5,18 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from .blocks import accumulation_dtype, block_of, blocks_of, class_index, store_block, values_may_be_read, working_block
+from .block_passes import times_class_factor, weighted_truth
+from .device_rules import (
+    accumulation_dtype,
+    block_of,
+    blocks_of,
+    class_index,
+    store_block,
+    values_may_be_read,
+    working_block,
+)
 from .focal_term import focal_term_slope
 from .kernels import kernels_for
-from .pass_forward import times_class_factor, weighted_truth
 from .probabilities import class_probabilities, smallest_probability, soft_overlap_slope, write_probabilities
 from .results import Activation, Wanted
 

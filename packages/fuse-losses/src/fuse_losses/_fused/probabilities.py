@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .blocks import accumulation_dtype
+from .device_rules import accumulation_dtype
 from .results import Activation
 
 

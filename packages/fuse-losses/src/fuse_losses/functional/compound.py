@@ -7,12 +7,12 @@ from typing import Any, NamedTuple, Unpack, cast
 import torch
 from torch import Tensor
 
-from .._dense.checked_loss import DenseLoss, dense_loss, unknown_option
-from .._dense.checks import check_number
 from .._dense.inputs import DenseInputs, class_weights_of, holds_indices, read_dense_inputs
+from .._dense.loss_decorator import DenseLoss, dense_loss, unknown_option
+from .._dense.option_checks import check_number
 from .._dense.options import DenseOptions, DenseSettings, TensorOptions
 from .._dense.processes import sum_over_processes
-from .._fused.one_pass import one_pass
+from .._fused.memory_saving_gradient import one_pass
 from .._fused.probabilities import by_class
 from .._fused.results import Results, Wanted
 from .cross_entropy import segmentation_cross_entropy

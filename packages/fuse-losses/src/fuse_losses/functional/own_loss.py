@@ -6,8 +6,8 @@ from typing import Any, Literal, Unpack, cast
 import torch
 from torch import Tensor
 
-from .._dense.checked_loss import dense_loss
 from .._dense.inputs import read_dense_inputs
+from .._dense.loss_decorator import dense_loss
 from .._dense.options import TensorOptions
 from .._dense.processes import sum_over_processes
 from .._fused.probabilities import by_class, class_probabilities, probabilities_of, zero_where_invalid

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .blocks import (
+from .device_rules import (
     accumulation_dtype,
     adds_by_index,
     block_of,

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from .._fused.blocks import values_may_be_read
+from .._fused.device_rules import values_may_be_read
 
 
 def plain_number(value: Any) -> Any:

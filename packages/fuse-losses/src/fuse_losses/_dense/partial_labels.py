@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._fused.blocks import accumulation_dtype, values_may_be_read
+from .._fused.device_rules import accumulation_dtype, values_may_be_read
 from .options import DenseSettings
 from .resize_target import can_hold
 

@@ -11,12 +11,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from .blocks import accumulation_dtype, future_gradient
+from .block_passes import pass_forward
+from .device_rules import accumulation_dtype, future_gradient
 from .focal_term import focal_term
 from .gradient import ReverseModeFunction, differentiable_gradient
 from .kernels import kernels_for
 from .pass_backward import pass_backward
-from .pass_forward import pass_forward
 from .probabilities import class_probabilities, probabilities_of, soft_overlap, zero_where_invalid
 from .results import Results, Wanted
 

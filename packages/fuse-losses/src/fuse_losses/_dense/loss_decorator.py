@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fuse_core import did_you_mean
 
-from .checks import (
+from .option_checks import (
     check_bool,
     check_choice,
     check_class_indices,
