@@ -57,7 +57,7 @@ def test_blocks_of_voxels_do_not_show(loss, activation, monkeypatch):
     logits, target = batch(3, 4, 5, 7, dtype=torch.float64)
     whole = loss(logits, target, activation=activation, ignore_index=1)
     (whole_grad,) = torch.autograd.grad(whole, logits)
-    for module in ("_fused.device_rules", "_dense.class_weights"):
+    for module in ("_fused.block_passes", "_dense.class_weights"):
         monkeypatch.setattr(f"fuse_losses.{module}.voxel_chunks", _small_chunks)
     parts = loss(logits, target, activation=activation, ignore_index=1)
     assert_close(parts, whole, rtol=1e-12, atol=0)

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from .._fused.block_passes import Results
 from .._fused.device_rules import accumulation_dtype, values_may_be_read
 from .._fused.probabilities import zero_where_invalid
-from .._fused.results import Results
 from .check_inputs import check_prediction, check_shapes, check_target, check_tensors
 from .class_weights import balanced, class_counts, numbers_on_device
 from .options import DenseSettings, TensorOptions

@@ -10,11 +10,9 @@ from torch import Tensor
 from torch._C._functorch import is_batchedtensor
 from torch.autograd.function import once_differentiable
 
-from .block_passes import pass_forward
+from .block_passes import Results, Wanted, pass_backward, pass_forward
 from .device_rules import accumulation_dtype, counting_dtype, voxel_chunks
-from .gradient import ReverseModeFunction
-from .pass_backward import pass_backward
-from .results import Results, Wanted
+from .memory_saving_gradient import ReverseModeFunction
 
 
 def linear_pass(

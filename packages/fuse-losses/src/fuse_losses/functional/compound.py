@@ -12,9 +12,9 @@ from .._dense.loss_decorator import DenseLoss, dense_loss, unknown_option
 from .._dense.option_checks import check_number
 from .._dense.options import DenseOptions, DenseSettings, TensorOptions
 from .._dense.processes import sum_over_processes
+from .._fused.block_passes import Results, Wanted
 from .._fused.memory_saving_gradient import one_pass
 from .._fused.probabilities import by_class
-from .._fused.results import Results, Wanted
 from .cross_entropy import segmentation_cross_entropy
 from .dice import dice_loss
 from .focal import focal_loss

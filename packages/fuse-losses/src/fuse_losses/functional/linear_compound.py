@@ -7,9 +7,9 @@ from torch import Tensor
 
 from .._dense.inputs import DenseInputs, read_dense_inputs
 from .._dense.options import TensorOptions
+from .._fused.block_passes import Results, Wanted
 from .._fused.device_rules import accumulation_dtype
 from .._fused.linear_pass import linear_pass
-from .._fused.results import Results, Wanted
 from .compound import Terms, compound, sum_of_terms
 
 

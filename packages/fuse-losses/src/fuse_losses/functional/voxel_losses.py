@@ -12,11 +12,11 @@ from .._dense.inputs import DenseInputs, holds_indices
 from .._dense.option_checks import check_number, check_numbers
 from .._dense.options import Numbers
 from .._dense.processes import sum_over_processes
+from .._fused.block_passes import Wanted
 from .._fused.device_rules import accumulation_dtype, adds_by_index, counting_dtype, values_may_be_read
 from .._fused.focal_term import focal_term
 from .._fused.memory_saving_gradient import one_pass
 from .._fused.probabilities import by_class, class_probabilities, zero_where_invalid
-from .._fused.results import Wanted
 from .._fused.safe_division import divide_or_zero
 
 Alpha = float | Numbers
