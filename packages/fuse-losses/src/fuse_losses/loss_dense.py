@@ -8,8 +8,6 @@ from typing import Any, ClassVar, Self, TypedDict, cast
 import torch
 from torch import Tensor
 
-from fuse_core import read_key
-
 from ._dense.loss_decorator import DenseLoss
 from ._dense.option_checks import check_tensor
 from ._fused.device_rules import counting_dtype
@@ -180,10 +178,8 @@ class LossDense(LossBase):
 
     def compute(self, batch_dict: Mapping[str, Any]) -> Tensor:
         """The loss before `weight`."""
-        name = type(self).__name__
-        logits = read_key(batch_dict, cast(str, self.pred), name)
-        target = read_key(batch_dict, cast(str, self.target), name)
-        tensors = {tensor: read_key(batch_dict, key, name) for tensor, key in self._keys.items()}
+        logits, target = batch_dict[cast(str, self.pred)], batch_dict[cast(str, self.target)]
+        tensors = {tensor: batch_dict[key] for tensor, key in self._keys.items()}
         for tensor, key in self._keys.items():
             if tensors[tensor] is None:
                 raise TypeError(f"{self._owner} takes a tensor as {tensor}, got None at the key {key!r}.")

@@ -138,10 +138,11 @@ def dense_loss(
             tensors = {one: options.pop(one) for one in _TENSORS if one in options}
             return loss.evaluate(logits, target, **loss.checked(name, options, others=_TENSORS), **tensors, owner=name)
 
+        result: Any = checked
         # The compiler counts compilations by code object: with one for all losses, a ninth compilation would fail.
-        checked.__code__ = checked.__code__.replace(co_name=function.__name__)
-        checked.dense_loss = loss  # type: ignore[attr-defined]
-        return checked  # type: ignore[return-value]
+        result.__code__ = result.__code__.replace(co_name=function.__name__)
+        result.dense_loss = loss
+        return cast("Callable[P, Tensor]", result)
 
     return decorate
 
