@@ -198,14 +198,14 @@ class LossOfOnesOwn(LossBase):
 def test_a_missing_key_is_named_by_a_loss_of_ones_own_too():
     loss = LossOfOnesOwn(reads=["model.logits"])
     loss.kind = "mean"
-    with pytest.raises(NestedKeyError, match="LossOfOnesOwn reads 'model.logits', .* Nearest keys: 'model.logit'"):
+    with pytest.raises(NestedKeyError, match=r"LossOfOnesOwn reads 'model.logits', .* Nearest keys: 'model.logit'"):
         loss({"model.logit": torch.zeros(1)})
 
 
 def test_a_key_error_of_another_dictionary_is_left_as_it_is():
     loss = LossOfOnesOwn(reads=["model.logits"])
     loss.kind = "median"
-    with pytest.raises(KeyError, match="^'median'$"):
+    with pytest.raises(KeyError, match=r"^'median'$"):
         loss({"model.logits": torch.zeros(1)})
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self, TypedDict, cast
 import torch
 from torch import Tensor
 
+from ._dense.deep_supervision import mean_over_levels
 from ._dense.loss_decorator import DenseLoss
 from ._dense.option_checks import check_tensor
 from ._fused.device_rules import counting_dtype
@@ -199,7 +200,8 @@ class LossDense(LossBase):
             options["values"] = self.values
         loss = self._call(logits, target, options)
         self.counted = record.get("counted")
-        self._keep(record)
+        if "terms" in record:
+            self.terms = record["terms"]
         return loss
 
     def _warn_of_probabilities(self, logits: Tensor) -> None:
@@ -215,12 +217,9 @@ class LossDense(LossBase):
             )
 
     def _call(self, logits: Any, target: Tensor, options: dict[str, Any]) -> Tensor:
-        several = isinstance(logits, (list, tuple))
-        loss: Tensor = (self._loss.evaluate if several else self._loss.function)(logits, target, **options)
-        return loss
-
-    def _keep(self, record: dict[str, Any]) -> None:
-        """Keep more of what the function wrote down."""
+        if isinstance(logits, (list, tuple)):
+            return mean_over_levels(self._loss.function, logits, target, options)
+        return self._loss.function(logits, target, **options)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # `fn` sees float64 buffers as int64, the same bits: `.half()` leaves integers alone, MPS has no float64, and

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fuse_core import did_you_mean
 
+from .deep_supervision import mean_over_levels
 from .option_checks import (
     check_bool,
     check_choice,
@@ -79,32 +80,6 @@ class DenseLoss(NamedTuple):
             self.check_together(owner, result)
         return result
 
-    def evaluate(self, logits: Any, target: Tensor, **options: Any) -> Tensor:
-        """The loss of checked options; of a list of predictions, their weighted mean."""
-        if not isinstance(logits, (list, tuple)):
-            return self.function(logits, target, **options)
-        given = options.pop("deep_supervision_weights", "halved")
-        weights = level_weights(options["owner"], given, len(logits))
-        record = options.pop("record", None)
-        total: Any = 0
-        terms: dict[str, Any] = {}
-        for level, weight in reversed([*enumerate(weights)]):
-            if weight != 0:
-                of_level: dict[str, Any] = {}
-                loss = self.function(logits[level], target, **options, record=of_level)
-                if isinstance(total, Tensor) and total.shape != loss.shape:
-                    raise ValueError(
-                        f"{options['owner']} cannot add losses of shapes {tuple(total.shape)} and {tuple(loss.shape)}:"
-                        " with reduction='none' it takes a single prediction. Use 'mean' or 'sum' for a list."
-                    )
-                total = total + weight * loss
-                for name, value in of_level.get("terms", {}).items():
-                    terms[name] = terms.get(name, 0) + weight * value
-        if record is not None:
-            # What counted is that of the finest prediction with a weight.
-            record.update(of_level, **({"terms": terms} if terms else {}))
-        return cast(Tensor, total)
-
 
 def dense_loss(
     check_together: CheckTogether | None = None,
@@ -134,9 +109,12 @@ def dense_loss(
             _LOSSES_WITH.setdefault(option, []).append(name)
 
         @functools.wraps(function)
-        def checked(logits: Tensor, target: Tensor, **options: Any) -> Tensor:
+        def checked(logits: Any, target: Any, **options: Any) -> Tensor:
             tensors = {one: options.pop(one) for one in _TENSORS if one in options}
-            return loss.evaluate(logits, target, **loss.checked(name, options, others=_TENSORS), **tensors, owner=name)
+            options = {**loss.checked(name, options, others=_TENSORS), **tensors, "owner": name}
+            if isinstance(logits, (list, tuple)):
+                return mean_over_levels(function, logits, target, options)
+            return function(logits, target, **options)
 
         result: Any = checked
         # The compiler counts compilations by code object: with one for all losses, a ninth compilation would fail.
@@ -145,21 +123,6 @@ def dense_loss(
         return cast("Callable[P, Tensor]", result)
 
     return decorate
-
-
-def level_weights(owner: str, weights: Sequence[float] | str, levels: int) -> list[float]:
-    """The weights of the predictions of deep supervision, with a sum of 1."""
-    if levels == 0:
-        raise ValueError(f"{owner} takes at least one prediction, got an empty list.")
-    if isinstance(weights, str):
-        last = levels - 1 if weights == "halved_without_last" and levels > 1 else levels
-        weights = [0.5**level if level < last else 0.0 for level in range(levels)]
-    if len(weights) != levels or not sum(weights) > 0:
-        raise ValueError(
-            f"{owner} takes a deep_supervision_weight for each of the {levels} predictions, not all 0, got"
-            f" {list(weights)}."
-        )
-    return [weight / sum(weights) for weight in weights]
 
 
 def _check_across_processes(owner: str, options: dict[str, Any]) -> None:
