@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ._dense.deep_supervision import mean_over_levels
 from ._dense.loss_decorator import DenseLoss
-from ._dense.option_checks import check_tensor
 from ._fused.device_rules import counting_dtype
 from .functional.own_loss import Values, check_keys, own_loss
 from .loss_base import LossBase, PreprocessFunc
@@ -89,6 +88,8 @@ class LossDense(LossBase):
         name = type(self).__name__
         if mask is not None and mask_key is not None:
             raise ValueError(f"{name} takes a mask or a mask_key, got both: {mask_key!r} and a tensor. Leave one out.")
+        if mask is not None and not isinstance(mask, Tensor):
+            raise TypeError(f"{name}(mask=) takes a tensor, got {mask!r}. Use torch.tensor(...).")
         keys = {"mask": mask_key, "voxel_weights": voxel_weights_key, "annotated": annotated_key}
         self._keys = {tensor: key for tensor, key in keys.items() if key is not None}
         if (pred is None) != (target is None) or (pred is None and self._keys):
@@ -100,7 +101,7 @@ class LossDense(LossBase):
         super().__init__(reads=cast("tuple[str, ...]", reads), weight=weight, preprocess_func=preprocess_func)
         self.pred = pred
         self.target = target
-        self.register_buffer("mask", None if mask is None else check_tensor(name, "mask", mask), persistent=False)
+        self.register_buffer("mask", mask, persistent=False)
         arguments = [*inspect.signature(LossDense.__init__).parameters][1:-1]
         own = type(self)
         defines_values = own.values is not LossDense.values

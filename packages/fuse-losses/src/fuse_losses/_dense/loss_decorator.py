@@ -146,53 +146,36 @@ def unknown_option(owner: str, name: str, known: Iterable[str], hint: str = "") 
 
 def _check_of(hint: Any) -> Check:
     """The check of an option with this annotation."""
+    # The annotations are looked at here, and not in the check, because the compiler cannot trace that.
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     none = ("None",) if NoneType in kinds else ()
     choices = tuple(choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind))
-    takes_one = float in kinds
+    takes_numbers, takes_one = Sequence[float] in kinds, float in kinds
     others = " or ".join([*(["a number for all"] if takes_one else []), *map(repr, choices), *none]) or "None"
-    check: Check
-    # The annotations are looked at here, and not in the checks, because the compiler cannot trace that.
+    check_kind: Callable[..., Any] | None = None  # for the terms of a compound loss, and what a class hands on itself
     if Sequence[Sequence[int]] in kinds:
-        check = _without_validate(check_regions)
-    elif Sequence[float] in kinds:
-        check = _check_of_numbers(choices, takes_one, others)
-    elif choices:
-        check = _without_validate(check_choice, choices, *none)
-    elif bool in kinds:
-        check = _without_validate(check_bool)
-    elif int in kinds:
-        check = _without_validate(check_int, others=" or None" if none else "")
+        check_kind = check_regions
     elif get_origin(kinds[0]) is Iterable:
-        check = _without_validate(check_class_indices)
-    elif float in kinds:
-        check = _without_validate(check_number)
-    else:
-        check = _no_check  # the terms of a compound loss, and what a class hands on itself
-    return _or_none(check) if none else check
-
-
-def _no_check(owner: str, option: str, value: Any, validate: bool) -> Any:  # noqa: ARG001  it is a Check
-    return value
-
-
-def _without_validate(check: Callable[..., Any], *arguments: Any, **options: Any) -> Check:
-    return lambda owner, option, value, validate: check(owner, option, value, *arguments, **options)  # noqa: ARG005
-
-
-def _or_none(check: Check) -> Check:
-    return lambda owner, option, value, validate: None if value is None else check(owner, option, value, validate)
-
-
-def _check_of_numbers(choices: tuple[str, ...], takes_one: bool, others: str) -> Check:
-    """The check of a number for each class; or of one number if `takes_one`, or of one of the choices."""
+        check_kind = check_class_indices
+    elif bool in kinds:
+        check_kind = check_bool
+    elif int in kinds:
+        check_kind = functools.partial(check_int, others=" or None" if none else "")
+    elif takes_one:
+        check_kind = check_number
 
     def check(owner: str, option: str, value: Any, validate: bool) -> Any:
-        value = plain_number(value)
-        if isinstance(value, str) and value in choices:
-            return value
-        if takes_one and isinstance(value, (int, float)):
-            return check_number(owner, option, value)
-        return check_numbers(owner, option, value, validate, others=others)
+        if value is None and none:
+            return None
+        if takes_numbers:
+            value = plain_number(value)
+            if isinstance(value, str) and value in choices:
+                return value
+            if takes_one and isinstance(value, (int, float)):
+                return check_number(owner, option, value)
+            return check_numbers(owner, option, value, validate, others=others)
+        if choices:
+            return check_choice(owner, option, value, choices, *none)
+        return value if check_kind is None else check_kind(owner, option, value)
 
     return check

@@ -109,10 +109,3 @@ def check_regions(owner: str, option: str, values: Any) -> tuple[tuple[int, ...]
     if not regions or not all(regions):
         raise ValueError(f"{owner}({option}=) takes at least one class index for each channel, got {values!r}.")
     return regions
-
-
-def check_tensor(owner: str, option: str, value: Any) -> Tensor:
-    """Raise a TypeError unless `value` is a tensor."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{owner}({option}=) takes a tensor, got {value!r}. Use torch.tensor(...).")
-    return value

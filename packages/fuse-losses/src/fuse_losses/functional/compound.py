@@ -1,7 +1,6 @@
 """A weighted sum of losses of the same prediction and target, in one pass over the logits."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, NamedTuple, Unpack, cast
 
 import torch
@@ -151,11 +150,11 @@ def compound(
 ) -> Tensor:
     """`compound_loss` with the terms as an option."""
     inputs = read_dense_inputs(logits, target, mask, options)
-    return sum_of_terms(inputs, cast("tuple[Term, ...]", terms), partial(_pass_over_logits, inputs))
 
+    def pass_over_logits(wanted: Wanted, factor: Tensor | None) -> Results:
+        return one_pass(inputs.logits, inputs.target, inputs.valid, wanted, factor, inputs.voxel_weights)
 
-def _pass_over_logits(inputs: DenseInputs, wanted: Wanted, factor: Tensor | None) -> Results:
-    return one_pass(inputs.logits, inputs.target, inputs.valid, wanted, factor, inputs.voxel_weights)
+    return sum_of_terms(inputs, cast("tuple[Term, ...]", terms), pass_over_logits)
 
 
 def sum_of_terms(
