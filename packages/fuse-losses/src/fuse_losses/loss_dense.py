@@ -102,29 +102,8 @@ class LossDense(LossBase):
         self.pred = pred
         self.target = target
         self.register_buffer("mask", mask, persistent=False)
+        self._check_formula(name, options)
         arguments = [*inspect.signature(LossDense.__init__).parameters][1:-1]
-        own = type(self)
-        defines_values = own.values is not LossDense.values
-        if not hasattr(self.function, "dense_loss"):
-            raise TypeError(
-                f"{name}.function is a loss of fuse_losses.functional, got {self.function!r}. For a formula of your own"
-                " subclass LossDense and define `values`."
-            )
-        if self.function is not own_loss and (defines_values or own.values_for != LossDense.values_for):
-            raise TypeError(
-                f"{name} defines `values` or `values_for`, which {self.function.__name__} does not use. For a formula"
-                " of your own subclass LossDense and define only these."
-            )
-        if self.function is own_loss:
-            if not defines_values:
-                raise TypeError(
-                    f"{name} is a LossDense and defines no `values(probabilities, truth)`. LossDense applies mask,"
-                    " weights and reduction to what it returns."
-                )
-            if given := [option for option in ("values", "values_for") if option in options]:
-                raise TypeError(f"{name} takes no {given[0]!r}, which is an attribute of the class. Define it there.")
-            options["values_for"] = self.values_for
-            check_keys(name, self.values_for, self._keys, options.get("activation", "softmax"))
         self.options = self._loss.checked(name, options, others=arguments)
         for option in self._loss.numbers:
             numbers = self.options.get(option)
@@ -132,6 +111,32 @@ class LossDense(LossBase):
             self.register_buffer(option, buffer)
         self._may_be_probabilities = self.options.get("activation", "softmax") == "softmax"
         self._owner = name if pred is None else f"{name}(pred={pred!r}, target={target!r})"
+
+    def _check_formula(self, name: str, options: dict[str, Any]) -> None:
+        """Raise unless the class has one formula, its function or `values`; give `values_for` to the options."""
+        own = type(self)
+        defines_values = own.values is not LossDense.values
+        if not hasattr(self.function, "dense_loss"):
+            raise TypeError(
+                f"{name}.function is a loss of fuse_losses.functional, got {self.function!r}. For a formula of your own"
+                " subclass LossDense and define `values`."
+            )
+        if self.function is not own_loss:
+            if defines_values or own.values_for != LossDense.values_for:
+                raise TypeError(
+                    f"{name} defines `values` or `values_for`, which {self.function.__name__} does not use. For a"
+                    " formula of your own subclass LossDense and define only these."
+                )
+            return
+        if not defines_values:
+            raise TypeError(
+                f"{name} is a LossDense and defines no `values(probabilities, truth)`. LossDense applies mask, weights"
+                " and reduction to what it returns."
+            )
+        if given := [option for option in ("values", "values_for") if option in options]:
+            raise TypeError(f"{name} takes no {given[0]!r}, which is an attribute of the class. Define it there.")
+        options["values_for"] = self.values_for
+        check_keys(name, self.values_for, self._keys, options.get("activation", "softmax"))
 
     @property
     def _loss(self) -> DenseLoss:
