@@ -70,9 +70,9 @@ def milliseconds_of_three_passes(shape: tuple[int, ...]) -> float:
 
 def without_kernels() -> AbstractContextManager[object]:
     """The losses of fuse-losses by operations of torch, as where Triton is missing."""
-    from fuse_losses._fused import kernels
+    from fuse_losses._fused import device_rules
 
-    return mock.patch.object(kernels, "_triton_pass", return_value=None)
+    return mock.patch.object(device_rules, "_triton_pass", return_value=None)
 
 
 def by_inductor() -> Callable[[Tensor, Tensor], Tensor]:

@@ -57,7 +57,7 @@ def test_blocks_of_voxels_do_not_show(loss, activation, monkeypatch):
     logits, target = batch(3, 4, 5, 7, dtype=torch.float64)
     whole = loss(logits, target, activation=activation, ignore_index=1)
     (whole_grad,) = torch.autograd.grad(whole, logits)
-    for module in ("_fused.blocks", "_dense.class_weights"):
+    for module in ("_fused.block_passes", "_dense.class_weights"):
         monkeypatch.setattr(f"fuse_losses.{module}.voxel_chunks", _small_chunks)
     parts = loss(logits, target, activation=activation, ignore_index=1)
     assert_close(parts, whole, rtol=1e-12, atol=0)
@@ -70,7 +70,7 @@ def test_sums_by_comparison_as_on_a_gpu_are_those_by_index(loss, masked, monkeyp
     logits, target = batch(3, 4, 5, 7, dtype=torch.float64)
     options = {"class_weights": "ipw", "ignore_index": 1 if masked else None}
     by_index = loss(logits, target, **options)
-    for module in ("_fused.pass_forward", "_dense.class_weights"):
+    for module in ("_fused.block_passes", "_dense.class_weights"):
         monkeypatch.setattr(f"fuse_losses.{module}.adds_by_index", lambda device: False)
     assert_close(loss(logits, target, **options), by_index, rtol=1e-12, atol=0)
 

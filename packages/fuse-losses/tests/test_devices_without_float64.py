@@ -20,7 +20,7 @@ class NoFloat64(TorchDispatchMode):
 
 @pytest.fixture(autouse=True)
 def meta_has_no_float64(monkeypatch):
-    monkeypatch.setattr("fuse_losses._fused.blocks._DEVICES_WITHOUT_FLOAT64", {"meta"})
+    monkeypatch.setattr("fuse_losses._fused.device_rules._DEVICES_WITHOUT_FLOAT64", {"meta"})
 
 
 @pytest.mark.parametrize("soft", [False, True])

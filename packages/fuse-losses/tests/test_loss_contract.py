@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from fuse_core import NDict, check_contract
+from fuse_core import NDict, NestedKeyError, check_contract
 from fuse_losses import (
     LossBase,
     LossDefault,
@@ -188,6 +188,25 @@ def test_what_is_not_a_function_is_no_callable():
 def test_a_missing_key_is_named_with_its_nearest():
     with pytest.raises(KeyError, match=r"LossDefault reads 'model.logits', .* Nearest keys: 'model.logit'"):
         LossDefault(callable=CROSS_ENTROPY, **KEYS)({"model.logit": torch.zeros(1)})
+
+
+class LossOfOnesOwn(LossBase):
+    def compute(self, batch_dict):
+        return {"mean": torch.mean}[self.kind](batch_dict["model.logits"])
+
+
+def test_a_missing_key_is_named_by_a_loss_of_ones_own_too():
+    loss = LossOfOnesOwn(reads=["model.logits"])
+    loss.kind = "mean"
+    with pytest.raises(NestedKeyError, match=r"LossOfOnesOwn reads 'model.logits', .* Nearest keys: 'model.logit'"):
+        loss({"model.logit": torch.zeros(1)})
+
+
+def test_a_key_error_of_another_dictionary_is_left_as_it_is():
+    loss = LossOfOnesOwn(reads=["model.logits"])
+    loss.kind = "median"
+    with pytest.raises(KeyError, match=r"^'median'$"):
+        loss({"model.logits": torch.zeros(1)})
 
 
 @pytest.mark.parametrize("batch", [[torch.zeros(2, 3)], torch.zeros(2, 3), None])

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fuse_core import NDict
+from fuse_core import NDict, read_key
 
-from ._dense.checks import check_number
+from ._dense.option_checks import check_number
 
 PreprocessFunc = Callable[[Any], Mapping[str, Any]]
 
@@ -20,7 +20,7 @@ class LossBase(nn.Module):
     """A loss that takes a batch_dict and returns a scalar tensor. Write your own by defining `compute`.
 
     Calling the loss runs `preprocess_func`, then `compute`, then multiplies by `weight`. Neither the batch_dict nor
-    its tensors are changed.
+    its tensors are changed. Where `compute` reads a key of `reads` that is missing, the error names the loss.
 
     Args:
         reads: the keys that `compute` reads.
@@ -85,7 +85,13 @@ class LossBase(nn.Module):
         if self.preprocess_func is not None:
             copied = batch_dict.copy() if isinstance(batch_dict, NDict) else NDict(batch_dict)
             batch_dict = self.preprocess_func(copied)
-        loss = self.compute(batch_dict)
+        try:
+            loss = self.compute(batch_dict)
+        except KeyError as error:
+            if getattr(error, "reader", None) is None:  # else a loss within this one is named already
+                for key in self.reads:
+                    read_key(batch_dict, key, type(self).__name__)
+            raise
         return loss if self.weight == 1.0 else loss * self.weight
 
 

@@ -1,6 +1,6 @@
 """A weighted sum of dense losses over a batch_dict."""
 
-from typing import Any, Unpack
+from typing import Unpack
 
 from .functional.compound import CompoundOptions, compound
 from .loss_dense import DenseArguments, LossDense
@@ -37,6 +37,3 @@ class LossCompound(LossDense):
         arguments.setdefault("terms", {})  # which is an error that names the losses
         super().__init__(**arguments)
         self.terms = {}
-
-    def _keep(self, record: dict[str, Any]) -> None:
-        self.terms = record["terms"]

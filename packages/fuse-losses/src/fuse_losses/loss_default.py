@@ -5,8 +5,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fuse_core import read_key
-
 from .loss_base import LossBase, PreprocessFunc, connected_zero, hand_on, how_much_counts, tensors_of
 
 
@@ -55,8 +53,7 @@ class LossDefault(LossBase):
 
     def compute(self, batch_dict: Mapping[str, Any]) -> Tensor:
         """The loss before `weight`."""
-        pred = read_key(batch_dict, self.pred, "LossDefault")
-        target = read_key(batch_dict, self.target, "LossDefault")
+        pred, target = batch_dict[self.pred], batch_dict[self.target]
         predictions = tensors_of(pred)  # several of them for a loss with deep supervision
         if predictions and all(one.shape[:1] == (0,) for one in predictions):  # a mean over no samples would be NaN
             self.counted = 0

@@ -8,11 +8,9 @@ from typing import Any, ClassVar, Self, TypedDict, cast
 import torch
 from torch import Tensor
 
-from fuse_core import read_key
-
-from ._dense.checked_loss import DenseLoss
-from ._dense.checks import check_tensor
-from ._fused.blocks import counting_dtype
+from ._dense.deep_supervision import mean_over_levels
+from ._dense.loss_decorator import DenseLoss
+from ._fused.device_rules import counting_dtype
 from .functional.own_loss import Values, check_keys, own_loss
 from .loss_base import LossBase, PreprocessFunc
 
@@ -90,6 +88,8 @@ class LossDense(LossBase):
         name = type(self).__name__
         if mask is not None and mask_key is not None:
             raise ValueError(f"{name} takes a mask or a mask_key, got both: {mask_key!r} and a tensor. Leave one out.")
+        if mask is not None and not isinstance(mask, Tensor):
+            raise TypeError(f"{name}(mask=) takes a tensor, got {mask!r}. Use torch.tensor(...).")
         keys = {"mask": mask_key, "voxel_weights": voxel_weights_key, "annotated": annotated_key}
         self._keys = {tensor: key for tensor, key in keys.items() if key is not None}
         if (pred is None) != (target is None) or (pred is None and self._keys):
@@ -101,30 +101,9 @@ class LossDense(LossBase):
         super().__init__(reads=cast("tuple[str, ...]", reads), weight=weight, preprocess_func=preprocess_func)
         self.pred = pred
         self.target = target
-        self.register_buffer("mask", None if mask is None else check_tensor(name, "mask", mask), persistent=False)
+        self.register_buffer("mask", mask, persistent=False)
+        self._check_formula(name, options)
         arguments = [*inspect.signature(LossDense.__init__).parameters][1:-1]
-        own = type(self)
-        defines_values = own.values is not LossDense.values
-        if not hasattr(self.function, "dense_loss"):
-            raise TypeError(
-                f"{name}.function is a loss of fuse_losses.functional, got {self.function!r}. For a formula of your own"
-                " subclass LossDense and define `values`."
-            )
-        if self.function is not own_loss and (defines_values or own.values_for != LossDense.values_for):
-            raise TypeError(
-                f"{name} defines `values` or `values_for`, which {self.function.__name__} does not use. For a formula"
-                " of your own subclass LossDense and define only these."
-            )
-        if self.function is own_loss:
-            if not defines_values:
-                raise TypeError(
-                    f"{name} is a LossDense and defines no `values(probabilities, truth)`. LossDense applies mask,"
-                    " weights and reduction to what it returns."
-                )
-            if given := [option for option in ("values", "values_for") if option in options]:
-                raise TypeError(f"{name} takes no {given[0]!r}, which is an attribute of the class. Define it there.")
-            options["values_for"] = self.values_for
-            check_keys(name, self.values_for, self._keys, options.get("activation", "softmax"))
         self.options = self._loss.checked(name, options, others=arguments)
         for option in self._loss.numbers:
             numbers = self.options.get(option)
@@ -132,6 +111,32 @@ class LossDense(LossBase):
             self.register_buffer(option, buffer)
         self._may_be_probabilities = self.options.get("activation", "softmax") == "softmax"
         self._owner = name if pred is None else f"{name}(pred={pred!r}, target={target!r})"
+
+    def _check_formula(self, name: str, options: dict[str, Any]) -> None:
+        """Raise unless the class has one formula, its function or `values`; give `values_for` to the options."""
+        own = type(self)
+        defines_values = own.values is not LossDense.values
+        if not hasattr(self.function, "dense_loss"):
+            raise TypeError(
+                f"{name}.function is a loss of fuse_losses.functional, got {self.function!r}. For a formula of your own"
+                " subclass LossDense and define `values`."
+            )
+        if self.function is not own_loss:
+            if defines_values or own.values_for != LossDense.values_for:
+                raise TypeError(
+                    f"{name} defines `values` or `values_for`, which {self.function.__name__} does not use. For a"
+                    " formula of your own subclass LossDense and define only these."
+                )
+            return
+        if not defines_values:
+            raise TypeError(
+                f"{name} is a LossDense and defines no `values(probabilities, truth)`. LossDense applies mask, weights"
+                " and reduction to what it returns."
+            )
+        if given := [option for option in ("values", "values_for") if option in options]:
+            raise TypeError(f"{name} takes no {given[0]!r}, which is an attribute of the class. Define it there.")
+        options["values_for"] = self.values_for
+        check_keys(name, self.values_for, self._keys, options.get("activation", "softmax"))
 
     @property
     def _loss(self) -> DenseLoss:
@@ -180,10 +185,8 @@ class LossDense(LossBase):
 
     def compute(self, batch_dict: Mapping[str, Any]) -> Tensor:
         """The loss before `weight`."""
-        name = type(self).__name__
-        logits = read_key(batch_dict, cast(str, self.pred), name)
-        target = read_key(batch_dict, cast(str, self.target), name)
-        tensors = {tensor: read_key(batch_dict, key, name) for tensor, key in self._keys.items()}
+        logits, target = batch_dict[cast(str, self.pred)], batch_dict[cast(str, self.target)]
+        tensors = {tensor: batch_dict[key] for tensor, key in self._keys.items()}
         for tensor, key in self._keys.items():
             if tensors[tensor] is None:
                 raise TypeError(f"{self._owner} takes a tensor as {tensor}, got None at the key {key!r}.")
@@ -203,7 +206,8 @@ class LossDense(LossBase):
             options["values"] = self.values
         loss = self._call(logits, target, options)
         self.counted = record.get("counted")
-        self._keep(record)
+        if "terms" in record:
+            self.terms = record["terms"]
         return loss
 
     def _warn_of_probabilities(self, logits: Tensor) -> None:
@@ -219,12 +223,9 @@ class LossDense(LossBase):
             )
 
     def _call(self, logits: Any, target: Tensor, options: dict[str, Any]) -> Tensor:
-        several = isinstance(logits, (list, tuple))
-        loss: Tensor = (self._loss.evaluate if several else self._loss.function)(logits, target, **options)
-        return loss
-
-    def _keep(self, record: dict[str, Any]) -> None:
-        """Keep more of what the function wrote down."""
+        if isinstance(logits, (list, tuple)):
+            return mean_over_levels(self._loss.function, logits, target, options)
+        return self._loss.function(logits, target, **options)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # `fn` sees float64 buffers as int64, the same bits: `.half()` leaves integers alone, MPS has no float64, and

@@ -14,8 +14,7 @@ class LossDice(LossDense):
     """`functional.dice_loss` of a prediction and a target of the batch_dict.
 
     Args:
-        **arguments: those of `LossDense` and the options of `functional.dice_loss`: `smooth_numerator`,
-            `smooth_denominator`, `squared`, `jaccard`, `log`, `per_sample`, `empty`.
+        **arguments: those of `LossDense` and the options of `functional.dice_loss`.
 
     Example:
         >>> import torch

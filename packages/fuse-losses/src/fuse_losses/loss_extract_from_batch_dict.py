@@ -5,8 +5,6 @@ from typing import Any
 
 from torch import Tensor
 
-from fuse_core import read_key
-
 from .loss_base import LossBase, PreprocessFunc
 
 
@@ -35,7 +33,7 @@ class LossExtractFromBatchDict(LossBase):
 
     def compute(self, batch_dict: Mapping[str, Any]) -> Tensor:
         """The loss before `weight`."""
-        loss = read_key(batch_dict, self.key, "LossExtractFromBatchDict")
+        loss = batch_dict[self.key]
         if not isinstance(loss, Tensor):
             raise TypeError(f"LossExtractFromBatchDict takes a tensor at {self.key!r}, got {type(loss).__name__}.")
         if loss.numel() != 1:

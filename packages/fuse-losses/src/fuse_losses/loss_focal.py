@@ -16,8 +16,7 @@ class LossFocal(LossDense):
     It serves classifications (`[B, C]` and `[B]`) as well. An `alpha` for each class is a buffer.
 
     Args:
-        **arguments: those of `LossDense` and the options of `functional.focal_loss`: `gamma`, `alpha`,
-            `label_smoothing`, `pos_weight`.
+        **arguments: those of `LossDense` and the options of `functional.focal_loss`.
 
     Example:
         >>> import torch

@@ -14,8 +14,7 @@ class LossGeneralizedDice(LossDense):
     """`functional.generalized_dice_loss` of a prediction and a target of the batch_dict.
 
     Args:
-        **arguments: those of `LossDense` and the options of `functional.generalized_dice_loss`:
-            `volume_weights`, `smooth_numerator`, `smooth_denominator`, `per_sample`, `empty`.
+        **arguments: those of `LossDense` and the options of `functional.generalized_dice_loss`.
 
     Example:
         >>> import torch

@@ -16,8 +16,7 @@ class LossSegmentationCrossEntropy(LossDense):
     It serves classifications (`[B, C]` and `[B]`) as well.
 
     Args:
-        **arguments: those of `LossDense` and the options of `functional.segmentation_cross_entropy`:
-            `label_smoothing`, `pos_weight`.
+        **arguments: those of `LossDense` and the options of `functional.segmentation_cross_entropy`.
 
     Example:
         >>> import torch

@@ -5,8 +5,6 @@ from typing import Any
 
 from torch import Tensor
 
-from fuse_core import read_key
-
 from .functional.supervised_contrastive import check_supervised_contrastive, contrast
 from .loss_base import LossBase, PreprocessFunc
 
@@ -79,18 +77,9 @@ class LossSupervisedContrastive(LossBase):
         """The loss before `weight`."""
 
         def read(key: str | None) -> Any:
-            return None if key is None else read_key(batch_dict, key, "LossSupervisedContrastive")
+            return None if key is None else batch_dict[key]
 
-        loss, count = contrast(
-            self._owner,
-            read(self.feat_i),
-            read(self.feat_j),
-            read(self.target_i),
-            read(self.target_j),
-            temperature=self.temperature,
-            symmetrical=self.symmetrical,
-            alpha=self.alpha,
-            across_processes=self.across_processes,
-        )
-        self.counted = count
+        tensors = (read(self.feat_i), read(self.feat_j), read(self.target_i), read(self.target_j))
+        options = (self.temperature, self.symmetrical, self.alpha, self.across_processes)
+        loss, self.counted = contrast(self._owner, *tensors, *options)
         return loss

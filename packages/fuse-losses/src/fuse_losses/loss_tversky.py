@@ -14,8 +14,7 @@ class LossTversky(LossDense):
     """`functional.tversky_loss` of a prediction and a target of the batch_dict.
 
     Args:
-        **arguments: those of `LossDense` and the options of `functional.tversky_loss`: `alpha`, `beta`,
-            `gamma`, `smooth_numerator`, `smooth_denominator`, `per_sample`, `empty`.
+        **arguments: those of `LossDense` and the options of `functional.tversky_loss`.
 
     Example:
         >>> import torch

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fuse_core import GLOBAL_STEP, read_key
 
-from ._dense.checks import check_bool, check_choice, check_int
+from ._dense.option_checks import check_bool, check_choice, check_int
 from .loss_base import LossBase, PreprocessFunc, connected_zero, hand_on, tensors_of
 
 Ramp = Literal["linear", "cosine"]

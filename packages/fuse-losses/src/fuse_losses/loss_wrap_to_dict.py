@@ -5,8 +5,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fuse_core import read_key
-
 from .loss_base import LossBase, PreprocessFunc, connected_zero, hand_on, how_much_counts
 
 
@@ -58,8 +56,7 @@ class LossWrapToDict(LossBase):
 
     def compute(self, batch_dict: Mapping[str, Any]) -> Tensor:
         """The loss before `weight`."""
-        keys = self.loss_arg_to_batch_key
-        arguments = {argument: read_key(batch_dict, key, "LossWrapToDict") for argument, key in keys.items()}
+        arguments = {argument: batch_dict[key] for argument, key in self.loss_arg_to_batch_key.items()}
         batched = [one for one in arguments.values() if isinstance(one, Tensor) and one.ndim]
         if batched and all(len(one) == 0 for one in batched):
             self.counted = 0

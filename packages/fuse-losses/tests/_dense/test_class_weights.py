@@ -4,7 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from fuse_losses import functional
 from fuse_losses.functional import inverse_proportion_weights, segmentation_cross_entropy
+
+LOSSES = [functional.segmentation_cross_entropy, functional.focal_loss, functional.top_k_cross_entropy]
+LOSSES += [functional.dice_loss, functional.tversky_loss, functional.generalized_dice_loss]
 
 
 @given(indices=st.lists(st.integers(0, 4), min_size=1, max_size=50))
@@ -51,3 +55,10 @@ def test_ipw_gives_the_weights_of_the_batch():
 def test_probabilities_of_another_number_of_classes_are_an_error():
     with pytest.raises(ValueError, match=r"takes probabilities \[B, 3, ...\] .* of shape \(1, 2, 4\)"):
         inverse_proportion_weights(torch.zeros(1, 2, 4), 3)
+
+
+@pytest.mark.parametrize("class_weights", [[100.0], "ipw"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_class_weights_of_a_single_channel_are_an_error_that_says_pos_weight(loss, class_weights):
+    with pytest.raises(ValueError, match=r"class_weights for a single channel.* use pos_weight"):
+        loss(torch.zeros(2, 1, 4), torch.zeros(2, 4).long(), activation="sigmoid", class_weights=class_weights)

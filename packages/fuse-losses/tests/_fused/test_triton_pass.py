@@ -9,9 +9,9 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed, or cannot be imported", exc_type=ImportError)
 
-from fuse_losses._fused import kernels, triton_pass
-from fuse_losses._fused.one_pass import one_pass
-from fuse_losses._fused.results import Wanted
+from fuse_losses._fused import device_rules, triton_pass
+from fuse_losses._fused.block_passes import Wanted
+from fuse_losses._fused.memory_saving_gradient import one_pass
 from fuse_losses.functional import (
     compound_loss,
     dice_loss,
@@ -54,9 +54,9 @@ def launches(monkeypatch):
 
         return call
 
-    monkeypatch.setattr(kernels, "_DEVICES", {DEVICE})
+    monkeypatch.setattr(device_rules, "_DEVICES_WITH_TRITON", {DEVICE})
     logits, target, _ = tensors((1, 2, 1))
-    assert kernels.kernels_for(logits, target, "softmax") is triton_pass  # its trial run is not counted
+    assert device_rules.kernels_for(logits, target, "softmax") is triton_pass  # its trial run is not counted
     for name in count:
         monkeypatch.setattr(triton_pass, name, counted(name, getattr(triton_pass, name)))
     return count
@@ -252,14 +252,14 @@ def test_where_triton_fails_a_warning_says_so_and_the_blocks_are_used(monkeypatc
     logits, target, _ = tensors((2, 4, 50))
     expected = dice_loss(logits, target)
     monkeypatch.setattr(triton_pass, "forward", fails)
-    kernels._triton_pass.cache_clear()
+    device_rules._triton_pass.cache_clear()
     try:
         with pytest.warns(UserWarning, match="Triton failed on .*Failed to find C compiler.*operations of torch"):
             value = dice_loss(logits, target)
         assert_near(value, expected, 1e-6)
         dice_loss(logits, target).backward()  # without another warning
     finally:
-        kernels._triton_pass.cache_clear()
+        device_rules._triton_pass.cache_clear()
 
 
 def test_other_cases_are_left_to_the_blocks(launches):

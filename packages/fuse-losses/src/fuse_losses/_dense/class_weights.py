@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._fused.blocks import accumulation_dtype, adds_by_index, counting_dtype, voxel_chunks
+from .._fused.device_rules import accumulation_dtype, adds_by_index, counting_dtype, voxel_chunks
 
 
 def inverse_proportion_weights(target: Tensor, num_classes: int, valid: Tensor | None = None) -> Tensor:

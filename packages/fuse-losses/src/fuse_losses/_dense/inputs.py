@@ -5,22 +5,19 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from .._fused.blocks import accumulation_dtype, values_may_be_read
+from .._fused.block_passes import Results
+from .._fused.device_rules import accumulation_dtype, values_may_be_read
 from .._fused.probabilities import zero_where_invalid
-from .._fused.results import Results
-from .check_inputs import check_prediction, check_shapes, check_target, check_tensors
 from .class_weights import balanced, class_counts, numbers_on_device
-from .labels import (
-    background_target,
-    check_region_indices,
-    merge_into_background,
-    read_annotated,
-    read_voxel_weights,
-    region_target,
-)
+from .ignored_voxels import both, read_mask, read_voxel_weights, valid_voxels
 from .options import DenseSettings, TensorOptions
+from .partial_labels import background_target, merge_into_background, read_annotated
 from .processes import sum_over_processes
-from .resize_target import mean_pool, resize_nearest, resize_pooled, valid_voxels
+from .regions import check_region_indices, region_target
+from .resize_target import mean_pool, resize_nearest, resize_pooled
+
+_ROUNDING = 1e-2
+"""How far predicted probabilities may be out of range, as averages and interpolations of half precision are."""
 
 
 class DenseInputs(NamedTuple):
@@ -74,10 +71,10 @@ def read_dense_inputs(logits: Tensor, target: Tensor, mask: Tensor | None, optio
     if settings.shared is not None:
         return cast(DenseInputs, settings.shared)
     loss, regions = settings.owner, settings.regions
-    check_tensors(loss, prediction=logits, target=target, mask=mask)
+    _check_tensors(loss, prediction=logits, target=target, mask=mask)
     if target.dtype in (torch.uint16, torch.uint32, torch.uint64):
         target = target.long()  # which torch has few operations for
-    classes = check_shapes(loss, logits, target, settings)
+    classes = _check_shapes(loss, logits, target, settings)
     spatial = logits.shape[2:]
     old_spatial = target.shape[target.ndim - len(spatial) :]
     per_class = (classes == 1 or (target.ndim == logits.ndim and target.shape[1] == classes)) and regions is None
@@ -97,13 +94,13 @@ def read_dense_inputs(logits: Tensor, target: Tensor, mask: Tensor | None, optio
     if regions is not None:
         indices, target, per_class = target, region_target(target, valid, regions), True
     if mask is not None:
-        mask = _read_mask(loss, mask, classes, logits.shape[0], old_spatial, settings.validate)
-        valid = mask if valid is None else _both(valid, mask)
+        mask = read_mask(loss, mask, classes, logits.shape[0], old_spatial, settings.validate)
+        valid = mask if valid is None else both(valid, mask)
     if regions is not None:
         check_region_indices(loss, indices, valid, settings.validate)
     if valid is not None and valid.ndim == logits.ndim and not per_class:
         target, per_class = _one_hot(target, classes), True
-    check_target(loss, target, valid, classes, per_class, settings.validate)
+    _check_target(loss, target, valid, classes, per_class, settings.validate)
     voxel_weights = None
     if settings.voxel_weights is not None:
         voxel_weights = read_voxel_weights(logits, old_spatial, settings)
@@ -128,7 +125,7 @@ def read_dense_inputs(logits: Tensor, target: Tensor, mask: Tensor | None, optio
             flat_logits = merge_into_background(flat_logits, annotated)
             flat_target = background_target(flat_target, annotated)
         elif annotated is not None:
-            flat_valid = annotated[:, :, None] if flat_valid is None else _both(flat_valid, annotated[:, :, None])
+            flat_valid = annotated[:, :, None] if flat_valid is None else both(flat_valid, annotated[:, :, None])
             flat_valid = flat_valid.expand(flat_logits.shape)
             flat_target = flat_target if per_class else _one_hot(flat_target, classes)
     elif settings.merge_unannotated:
@@ -136,9 +133,100 @@ def read_dense_inputs(logits: Tensor, target: Tensor, mask: Tensor | None, optio
     if settings.activation == "softmax" and flat_valid is not None and flat_valid.ndim == 3:
         flat_logits = zero_where_invalid(flat_logits, flat_valid.any(1))
     if settings.activation == "none":
-        check_prediction(loss, flat_logits.detach(), flat_valid, settings.validate)
+        _check_prediction(loss, flat_logits.detach(), flat_valid, settings.validate)
     weights = class_weights_of(flat_logits, flat_target, flat_valid, settings)
     return DenseInputs(flat_logits, flat_target, flat_valid, weights, spatial, settings, flat_weights, annotated)
+
+
+def _check_tensors(loss: str, **tensors: object) -> None:
+    """Raise a TypeError unless all are tensors; the mask may be None."""
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor) and not (name == "mask" and value is None):
+            fix = "" if value is None else " Convert it with torch.as_tensor."
+            raise TypeError(f"{loss} takes a tensor as {name}, got {type(value).__name__}.{fix}")
+
+
+def _check_shapes(loss: str, logits: Tensor, target: Tensor, settings: DenseSettings) -> int:
+    """Raise unless the shapes and types fit; returns the number of classes."""
+    if not logits.is_floating_point():
+        raise TypeError(f"{loss} takes a floating-point prediction, got {logits.dtype}.")
+    if not 2 <= logits.ndim <= 5:
+        raise ValueError(
+            f"{loss} takes a prediction [B, C, *spatial] with 0 to 3 spatial axes, got shape {tuple(logits.shape)}."
+        )
+    classes, spatial = logits.shape[1], logits.shape[2:]
+    if classes == 1 and settings.activation == "softmax":
+        raise ValueError(
+            f"{loss} got a prediction of one class, shape {tuple(logits.shape)}, whose softmax is always 1. Use"
+            " activation='sigmoid'."
+        )
+    channel = target.shape[1:2] if target.ndim == logits.ndim else torch.Size()
+    if settings.regions is not None:
+        if len(settings.regions) != classes:
+            raise ValueError(f"{loss} got {len(settings.regions)} regions for a prediction of {classes} channels.")
+        if target.is_floating_point() or channel not in ((), (1,)):
+            raise ValueError(
+                f"{loss} with regions takes a target of class indices [B, *spatial] or [B, 1, *spatial], got"
+                f" {target.dtype} of shape {tuple(target.shape)}."
+            )
+    if target.ndim not in (logits.ndim - 1, logits.ndim) or channel not in ((), (1,), (classes,)):
+        raise ValueError(
+            f"{loss} takes a target [B, *spatial], [B, 1, *spatial] or [B, {classes}, *spatial] for a prediction of"
+            f" shape {tuple(logits.shape)}, got shape {tuple(target.shape)}."
+        )
+    if target.shape[0] != logits.shape[0]:
+        raise ValueError(
+            f"{loss} takes as many targets as predictions, got shapes {tuple(target.shape)} and {tuple(logits.shape)}."
+        )
+    if settings.resize_mode is None and target.shape[target.ndim - len(spatial) :] != spatial:
+        raise ValueError(
+            f"{loss} got a target of shape {tuple(target.shape)} for a prediction of shape {tuple(logits.shape)}."
+            " Resize one of them, or let the loss do it with resize_mode='nearest', 'maxpool' or 'area'."
+        )
+    if target.is_complex():
+        raise TypeError(f"{loss} takes class indices or real probabilities as target, got {target.dtype}.")
+    if channel != (classes,) and classes > 1 and target.is_floating_point():
+        raise TypeError(f"{loss} takes class indices of an integer type, got {target.dtype}. Convert with .long().")
+    if target.requires_grad:
+        raise TypeError(f"{loss} gives no gradient to the target, but the target requires one. Call .detach() on it.")
+    return classes
+
+
+def _check_target(
+    loss: str, target: Tensor, valid: Tensor | None, classes: int, per_class: bool, validate: bool
+) -> None:
+    """Raise if a valid voxel's class index or probability is out of range, where looking costs no synchronisation."""
+    highest = 1 if per_class else classes - 1
+    if target.dtype == torch.bool or target.numel() == 0 or not values_may_be_read(target, validate):
+        return
+    if not target.is_floating_point():
+        highest = min(highest, torch.iinfo(target.dtype).max)  # a comparison with more would wrap around
+    if valid is not None:
+        valid = valid.unsqueeze(1) if valid.ndim < target.ndim else valid
+        target = torch.where(valid, target, 0) if target.is_floating_point() else target * valid
+    low, high = torch.aminmax(target)
+    if bool((low >= 0) & (high <= highest)):
+        return
+    wrong = ~((target >= 0) & (target <= highest))  # NaN is wrong too
+    received = torch.unique(target[wrong])[:5]
+    what = "probabilities from 0 to 1" if per_class else f"class indices from 0 to {highest}"
+    values = ", ".join(f"{value:g}" for value in received)
+    raise ValueError(
+        f"{loss} takes {what}, got {values} at {int(wrong.sum())} voxels. Fix the target, or leave such voxels out with"
+        " ignore_index or a mask."
+    )
+
+
+def _check_prediction(loss: str, prediction: Tensor, valid: Tensor | None, validate: bool) -> None:
+    """Raise if a valid voxel of a prediction `[B, C, S]` is no probability, where looking costs no synchronisation."""
+    if prediction.numel() == 0 or not values_may_be_read(prediction, validate):
+        return
+    low, high = torch.aminmax(zero_where_invalid(prediction, valid))
+    if bool((low < -_ROUNDING) | (high > 1 + _ROUNDING)):  # NaN is not: it comes of training, not of a wrong option
+        raise ValueError(
+            f"{loss} with activation='none' takes probabilities from 0 to 1, got values from {low:g} to {high:g}. Use"
+            " activation='softmax' or 'sigmoid' for logits."
+        )
 
 
 def _narrow(target: Tensor, classes: int) -> Tensor:
@@ -153,15 +241,6 @@ def _narrow(target: Tensor, classes: int) -> Tensor:
     return target
 
 
-def _both(a: Tensor, b: Tensor) -> Tensor:
-    """Where both count; `[B, *spatial]` and `[B, C, *spatial]` become the latter."""
-    if a.ndim < b.ndim:
-        a = a[:, None]
-    elif b.ndim < a.ndim:
-        b = b[:, None]
-    return a & b
-
-
 def _one_hot(target: Tensor, classes: int) -> Tensor:
     """Class indices `[B, *spatial]` as bool `[B, C, *spatial]`."""
     index = torch.arange(classes, device=target.device).view(1, -1, *[1] * (target.ndim - 1))
@@ -171,28 +250,6 @@ def _one_hot(target: Tensor, classes: int) -> Tensor:
 def holds_indices(target: Tensor) -> bool:
     """Whether a target in the form of `DenseInputs` holds class indices, not probabilities."""
     return target.ndim == 2
-
-
-def _read_mask(loss: str, mask: Tensor, classes: int, samples: int, spatial: torch.Size, validate: bool) -> Tensor:
-    """The mask as bool `[B, *spatial]` or, one for each class, `[B, C, *spatial]`."""
-    channels = mask.shape[1:2] if mask.ndim == len(spatial) + 2 else torch.Size()
-    if channels == (1,):
-        mask = mask.squeeze(1)
-    per_class = channels == (classes,) and classes > 1
-    if mask.shape[2 if per_class else 1 :] != spatial or mask.ndim == 0 or mask.shape[0] not in (1, samples):
-        raise ValueError(
-            f"{loss} takes a mask [{samples}, *spatial] or [1, *spatial], perhaps with a channel axis of 1 or"
-            f" {classes}, of the target's spatial size {tuple(spatial)}, got shape {tuple(mask.shape)}."
-        )
-    if mask.dtype != torch.bool:
-        if mask.numel() and values_may_be_read(mask, validate) and not bool(((mask == 0) | (mask == 1)).all()):
-            wrong = mask[~((mask == 0) | (mask == 1))].flatten()[0]
-            raise ValueError(
-                f"{loss} takes a mask of 0 and 1, or bool, got {float(wrong):g}. For a factor of each voxel use"
-                " voxel_weights."
-            )
-        mask = mask != 0
-    return mask.expand(samples, *mask.shape[1:])
 
 
 def _flatten(tensor: Tensor, from_axis: int) -> Tensor:

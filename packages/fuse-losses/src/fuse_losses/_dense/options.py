@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 from torch import Tensor
 
-from .._fused.results import Activation
+from .._fused.probabilities import Activation
 
 Reduction = Literal["none", "mean", "sum"]
 ResizeMode = Literal["nearest", "maxpool", "area"]

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .checks import check_choice
+from .ignored_voxels import valid_voxels
+from .option_checks import check_choice
 from .options import RESIZE_MODES, ResizeMode
 
 Pool = Callable[..., Tensor]
@@ -96,31 +97,6 @@ def resize_target(
     if 0 <= ignore_index < num_classes:
         mark = (torch.arange(num_classes, device=pooled.device) == ignore_index).to(pooled.dtype)
     return torch.where(pooled_valid[:, None], pooled, mark.reshape(-1, *[1] * axes))
-
-
-def valid_voxels(
-    target: Tensor, ignore_index: int | None, num_classes: int, *, per_class: bool, single: bool = False
-) -> Tensor | None:
-    """Which voxels `ignore_index` leaves, bool `[B, *spatial]`; None if there is nothing to ignore.
-
-    With `single`, an entry of a target `[B, C, *spatial]` that holds `ignore_index` leaves the others of its voxel in:
-    the result is `[B, C, *spatial]`.
-    """
-    if ignore_index is None or not can_hold(target.dtype, ignore_index):
-        return None
-    if not per_class:
-        return target != ignore_index
-    if 0 <= ignore_index < num_classes:
-        return target[:, ignore_index] != 1
-    return target != ignore_index if single and target.shape[1] > 1 else (target != ignore_index).all(1)
-
-
-def can_hold(dtype: torch.dtype, value: int) -> bool:
-    """Whether a tensor can hold this integer. If not, comparing them would wrap it: 156 is -100 as uint8."""
-    if dtype == torch.bool or dtype.is_floating_point or dtype.is_complex:
-        return True
-    limits = torch.iinfo(dtype)
-    return limits.min <= value <= limits.max
 
 
 def resize_nearest(target: Tensor, size: Sequence[int]) -> Tensor:

@@ -10,11 +10,9 @@ from torch import Tensor
 from torch._C._functorch import is_batchedtensor
 from torch.autograd.function import once_differentiable
 
-from .blocks import accumulation_dtype, counting_dtype, voxel_chunks
-from .gradient import ReverseModeFunction
-from .pass_backward import pass_backward
-from .pass_forward import pass_forward
-from .results import Results, Wanted
+from .block_passes import Results, Wanted, pass_backward, pass_forward
+from .device_rules import accumulation_dtype, counting_dtype, voxel_chunks
+from .memory_saving_gradient import ReverseModeFunction
 
 
 def linear_pass(
@@ -133,7 +131,7 @@ class _LinearPass(ReverseModeFunction):
         return *found, None if ctx.saved_tensors[2] is None else of_bias, *[None] * 5
 
 
-# One operation to the compiler each way, as in one_pass.py: traced, the loop would keep the logits of all blocks.
+# One operation to the compiler each way, as in memory_saving_gradient.py: traced, the loop would keep all logits.
 _ARGUMENTS = (
     "Tensor features, Tensor weight, Tensor? bias, Tensor target, Tensor? valid, Tensor? class_factor, "
     "Tensor? voxel_weights, str activation, bool sums, bool squared, float? gamma"

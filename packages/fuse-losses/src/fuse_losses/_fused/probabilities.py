@@ -1,10 +1,13 @@
 """Probabilities of logits `[B, C, S]` and of targets, where voxels may be left out."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from .blocks import accumulation_dtype
-from .results import Activation
+from .device_rules import accumulation_dtype
+
+Activation = Literal["softmax", "sigmoid", "none"]
 
 
 def probabilities_of(logits: Tensor, activation: Activation) -> Tensor:
@@ -13,21 +16,6 @@ def probabilities_of(logits: Tensor, activation: Activation) -> Tensor:
     if activation == "softmax":
         return torch.softmax(logits, dim=1, dtype=dtype)
     return logits.to(dtype).sigmoid() if activation == "sigmoid" else logits.to(dtype)
-
-
-def write_probabilities(logits: Tensor, activation: Activation, place: Tensor) -> None:
-    """Write the probabilities of the logits into memory of their shape."""
-    if activation == "softmax":
-        torch.softmax(logits, dim=1, dtype=place.dtype, out=place)
-    elif activation == "sigmoid":
-        place.copy_(logits).sigmoid_()
-    else:
-        place.copy_(logits)
-
-
-def smallest_probability(dtype: torch.dtype) -> float:
-    """Softmax below this is 0 to every sum, but one can still divide by it."""
-    return float(torch.finfo(dtype).tiny ** 0.5)
 
 
 def class_probabilities(target: Tensor, valid: Tensor | None, classes: int, dtype: torch.dtype) -> Tensor:

@@ -1,20 +1,19 @@
 """A weighted sum of losses of the same prediction and target, in one pass over the logits."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, NamedTuple, Unpack, cast
 
 import torch
 from torch import Tensor
 
-from .._dense.checked_loss import DenseLoss, dense_loss, unknown_option
-from .._dense.checks import check_number
 from .._dense.inputs import DenseInputs, class_weights_of, holds_indices, read_dense_inputs
+from .._dense.loss_decorator import DenseLoss, dense_loss, unknown_option
+from .._dense.option_checks import check_number
 from .._dense.options import DenseOptions, DenseSettings, TensorOptions
 from .._dense.processes import sum_over_processes
-from .._fused.one_pass import one_pass
+from .._fused.block_passes import Results, Wanted
+from .._fused.memory_saving_gradient import one_pass
 from .._fused.probabilities import by_class
-from .._fused.results import Results, Wanted
 from .cross_entropy import segmentation_cross_entropy
 from .dice import dice_loss
 from .focal import focal_loss
@@ -151,11 +150,11 @@ def compound(
 ) -> Tensor:
     """`compound_loss` with the terms as an option."""
     inputs = read_dense_inputs(logits, target, mask, options)
-    return sum_of_terms(inputs, cast("tuple[Term, ...]", terms), partial(_pass_over_logits, inputs))
 
+    def pass_over_logits(wanted: Wanted, factor: Tensor | None) -> Results:
+        return one_pass(inputs.logits, inputs.target, inputs.valid, wanted, factor, inputs.voxel_weights)
 
-def _pass_over_logits(inputs: DenseInputs, wanted: Wanted, factor: Tensor | None) -> Results:
-    return one_pass(inputs.logits, inputs.target, inputs.valid, wanted, factor, inputs.voxel_weights)
+    return sum_of_terms(inputs, cast("tuple[Term, ...]", terms), pass_over_logits)
 
 
 def sum_of_terms(

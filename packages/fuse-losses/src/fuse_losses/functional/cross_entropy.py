@@ -4,8 +4,8 @@ from typing import Unpack
 
 from torch import Tensor
 
-from .._dense.checked_loss import dense_loss
 from .._dense.inputs import read_dense_inputs
+from .._dense.loss_decorator import dense_loss
 from .._dense.options import DenseOptions, TensorOptions
 from .voxel_losses import PosWeight, check_voxel_options, reduce_voxels, voxel_losses
 

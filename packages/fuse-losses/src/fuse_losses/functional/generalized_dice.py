@@ -5,8 +5,8 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor
 
-from .._dense.checked_loss import dense_loss
 from .._dense.inputs import read_dense_inputs
+from .._dense.loss_decorator import dense_loss
 from .._dense.options import DenseOptions, TensorOptions
 from .._dense.processes import sum_over_processes
 from .._fused.safe_division import divide_or_zero

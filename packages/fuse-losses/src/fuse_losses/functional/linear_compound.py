@@ -1,15 +1,14 @@
 """A compound loss of the logits that a linear layer would make, without the logits."""
 
-from functools import partial
 from typing import Any, Unpack
 
 from torch import Tensor
 
-from .._dense.inputs import DenseInputs, read_dense_inputs
+from .._dense.inputs import read_dense_inputs
 from .._dense.options import TensorOptions
-from .._fused.blocks import accumulation_dtype
+from .._fused.block_passes import Results, Wanted
+from .._fused.device_rules import accumulation_dtype
 from .._fused.linear_pass import linear_pass
-from .._fused.results import Results, Wanted
 from .compound import Terms, compound, sum_of_terms
 
 
@@ -96,17 +95,8 @@ def linear_compound(
     stand_in = features.new_zeros((), dtype=dtype).expand(len(features), len(weight), *features.shape[2:])
     inputs = read_dense_inputs(stand_in, target, mask, options)  # type: ignore[arg-type]
     flat = features.flatten(2) if features.ndim > 2 else features[..., None]
-    return sum_of_terms(
-        inputs, terms, partial(_pass_over_features, flat, flat_weight, bias, inputs), needs_logits=False
-    )
 
+    def pass_over_features(wanted: Wanted, factor: Tensor | None) -> Results:
+        return linear_pass(flat, flat_weight, bias, inputs.target, inputs.valid, wanted, factor, inputs.voxel_weights)
 
-def _pass_over_features(
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    inputs: DenseInputs,
-    wanted: Wanted,
-    factor: Tensor | None,
-) -> Results:
-    return linear_pass(features, weight, bias, inputs.target, inputs.valid, wanted, factor, inputs.voxel_weights)
+    return sum_of_terms(inputs, terms, pass_over_features, needs_logits=False)

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from .._dense.inputs import DenseInputs
 from .._dense.processes import sum_over_processes
-from .._fused.one_pass import one_pass
+from .._fused.block_passes import Wanted
+from .._fused.memory_saving_gradient import one_pass
 from .._fused.probabilities import by_class
-from .._fused.results import Wanted
 from .._fused.safe_division import divide_or_zero
 
 Empty = Literal["skip", "zero", "penalize"]

@@ -6,13 +6,12 @@ from typing import Any, Literal, Unpack, cast
 import torch
 from torch import Tensor
 
-from .._dense.checked_loss import dense_loss
 from .._dense.inputs import read_dense_inputs
+from .._dense.loss_decorator import dense_loss
 from .._dense.options import TensorOptions
-from .._dense.processes import sum_over_processes
 from .._fused.probabilities import by_class, class_probabilities, probabilities_of, zero_where_invalid
-from .._fused.safe_division import divide_or_zero
 from .overlap import reduce_classes
+from .voxel_losses import reduce_voxels
 
 Values = Literal["voxel and class", "voxel", "class"]
 
@@ -94,11 +93,4 @@ def own_loss(
     if valid is not None:
         weights = torch.where(valid if values_for == "voxel" else by_class(valid), weights, 0.0)
     losses = torch.where(weights == 0, 0.0, result * weights)
-    if settings.reduction == "none":
-        return losses.reshape(*losses.shape[:-1], *inputs.spatial)
-    total = sum_over_processes(losses.sum(), settings.across_processes)
-    if settings.reduction == "sum":
-        return total
-    divisor = sum_over_processes(weights.sum(), settings.across_processes)
-    inputs.record("counted", divisor)
-    return divide_or_zero(total, divisor)
+    return reduce_voxels(losses, inputs, weights.sum())

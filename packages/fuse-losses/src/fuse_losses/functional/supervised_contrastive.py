@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .._dense.checks import check_bool, check_number
+from .._dense.option_checks import check_bool, check_number
 from .._dense.processes import gather_over_processes
-from .._fused.blocks import accumulation_dtype
+from .._fused.device_rules import accumulation_dtype
 from .._fused.safe_division import divide_or_zero
 
 

@@ -1,22 +1,21 @@
 """What cross-entropy, focal loss and top-k cross-entropy share: a loss for each voxel, and its reduction."""
 
-import math
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from .._dense.checks import check_number, check_numbers
 from .._dense.class_weights import class_counts, numbers_on_device
 from .._dense.inputs import DenseInputs, holds_indices
+from .._dense.option_checks import check_number, check_numbers
 from .._dense.options import Numbers
 from .._dense.processes import sum_over_processes
-from .._fused.blocks import accumulation_dtype, adds_by_index, counting_dtype, values_may_be_read
+from .._fused.block_passes import Wanted
+from .._fused.device_rules import accumulation_dtype, adds_by_index, counting_dtype
 from .._fused.focal_term import focal_term
-from .._fused.one_pass import one_pass
+from .._fused.memory_saving_gradient import one_pass
 from .._fused.probabilities import by_class, class_probabilities, zero_where_invalid
-from .._fused.results import Wanted
 from .._fused.safe_division import divide_or_zero
 
 Alpha = float | Numbers
@@ -79,17 +78,12 @@ def class_factor(inputs: DenseInputs, alpha: Alpha | None = None) -> Tensor | No
     return factor * weights
 
 
-def reduce_voxels(losses: Tensor, inputs: DenseInputs, top_k: float | None = None) -> Tensor:
-    """Reduce the losses that `voxel_losses` gave; with `top_k`, those of this share of the voxels, the largest."""
+def reduce_voxels(losses: Tensor, inputs: DenseInputs, divisor: Tensor | None = None) -> Tensor:
+    """Reduce the losses that `voxel_losses` gave; a mean divides by the sum of all weights if not told otherwise."""
     settings = inputs.settings
-    if top_k is None:
-        chosen = losses
-        divisor = None
-    else:
-        chosen, divisor = _largest(losses, inputs, top_k)
     if settings.reduction == "none":
-        return chosen.reshape(*losses.shape[:-1], *inputs.spatial)
-    total = sum_over_processes(chosen.sum(), settings.across_processes)
+        return losses.reshape(*losses.shape[:-1], *inputs.spatial)
+    total = sum_over_processes(losses.sum(), settings.across_processes)
     if settings.reduction == "sum":
         return total
     divisor = (_divisor(inputs) if divisor is None else divisor).to(losses.dtype)
@@ -204,63 +198,6 @@ def _valid_counts(inputs: DenseInputs) -> Tensor:
         return cast(Tensor, weights).sum().reshape(1)
     valid = by_class(valid)
     return (valid if weights is None else valid * weights[:, None]).sum((0, 2))
-
-
-def _largest(losses: Tensor, inputs: DenseInputs, share: float) -> tuple[Tensor, Tensor]:
-    """The losses of the share of the valid voxels with the largest ones, 0 elsewhere, and the sum of their weights."""
-    flat, valid = losses.flatten(), inputs.valid
-    if valid is not None:
-        valid = by_class(valid).expand_as(losses) if losses.ndim == 3 else by_class(valid).any(1)
-        ranked = torch.where(valid.reshape(-1), flat.detach(), -torch.inf)
-    else:
-        ranked = flat.detach()
-    number, known = len(flat), True
-    if valid is not None:
-        known = values_may_be_read(valid, inputs.settings.validate)
-        number = int(valid.sum()) if known else number
-    # Less by a rounding error, as 0.07 times 100 is 7.000000000000001.
-    values, index = _topk(ranked, math.ceil(share * number - 1e-6), ordered=not known)
-    weights = _weights_of_voxels(losses, inputs)
-    weights = torch.ones_like(values) if weights is None else weights.reshape(-1)[index]
-    taken = values != -torch.inf  # NaN is taken: it must reach the loss
-    if valid is not None and not known:
-        count = (share * valid.sum(dtype=counting_dtype(values.device)) - 1e-6).ceil()
-        taken &= torch.arange(len(values), device=values.device) < count
-    weights = torch.where(taken, weights, 0.0)
-    if inputs.settings.reduction != "none":
-        return torch.where(taken, flat[index], 0.0), weights.sum()
-    chosen = torch.zeros_like(flat, dtype=torch.bool).scatter_(0, index, taken)
-    return torch.where(chosen, flat, 0.0).view_as(losses), weights.sum()
-
-
-def _topk(values: Tensor, k: int, ordered: bool) -> tuple[Tensor, Tensor]:
-    """The k largest values and their places."""
-    few = values_may_be_read(values, validate=False) and len(values) > 2**14 and 4 * k < len(values)
-    if few and not ordered:
-        # A guess from a sample leaves out most values, which takes a fraction of the time that choosing among all does.
-        sample = values[::17]
-        guess = sample.topk(min(len(sample), k // 15 + 32), sorted=False).values.amin()
-        places = (~(values < guess)).nonzero().squeeze(1)  # NaN too
-        if len(places) >= k:
-            largest, index = values[places].topk(k, sorted=False)
-            return largest, places[index]
-    return values.topk(k, sorted=ordered)
-
-
-def _weights_of_voxels(losses: Tensor, inputs: DenseInputs) -> Tensor | None:
-    """The weights in the losses of the voxels, of the losses' shape; None for 1."""
-    weights, voxel_weights = inputs.class_weights, inputs.voxel_weights
-    by_truth = losses.ndim == 2 and not (weights is None and holds_indices(inputs.target))
-    if weights is None and voxel_weights is None and not by_truth:
-        return None
-    if by_truth:
-        result = class_probabilities(inputs.target, inputs.valid, inputs.logits.shape[1], losses.dtype)
-        result = (result if weights is None else result * weights[:, None]).sum(1)
-    else:
-        result = torch.ones_like(losses) if weights is None else weights[:, None].to(losses.dtype).expand_as(losses)
-    if voxel_weights is not None:
-        result = result * (voxel_weights if losses.ndim == 2 else voxel_weights[:, None])
-    return result
 
 
 def _of_classes(option: str, numbers: PosWeight | None, inputs: DenseInputs) -> Tensor | None:

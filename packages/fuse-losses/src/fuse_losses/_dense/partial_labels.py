@@ -1,38 +1,10 @@
-"""Labels as they come: regions of classes, classes that were not annotated, weights of voxels."""
-
-from collections.abc import Sequence
+"""Classes that were not annotated in a sample."""
 
 import torch
 from torch import Tensor
 
-from .._fused.blocks import accumulation_dtype, values_may_be_read
+from .._fused.device_rules import accumulation_dtype, values_may_be_read
 from .options import DenseSettings
-from .resize_target import can_hold
-
-
-def region_target(target: Tensor, valid: Tensor | None, regions: Sequence[Sequence[int]]) -> Tensor:
-    """The regions of a map of classes `[B, *spatial]` as bool `[B, R, *spatial]`, made without a one-hot map."""
-    channels = []
-    for region in regions:
-        channel = torch.zeros_like(target, dtype=torch.bool)
-        for one in region:
-            if can_hold(target.dtype, one):
-                channel |= target == one
-        channels.append(channel)
-    truth = torch.stack(channels, 1)
-    return truth if valid is None else truth & valid[:, None]
-
-
-def check_region_indices(owner: str, target: Tensor, valid: Tensor | None, validate: bool) -> None:
-    """Raise if a valid voxel of a map of classes is negative, where looking costs no synchronisation."""
-    if target.numel() == 0 or not values_may_be_read(target, validate):
-        return
-    negative = target < 0 if valid is None else (target < 0) & (valid if valid.ndim == target.ndim else valid.any(1))
-    if bool(negative.any()):
-        raise ValueError(
-            f"{owner} with regions takes class indices from 0, got {int(target[negative][0])}. Fix the target, or leave"
-            " such voxels out with ignore_index or a mask."
-        )
 
 
 def merge_into_background(logits: Tensor, annotated: Tensor) -> Tensor:
@@ -87,28 +59,3 @@ def read_annotated(logits: Tensor, settings: DenseSettings) -> Tensor | None:
         if wrong.numel():
             raise ValueError(f"{owner} takes annotated of 0 and 1, or bool, got {float(wrong[0]):g}.")
     return annotated.bool()
-
-
-def read_voxel_weights(logits: Tensor, spatial: torch.Size, settings: DenseSettings) -> Tensor | None:
-    """The weights of the voxels in the target's size, `[B, *spatial]`."""
-    weights = settings.voxel_weights
-    if weights is None:
-        return None
-    owner = settings.owner
-    if not isinstance(weights, Tensor):
-        raise TypeError(f"{owner} takes a tensor as voxel_weights, got {type(weights).__name__}.")
-    if weights.ndim == len(spatial) + 2 and weights.shape[1] == 1:
-        weights = weights.squeeze(1)
-    if tuple(weights.shape) != (len(logits), *spatial):
-        raise ValueError(
-            f"{owner} takes voxel_weights [B, *spatial] of the target's size, {(len(logits), *spatial)}, got shape"
-            f" {tuple(weights.shape)}."
-        )
-    if weights.requires_grad:
-        raise TypeError(f"{owner} gives no gradient to voxel_weights, but they require one. Call .detach() on them.")
-    weights = weights.to(accumulation_dtype(logits.dtype))
-    if weights.numel() and values_may_be_read(weights, settings.validate):
-        low, high = torch.aminmax(weights)
-        if not bool((low >= 0) & (high < torch.inf)):  # NaN is neither
-            raise ValueError(f"{owner} takes finite voxel_weights of at least 0, got values from {low:g} to {high:g}.")
-    return weights

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fuse_losses._fused.blocks import voxel_chunks
+from fuse_losses._fused.device_rules import voxel_chunks
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])

@@ -164,7 +164,7 @@ def test_alpha_of_a_single_channel_is_at_most_1(alpha):
 
 def test_nothing_is_checked_again_in_a_batch(monkeypatch):
     loss = LossDice(**KEYS, include_background=False)
-    monkeypatch.setattr("fuse_losses._dense.checked_loss.DenseLoss.checked", None)
+    monkeypatch.setattr("fuse_losses._dense.loss_decorator.DenseLoss.checked", None)
     assert loss({"model.logits": torch.zeros(1, 2, 4), "data.seg": torch.zeros(1, 4, dtype=torch.long)}) == 0
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fuse_core import did_you_mean
 
-from .checks import (
+from .deep_supervision import mean_over_levels
+from .option_checks import (
     check_bool,
     check_choice,
     check_class_indices,
@@ -79,32 +80,6 @@ class DenseLoss(NamedTuple):
             self.check_together(owner, result)
         return result
 
-    def evaluate(self, logits: Any, target: Tensor, **options: Any) -> Tensor:
-        """The loss of checked options; of a list of predictions, their weighted mean."""
-        if not isinstance(logits, (list, tuple)):
-            return self.function(logits, target, **options)
-        given = options.pop("deep_supervision_weights", "halved")
-        weights = level_weights(options["owner"], given, len(logits))
-        record = options.pop("record", None)
-        total: Any = 0
-        terms: dict[str, Any] = {}
-        for level, weight in reversed([*enumerate(weights)]):
-            if weight != 0:
-                of_level: dict[str, Any] = {}
-                loss = self.function(logits[level], target, **options, record=of_level)
-                if isinstance(total, Tensor) and total.shape != loss.shape:
-                    raise ValueError(
-                        f"{options['owner']} cannot add losses of shapes {tuple(total.shape)} and {tuple(loss.shape)}:"
-                        " with reduction='none' it takes a single prediction. Use 'mean' or 'sum' for a list."
-                    )
-                total = total + weight * loss
-                for name, value in of_level.get("terms", {}).items():
-                    terms[name] = terms.get(name, 0) + weight * value
-        if record is not None:
-            # What counted is that of the finest prediction with a weight.
-            record.update(of_level, **({"terms": terms} if terms else {}))
-        return cast(Tensor, total)
-
 
 def dense_loss(
     check_together: CheckTogether | None = None,
@@ -134,31 +109,20 @@ def dense_loss(
             _LOSSES_WITH.setdefault(option, []).append(name)
 
         @functools.wraps(function)
-        def checked(logits: Tensor, target: Tensor, **options: Any) -> Tensor:
+        def checked(logits: Any, target: Any, **options: Any) -> Tensor:
             tensors = {one: options.pop(one) for one in _TENSORS if one in options}
-            return loss.evaluate(logits, target, **loss.checked(name, options, others=_TENSORS), **tensors, owner=name)
+            options = {**loss.checked(name, options, others=_TENSORS), **tensors, "owner": name}
+            if isinstance(logits, (list, tuple)):
+                return mean_over_levels(function, logits, target, options)
+            return function(logits, target, **options)
 
+        result: Any = checked
         # The compiler counts compilations by code object: with one for all losses, a ninth compilation would fail.
-        checked.__code__ = checked.__code__.replace(co_name=function.__name__)  # type: ignore[attr-defined]
-        checked.dense_loss = loss  # type: ignore[attr-defined]
-        return checked  # type: ignore[return-value]
+        result.__code__ = result.__code__.replace(co_name=function.__name__)
+        result.dense_loss = loss
+        return cast("Callable[P, Tensor]", result)
 
     return decorate
-
-
-def level_weights(owner: str, weights: Sequence[float] | str, levels: int) -> list[float]:
-    """The weights of the predictions of deep supervision, with a sum of 1."""
-    if levels == 0:
-        raise ValueError(f"{owner} takes at least one prediction, got an empty list.")
-    if isinstance(weights, str):
-        last = levels - 1 if weights == "halved_without_last" and levels > 1 else levels
-        weights = [0.5**level if level < last else 0.0 for level in range(levels)]
-    if len(weights) != levels or not sum(weights) > 0:
-        raise ValueError(
-            f"{owner} takes a deep_supervision_weight for each of the {levels} predictions, not all 0, got"
-            f" {list(weights)}."
-        )
-    return [weight / sum(weights) for weight in weights]
 
 
 def _check_across_processes(owner: str, options: dict[str, Any]) -> None:
@@ -182,53 +146,36 @@ def unknown_option(owner: str, name: str, known: Iterable[str], hint: str = "") 
 
 def _check_of(hint: Any) -> Check:
     """The check of an option with this annotation."""
+    # The annotations are looked at here, and not in the check, because the compiler cannot trace that.
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     none = ("None",) if NoneType in kinds else ()
     choices = tuple(choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind))
-    takes_one = float in kinds
+    takes_numbers, takes_one = Sequence[float] in kinds, float in kinds
     others = " or ".join([*(["a number for all"] if takes_one else []), *map(repr, choices), *none]) or "None"
-    check: Check
-    # The annotations are looked at here, and not in the checks, because the compiler cannot trace that.
+    check_kind: Callable[..., Any] | None = None  # for the terms of a compound loss, and what a class hands on itself
     if Sequence[Sequence[int]] in kinds:
-        check = _without_validate(check_regions)
-    elif Sequence[float] in kinds:
-        check = _check_of_numbers(choices, takes_one, others)
-    elif choices:
-        check = _without_validate(check_choice, choices, *none)
-    elif bool in kinds:
-        check = _without_validate(check_bool)
-    elif int in kinds:
-        check = _without_validate(check_int, others=" or None" if none else "")
+        check_kind = check_regions
     elif get_origin(kinds[0]) is Iterable:
-        check = _without_validate(check_class_indices)
-    elif float in kinds:
-        check = _without_validate(check_number)
-    else:
-        check = _no_check  # the terms of a compound loss, and what a class hands on itself
-    return _or_none(check) if none else check
-
-
-def _no_check(owner: str, option: str, value: Any, validate: bool) -> Any:  # noqa: ARG001  it is a Check
-    return value
-
-
-def _without_validate(check: Callable[..., Any], *arguments: Any, **options: Any) -> Check:
-    return lambda owner, option, value, validate: check(owner, option, value, *arguments, **options)  # noqa: ARG005
-
-
-def _or_none(check: Check) -> Check:
-    return lambda owner, option, value, validate: None if value is None else check(owner, option, value, validate)
-
-
-def _check_of_numbers(choices: tuple[str, ...], takes_one: bool, others: str) -> Check:
-    """The check of a number for each class; or of one number if `takes_one`, or of one of the choices."""
+        check_kind = check_class_indices
+    elif bool in kinds:
+        check_kind = check_bool
+    elif int in kinds:
+        check_kind = functools.partial(check_int, others=" or None" if none else "")
+    elif takes_one:
+        check_kind = check_number
 
     def check(owner: str, option: str, value: Any, validate: bool) -> Any:
-        value = plain_number(value)
-        if isinstance(value, str) and value in choices:
-            return value
-        if takes_one and isinstance(value, (int, float)):
-            return check_number(owner, option, value)
-        return check_numbers(owner, option, value, validate, others=others)
+        if value is None and none:
+            return None
+        if takes_numbers:
+            value = plain_number(value)
+            if isinstance(value, str) and value in choices:
+                return value
+            if takes_one and isinstance(value, (int, float)):
+                return check_number(owner, option, value)
+            return check_numbers(owner, option, value, validate, others=others)
+        if choices:
+            return check_choice(owner, option, value, choices, *none)
+        return value if check_kind is None else check_kind(owner, option, value)
 
     return check

@@ -1,6 +1,9 @@
-"""The blocks of voxels, the memory and the number types that the fused losses work with, on each device."""
+"""What depends on the device: number types, sizes of blocks, whether values may be read, what Triton computes."""
 
-from collections.abc import Iterable, Iterator
+import functools
+import warnings
+from collections.abc import Iterator
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -9,6 +12,8 @@ from torch._subclasses import FakeTensor
 
 Chunk = tuple[slice, slice]
 _DEVICES_WITHOUT_FLOAT64 = {"mps"}
+_DEVICES_WITH_TRITON = {"cuda"}  # AMD's GPUs have this type too
+_MOST_CLASSES = 128  # a program of the Triton kernels holds all classes of its voxels in registers
 
 
 def counting_dtype(device: torch.device) -> torch.dtype:
@@ -58,49 +63,40 @@ def voxel_chunks(shape: torch.Size, device: torch.device) -> Iterator[Chunk]:
             )
 
 
-def blocks_of(logits: Tensor, target: Tensor, whole: bool) -> Iterable[Chunk]:
-    """The blocks of logits `[B, C, S]`; smaller ones for a target of probabilities, which takes more temporaries."""
-    samples, classes, voxels = logits.shape
-    if whole:
-        return [(slice(0, samples), slice(0, voxels))]
-    return voxel_chunks(torch.Size((samples, classes * (2 if target.ndim == 3 else 1), voxels)), logits.device)
+def kernels_for(logits: Tensor, target: Tensor, activation: str) -> ModuleType | None:
+    """The module `triton_pass` where it computes the pass over these logits, else None.
 
-
-def block_of(voxels: Tensor | None, chunk: Chunk) -> Tensor | None:
-    """The block `[b, 1, s]` of `[B, S]`, or `[b, C, s]` of `[B, C, S]`."""
-    if voxels is None:
-        return None
-    samples, places = chunk
-    return voxels[samples, None, places] if voxels.ndim == 2 else voxels[samples, :, places]
-
-
-def class_index(target: Tensor, valid: Tensor | None, chunk: Chunk) -> Tensor:
-    """The class indices of a block of a target `[B, S]`, as int64 `[b, s]`; 0 where not valid, safe to index with."""
-    index = target[chunk]
-    return (index if valid is None else index * valid[chunk]).long()  # torch.where takes several times as long
-
-
-def future_gradient(logits: Tensor) -> Tensor | None:
-    """Memory for the gradient of logits that holds the probabilities until then.
-
-    None where no gradient is wanted, or where the gradient is not of the type or the strides that the forward pass
-    computes in.
+    It computes the softmax of logits of up to 32 bits and 128 classes with class indices as target, on a GPU.
     """
-    if not (logits.requires_grad and torch.is_grad_enabled() and logits.is_contiguous()):
+    served = (
+        logits.device.type in _DEVICES_WITH_TRITON
+        and activation == "softmax"
+        and target.ndim == 2
+        and logits.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and logits.shape[1] <= _MOST_CLASSES
+        and logits.numel() > 0
+    )
+    return _triton_pass(logits.device) if served else None
+
+
+@functools.cache
+def _triton_pass(device: torch.device) -> ModuleType | None:
+    """The module, once it has run on the device; None where Triton is not installed or fails.
+
+    The CUDA builds of torch install Triton. It needs a C compiler, and GPUs of compute capability 7.0 or higher.
+    """
+    try:
+        from . import triton_pass
+
+        logits, target = torch.zeros(1, 2, 1, device=device), torch.zeros(1, 1, dtype=torch.long, device=device)
+        triton_pass.forward(logits, target, None, None, None, False, False, 0.0)
+    except ImportError:
         return None
-    return torch.empty_like(logits) if logits.dtype == accumulation_dtype(logits.dtype) else None
-
-
-def working_block(whole: Tensor, chunk: Chunk, dtype: torch.dtype) -> Tensor:
-    """Memory to compute the block of `whole` `[B, C, S]` in: the block itself if it serves, else new memory."""
-    block = whole[chunk[0], :, chunk[1]]
-    if block.dtype == dtype and block.is_contiguous():
-        return block
-    return torch.empty(block.shape, dtype=dtype, device=block.device)
-
-
-def store_block(whole: Tensor, chunk: Chunk, block: Tensor) -> None:
-    """Write what was computed in a `working_block` to its place, if it is not there."""
-    place = whole[chunk[0], :, chunk[1]]
-    if place.dtype != block.dtype or not place.is_contiguous():
-        place.copy_(block)
+    except Exception as error:
+        warnings.warn(
+            f"Triton failed on {device} ({type(error).__name__}: {error}). The losses use operations of torch instead,"
+            " which take more time and memory.",
+            stacklevel=2,
+        )
+        return None
+    return triton_pass

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from .._fused.blocks import values_may_be_read
+from .._fused.device_rules import values_may_be_read
 
 
 def plain_number(value: Any) -> Any:
@@ -109,10 +109,3 @@ def check_regions(owner: str, option: str, values: Any) -> tuple[tuple[int, ...]
     if not regions or not all(regions):
         raise ValueError(f"{owner}({option}=) takes at least one class index for each channel, got {values!r}.")
     return regions
-
-
-def check_tensor(owner: str, option: str, value: Any) -> Tensor:
-    """Raise a TypeError unless `value` is a tensor."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{owner}({option}=) takes a tensor, got {value!r}. Use torch.tensor(...).")
-    return value

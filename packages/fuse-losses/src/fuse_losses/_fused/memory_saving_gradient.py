@@ -10,15 +10,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 
-from .blocks import accumulation_dtype, future_gradient
+from .block_passes import Results, Wanted, pass_backward, pass_forward
+from .device_rules import accumulation_dtype, kernels_for
 from .focal_term import focal_term
-from .gradient import ReverseModeFunction, differentiable_gradient
-from .kernels import kernels_for
-from .pass_backward import pass_backward
-from .pass_forward import pass_forward
 from .probabilities import class_probabilities, probabilities_of, soft_overlap, zero_where_invalid
-from .results import Results, Wanted
 
 
 def one_pass(
@@ -42,12 +39,39 @@ def one_pass(
     if torch.compiler.is_compiling():
         return Results(*_compiled_forward(logits, target, valid, class_factor, voxel_weights, *wanted))
     in_blocks = wanted.activation != "none" and kernels_for(logits, target, wanted.activation) is None
-    probabilities = future_gradient(logits) if in_blocks else None
-    return Results(
-        *_OnePass.apply(  # type: ignore[no-untyped-call]
-            logits, target, valid, class_factor, voxel_weights, wanted, probabilities
+    tensors = (logits, target, valid, class_factor, voxel_weights)
+    results = _OnePass.apply(*tensors, wanted, _future_gradient(logits) if in_blocks else None)  # type: ignore[no-untyped-call]
+    return Results(*results)
+
+
+def _future_gradient(logits: Tensor) -> Tensor | None:
+    """Memory for the gradient of the logits that holds the probabilities until then.
+
+    None where no gradient is wanted, or where the gradient is not of the type or the strides that the forward pass
+    computes in.
+    """
+    if not (logits.requires_grad and torch.is_grad_enabled() and logits.is_contiguous()):
+        return None
+    return torch.empty_like(logits) if logits.dtype == accumulation_dtype(logits.dtype) else None
+
+
+class ReverseModeFunction(Function):
+    """A function that forward-mode derivatives and `torch.vmap` refuse in words of the losses."""
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Any) -> Any:
+        """Raise: there are no forward-mode derivatives."""
+        raise NotImplementedError(
+            "Dense losses have no forward-mode derivatives (jvp, jacfwd). Use torch.func.grad, vjp or jacrev; the"
+            " Hessian is jacrev(jacrev(loss))."
         )
-    )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *_: Any) -> Any:
+        """Raise: the losses take batches."""
+        raise NotImplementedError(
+            "Dense losses take batches as they are, not in torch.vmap. reduction='none' keeps samples apart."
+        )
 
 
 def _formula(
@@ -95,9 +119,11 @@ class _OnePass(ReverseModeFunction):
         probabilities, ctx.probabilities = ctx.probabilities, None
         if torch.is_grad_enabled():  # create_graph=True
             used = [*grads[: 2 if wanted.sums else 0], *grads[3 if wanted.gamma is None else 2 :]]
-            grad = differentiable_gradient(
-                lambda logits: cast(Any, _formula)(logits, *tensors[1:], wanted), tensors[0], used
-            )
+            # Not torch.autograd.grad, which torch.vmap over backward passes, as in jacrev, cannot transform.
+            gradient_of = torch.func.vjp(lambda logits: cast(Any, _formula)(logits, *tensors[1:], wanted), tensors[0])[
+                1
+            ]
+            (grad,) = gradient_of(used)
         else:
             grad = cast(Any, pass_backward)(*tensors, wanted, *grads, probabilities)
         return grad, None, None, None, None, None, None
