@@ -21,13 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tools.changed import affected
 from tools.documented_install import run_documented_install
-from tools.environments import (
-    build_distribution,
-    check_installation,
-    install,
-    install_package,
-    run_tests,
-)
+from tools.environments import build_distribution, check_installation, install, install_package, run_tests
 from tools.packages import (
     DEFAULT_TORCH,
     PACKAGES,
@@ -52,7 +46,7 @@ from tools.verification import (
 from tools.workflows import write_workflows
 
 nox.needs_version = ">=2025.10.14"  # knows download_python
-nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
 
 LINTERS = ["ruff==0.17.6", "import-linter==2.17", "zizmor==1.32.0"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nox
 
-from tools.environments import fresh_environment, install, uses_uv
+from tools.environments import fresh_environment, install
 from tools.packages import DEFAULT_TORCH, ROOT
 
 
@@ -28,9 +28,7 @@ def run_documented_install(session: nox.Session, readme: Path) -> None:
     for command in commands:
         session.log(command)
         python = fresh_environment(session, "documented")
-        if uses_uv(session):
-            install(session, "pip", python=python)
-        install(session, f"torch=={DEFAULT_TORCH}", python=python)
+        install(session, "pip", f"torch=={DEFAULT_TORCH}", python=python)
         torch_version = [python, "-I", "-c", "from importlib.metadata import version; print(version('torch'))"]
         before = session.run(*torch_version, external=True, silent=True)
         with session.chdir(ROOT):

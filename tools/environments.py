@@ -1,7 +1,4 @@
-"""Build a package, install it, check what was installed, run its tests.
-
-uv makes the environments if it is installed, else virtualenv and pip.
-"""
+"""Build a package, install it, check what was installed, run its tests. uv makes and fills the environments."""
 
 from __future__ import annotations
 
@@ -36,19 +33,11 @@ def uv_find_links() -> str:
     return ",".join(dict.fromkeys(links))
 
 
-def uses_uv(session: nox.Session) -> bool:
-    """Whether uv, not pip, makes and fills the environments."""
-    return session.venv_backend == "uv"
-
-
 def install(session: nox.Session, *arguments: str, python: str | None = None) -> None:
     """Install into the session's environment, or that of the interpreter `python`."""
-    if uses_uv(session):
-        target = ["--python", python] if python else []
-        environment = {"UV_FIND_LINKS": links} if (links := uv_find_links()) else {}
-        session.run_install("uv", "pip", "install", "--quiet", *target, *arguments, env=environment)
-    else:
-        session.run_install(python or "python", "-m", "pip", "install", "--quiet", *arguments, external=bool(python))
+    target = ["--python", python] if python else []
+    environment = {"UV_FIND_LINKS": links} if (links := uv_find_links()) else {}
+    session.run_install("uv", "pip", "install", "--quiet", *target, *arguments, env=environment)
 
 
 def install_package(
@@ -67,7 +56,7 @@ def install_package(
         session: The nox session.
         package: The package.
         extras: Its extras to install.
-        *requirements: Further requirements, for pip.
+        *requirements: Further requirements.
         packages: Where the siblings come from, by name.
         kind: `wheel` or `sdist`.
         python: The interpreter of another environment than the session's.
@@ -77,26 +66,14 @@ def install_package(
     needed = [package, *package.needs(extras, packages)]
     local = [build_distribution(session, one, kind, folder) for one in needed]
     local[0] += f"[{','.join(extras)}]" if extras else ""
-    if uses_uv(session):
-        # A version is built many times before it is released.
-        again = [f"--reinstall-package={one.name}" for one in needed] if cached else ["--no-cache"]
-        install(session, *again, *local, *requirements, python=python)
-    else:
-        without_cache = [] if cached else ["--no-cache-dir"]
-        install(session, *without_cache, *local, *requirements, python=python)
-        install(session, "--force-reinstall", "--no-deps", *local, python=python)
+    # A version is built many times before it is released.
+    again = [f"--reinstall-package={one.name}" for one in needed] if cached else ["--no-cache"]
+    install(session, *again, *local, *requirements, python=python)
 
 
 def build_distribution(session: nox.Session, package: Package, kind: str, folder: Path) -> str:
     """Build a package's wheel or sdist into a folder; returns the file's path."""
-    if uses_uv(session):
-        session.run_install("uv", "build", "--quiet", f"--{kind}", "--out-dir", str(folder), str(package.folder))
-    else:
-        tool = Path(session.create_tmp()).resolve() / "build-tool"  # apart, so that the environment stays clean
-        if not tool.exists():
-            session.run_install("python", "-m", "pip", "install", "--quiet", "--target", str(tool), "build")
-        command = ["python", "-m", "build", f"--{kind}", "--outdir", str(folder), str(package.folder)]
-        session.run_install(*command, env={"PYTHONPATH": str(tool)}, silent=True)
+    session.run_install("uv", "build", "--quiet", f"--{kind}", "--out-dir", str(folder), str(package.folder))
     suffix = "-py3-none-any.whl" if kind == "wheel" else ".tar.gz"
     return str(folder / f"{package.import_name}-{package.version}{suffix}")
 
@@ -104,11 +81,8 @@ def build_distribution(session: nox.Session, package: Package, kind: str, folder
 def fresh_environment(session: nox.Session, name: str) -> str:
     """A new environment beside the session's own; returns its interpreter."""
     folder = Path(session.create_tmp()).resolve() / f"{name}-environment"
-    if uses_uv(session):
-        interpreter = f"{session.virtualenv.bin}/python"
-        session.run_install("uv", "venv", "--quiet", "--clear", "--python", interpreter, str(folder))
-    else:
-        session.run_install("python", "-m", "venv", "--clear", str(folder))
+    interpreter = f"{session.virtualenv.bin}/python"
+    session.run_install("uv", "venv", "--quiet", "--clear", "--python", interpreter, str(folder))
     return str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 
 

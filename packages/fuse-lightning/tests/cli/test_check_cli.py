@@ -136,6 +136,7 @@ def test_check_tells_several_loaders_apart(edited, project, capsys, run_command,
     edited("model.init_args.validation_metrics", {"near": metrics, "far": {}})
     configuration = yaml.safe_load(Path("run.yaml").read_text())
     configuration["data"] = {"class_path": "points.TwoLoaders"}
+    configuration["model"]["init_args"]["best_epoch_source"]["monitor"] = "validation.far.losses.total_loss"
     Path("run.yaml").write_text(yaml.safe_dump(configuration))
     assert run_command("check") == 0
     printed = capsys.readouterr().out
@@ -156,3 +157,17 @@ def test_check_checks_the_prediction_keys(edited, capsys, run_command):
     edited("model.init_args.prediction_keys", ["model.output.side"])
     assert run_command("check") == 2
     assert "The prediction key 'model.output.side' is not in the batch" in capsys.readouterr().err
+
+
+def test_check_tells_a_monitor_that_is_never_logged(edited, capsys, run_command):
+    edited("model.init_args.best_epoch_source.monitor", "validation.losses.total")
+    assert run_command("check") == 2
+    message = capsys.readouterr().err
+    assert "best_epoch_source monitors 'validation.losses.total', which is never logged. Did you mean " in message
+    assert "Did you mean 'validation.losses.total_loss'?" in message
+    assert not Path("run").exists()
+
+
+def test_check_asks_for_no_monitor_where_nothing_trains(edited, run_command):
+    edited("data.init_args.train", None)
+    assert run_command("check") == 0

@@ -8,25 +8,22 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from jsonargparse import Namespace
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader, IterableDataset
 
 from fuse_core import ContractError, NDict, TensorSpec, WiringError
 from fuse_lightning.checks.module_contract import check_module_contract
-from fuse_lightning.checks.module_wiring import mode_losses
+from fuse_lightning.checks.module_wiring import mode_components, mode_losses
+from fuse_lightning.checks.monitors import check_monitors, names_to_log
 from fuse_lightning.data_module_default import DataModuleDefault
+from fuse_lightning.lightning_module_default import LightningModuleDefault
 from fuse_lightning.loaders.components import LoaderComponents, in_order, loader_names
 from fuse_lightning.loaders.resumable_loader import ResumableLoader, SeededCollate, SeededDataset
 
-from .errors import ConfigurationError, RunError
-from .run_cli import RunCLI
+from .errors import RunError, UsageError
+from .run_cli import LOADERS, RunCLI
 
-LOADERS = {
-    "train": ("fit", "train_dataloader"),
-    "validation": ("validate", "val_dataloader"),
-    "test": ("test", "test_dataloader"),
-}
+COMMANDS = {"train": "fit", "validation": "validate", "test": "test"}
 
 
 class CheckCLI(RunCLI):
@@ -39,7 +36,7 @@ class CheckCLI(RunCLI):
 
     Raises:
         ContractError: parts do not fit together. The message lists all problems.
-        ConfigurationError: `batch_spec` is wrong.
+        UsageError: `batch_spec` is wrong.
         RunError: a loader has no batch, or the module has no model to run.
     """
 
@@ -51,8 +48,9 @@ class CheckCLI(RunCLI):
         self.batch_spec: NDict | None = None
         super().__init__(["fit", *others])
 
-    def prepare_run(self, config: Namespace) -> None:
+    def before_instantiate_classes(self) -> None:
         """There is no run: of the trainer's arguments, none is made or used. With `batch_spec`, data is not used."""
+        config = self.config[self.command]
         unused = {"callbacks": None, "logger": False, "plugins": None, "profiler": None, "strategy": "auto"}
         for name, value in unused.items():
             config.trainer[name] = value
@@ -82,19 +80,26 @@ class CheckCLI(RunCLI):
                 f"{type(model).__name__} has no attribute 'model' to run. Name the module's parts as "
                 f"LightningModuleDefault does: model, losses, train_metrics, validation_metrics, test_metrics."
             )
-        modes: dict[str, list[str]] = {}  # modes with equal tables share one
+        titles: dict[str, list[str]] = {}  # modes with equal tables share one
         drawings: dict[str, str] = {}
         problems: dict[str, None] = {}
+        logged: list[str] = []  # by a training
         for mode, loader, batch in self._batches(model, model if datamodule is None else datamodule):
+            title = mode if loader is None else f"{mode}.{loader}"
+            if mode in ("train", "validation") and isinstance(model, LightningModuleDefault):
+                losses, metrics = mode_components(model, mode, loader)
+                logged += names_to_log(model.model, title, losses, metrics, model._sep)
             try:
                 contract = check_module_contract(model, batch, mode, loader)
             except WiringError as error:
                 problems |= dict.fromkeys(error.problems)
                 continue
             table = str(contract)
-            modes.setdefault(table, []).append(mode if loader is None else f"{mode}.{loader}")
+            titles.setdefault(table, []).append(title)
             drawings[table] = contract.to_mermaid()
-        sections = [(", ".join(names), table) for table, names in modes.items()]
+        if any(name.startswith("train") for name in logged):
+            problems |= dict.fromkeys(self._unknown_monitors(model, logged))
+        sections = [(", ".join(names), table) for table, names in titles.items()]
         print("\n\n".join(part for section in sections for part in section))  # noqa: T201
         blocks = [f"## {title}\n\n```\n{table}\n```\n\n```mermaid\n{drawings[table]}\n```" for title, table in sections]
         blocks += ["## Problems", "\n".join(f"- {problem}" for problem in problems)] if problems else []
@@ -103,10 +108,19 @@ class CheckCLI(RunCLI):
         if problems:
             raise ContractError(problems)
 
+    def _unknown_monitors(self, module: Any, logged: list[str]) -> Iterator[str]:
+        """The first monitor of the module's own callbacks that its training would not log."""
+        module.trainer = self.trainer
+        module.trainer.callbacks.extend(module.configure_callbacks())
+        try:
+            check_monitors(module, LightningModuleDefault, logged, module._sep)
+        except ValueError as error:
+            yield str(error)
+
     def _batches(self, module: pl.LightningModule, data: Any) -> Iterator[tuple[str, str | None, Mapping[str, Any]]]:
         """Modes and loaders, with a batch or a spec of each."""
         batch: Mapping[str, Any] | None = self.batch_spec
-        for mode in LOADERS:
+        for mode in COMMANDS:
             groups = {"losses": mode_losses(module, mode), "metrics": getattr(module, f"{mode}_metrics", None)}
             if self.batch_spec is not None:
                 named = [list(group) for group in groups.values() if isinstance(group, LoaderComponents)]
@@ -125,7 +139,7 @@ def batch_spec_of(entries: Mapping[str, Any]) -> NDict:
     """The specs of tensors in a configuration: for each key `[null, 1, 28, 28]`, or a mapping of shape and dtype.
 
     Raises:
-        ConfigurationError: lists the keys with a wrong shape or dtype.
+        UsageError: lists the keys with a wrong shape or dtype.
 
     Example:
         >>> batch_spec_of({"data.label": {"shape": [None], "dtype": "int64"}})
@@ -143,13 +157,14 @@ def batch_spec_of(entries: Mapping[str, Any]) -> NDict:
         else:
             specs[key] = TensorSpec(tuple(shape), dtype)
     if problems:
-        raise ConfigurationError(problems)
+        raise UsageError(*problems)
     return specs
 
 
 def _loaders(data: Any, mode: str) -> Any:
     """The mode's loader, or several in a sequence or mapping; None if there is none."""
-    stage, method = LOADERS[mode]
+    stage = COMMANDS[mode]
+    method = LOADERS[stage]
     if not is_overridden(method, data) or (isinstance(data, DataModuleDefault) and getattr(data, mode) is None):
         return None
     if isinstance(data, pl.LightningDataModule):

@@ -5,6 +5,8 @@ killed at any moment leaves each file in one of the two places.
 """
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +55,28 @@ def _is_config_of_run(path: Path) -> bool:
     return path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith(CONFIG_START)
 
 
-def make_run_folder(run_dir: Path) -> None:
-    """Make the folder of a run.
+@contextmanager
+def replace_earlier_run(run_dir: Path, callbacks: list[Callback]) -> Iterator[None]:
+    """A training within this starts with an empty run folder. One that takes no step leaves the folder as it was.
+
+    Args:
+        run_dir: the run folder; it is made if there is none.
+        callbacks: the trainer's, of which this adds one.
 
     Raises:
-        RunError: nothing can be written there.
+        RunError: nothing can be written there, or the earlier run's files cannot be moved.
     """
     try:
         make_writable(run_dir)
     except OSError as error:
         problem = f"nothing can be written to the run folder {run_dir}: {error}. Choose another --run_dir."
         raise RunError(problem) from error
+    callbacks.insert(0, RemoveEarlierRun(run_dir))
+    try:
+        set_aside(run_dir)
+        yield
+    finally:
+        bring_back(run_dir)  # after the first step there is nothing to bring back
 
 
 def set_aside(run_dir: Path) -> None:

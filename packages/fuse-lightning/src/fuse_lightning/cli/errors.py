@@ -3,10 +3,11 @@
 import pickle
 import re
 import traceback
-from collections.abc import Iterable
 from types import FrameType
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+from fuse_core import WiringError
 
 FAILURE = 1
 USAGE = 2
@@ -32,27 +33,26 @@ OPTIONS = {
 """Advice for Python programs, and what it is on the command line."""
 
 
-class UsageError(Exception):
-    """The command line is wrong."""
-
-
 class RunError(Exception):
     """The run cannot start or continue."""
 
+    exit_code = FAILURE
 
-class ConfigurationError(Exception):
-    """The configuration is wrong; the message has one line for each problem."""
 
-    def __init__(self, problems: Iterable[str]) -> None:
-        problems = list(problems)
+class UsageError(RunError):
+    """The command line or the configuration is wrong; the message has one line for each problem."""
+
+    exit_code = USAGE
+
+    def __init__(self, *problems: str) -> None:
         title = f"{len(problems)} problems in the configuration:"
         super().__init__(problems[0] if len(problems) == 1 else "\n- ".join([title, *problems]))
 
 
-class BuildError(Exception):
+class BuildError(RunError):
     """A class of the configuration could not be made; the message repeats what it raised.
 
-    `is_refusal`: whether the class refused its arguments, rather than failed in code that may be the user's.
+    It is wrong usage if the class refused its arguments, and a failure if code failed that may be the user's.
     """
 
     def __init__(self, cause: Exception) -> None:
@@ -63,8 +63,9 @@ class BuildError(Exception):
         failed = _class_under_construction(cause)
         if failed is not None and not message.startswith(failed.__name__):
             message = f"{failed.__module__}.{failed.__qualname__} cannot be made: {message}"
-        self.is_refusal = _raised_by(cause) in SPEAKING_PACKAGES
-        if not self.is_refusal:  # it may be the user's code: show the part outside the packages
+        if _raised_by(cause) in SPEAKING_PACKAGES:
+            self.exit_code = USAGE
+        else:  # it may be the user's code: show the part outside the packages
             steps = traceback.walk_tb(cause.__traceback__)
             outside = [step for step in steps if _package(step[0]) not in SPEAKING_PACKAGES]
             lines = "".join(traceback.StackSummary.extract(iter(outside)).format())
@@ -72,9 +73,16 @@ class BuildError(Exception):
         super().__init__(f"{message}\n(--traceback shows the whole traceback)")
 
 
+def exit_code(error: Exception) -> int:
+    """What the program returns after an error."""
+    if isinstance(error, RunError):
+        return error.exit_code
+    return USAGE if isinstance(error, WiringError) else FAILURE
+
+
 def short_message(error: Exception) -> str | None:
     """What to print instead of a traceback; None if the traceback should be printed."""
-    if isinstance(error, UsageError | ConfigurationError | BuildError | RunError):
+    if isinstance(error, RunError):
         return str(error)
     if isinstance(error, pickle.UnpicklingError):
         return (

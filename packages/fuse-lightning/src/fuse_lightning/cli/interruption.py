@@ -33,7 +33,7 @@ class Interruption(Callback):
         self.run_dir = run_dir
         self.requeue = False
 
-    def handle_requeue_signal(self) -> None:
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Handle SIGUSR1 in a Slurm job. Lightning then leaves this signal alone."""
         if "SLURM_JOB_ID" in os.environ and hasattr(signal, "SIGUSR1"):
             signal.signal(signal.SIGUSR1, self._end_and_requeue)

@@ -1,18 +1,23 @@
 """The entry point: chooses the command, prints help, and prints errors."""
 
 import importlib.util
+import logging
 import os
+import shlex
 import sys
 import traceback
+import warnings
+from importlib.resources import files
 
-from fuse_core import WiringError, did_you_mean
+from fuse_core import did_you_mean
 from fuse_lightning import __version__
 
-from .errors import FAILURE, INTERRUPTED, TERMINATED, USAGE, ConfigurationError, UsageError, short_message
+from .errors import INTERRUPTED, TERMINATED, USAGE, UsageError, exit_code, short_message
 from .help_texts import COMMAND_HELP, HELP
 from .template import write_template
 
 REQUIRED_MODULES = {"jsonargparse": "jsonargparse", "docstring_parser": "jsonargparse[signatures]"}
+CONFIG_OPTIONS = ("-c", "--config")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,8 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         else:
             print(f"error: {message}", file=sys.stderr)  # noqa: T201
-        is_usage = isinstance(error, UsageError | ConfigurationError | WiringError)
-        return USAGE if is_usage or getattr(error, "is_refusal", False) else FAILURE
+        return exit_code(error)
 
 
 def _run(arguments: list[str]) -> int:
@@ -52,16 +56,15 @@ def _run(arguments: list[str]) -> int:
         return 0 if command else USAGE
     if command in ("-V", "--version"):
         print(f"fuse-lightning {__version__}")  # noqa: T201
-        return 0
-    if command not in COMMAND_HELP:
+    elif command not in COMMAND_HELP:
         near = did_you_mean(command, COMMAND_HELP)
         raise UsageError(f"there is no command {command!r}.{near} There are: {', '.join(COMMAND_HELP)}.")
-    if {"-h", "--help"} & set(rest):
+    elif {"-h", "--help"} & set(rest):
         print(COMMAND_HELP[command])  # noqa: T201
     elif command == "template":
         write_template(rest)
     else:
-        _run_configuration(command, rest)
+        _run_configuration(command, ["--help" if argument == "--help_all" else argument for argument in rest])
     return 0
 
 
@@ -70,8 +73,35 @@ def _run_configuration(command: str, arguments: list[str]) -> None:
     if missing:
         install = 'pip install "fuse-lightning[cli]"'
         raise UsageError(f"fuse-lightning {command} needs {' and '.join(missing)}. Install the extra: {install}")
+    if not any(argument.partition("=")[0] in (*CONFIG_OPTIONS, "--model", "--help") for argument in arguments):
+        if "--print_config" in arguments:
+            print(files(__package__).joinpath("starting_point.yaml").read_text(encoding="utf-8"), end="")  # noqa: T201
+            return
+        named = [argument for argument in arguments if argument.endswith((".yaml", ".yml", ".json"))]
+        raise UsageError(
+            f"fuse-lightning {command} needs a configuration: fuse-lightning {command} --config "
+            f"{shlex.quote((named or ['run.yaml'])[0])}. To start from one that runs: fuse-lightning fit "
+            f"--print_config > run.yaml"
+        )
+    if arguments[-1] in CONFIG_OPTIONS:
+        raise UsageError(f"{arguments[-1]} needs the configuration's path: fuse-lightning {command} --config run.yaml")
     sys.path.insert(0, os.getcwd())  # the user's own classes are imported from the current folder
 
-    from .run_command import run_command
+    from .check_cli import CheckCLI
+    from .run_cli import RunCLI
 
-    run_command(command, arguments)
+    with warnings.catch_warnings():
+        # The run folder was checked before, and holds config.yaml by now.
+        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+        # Lightning itself causes this warning, with a newer torch.
+        warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+        logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_advertisement)
+        if command in ("check", "wiring"):
+            CheckCLI(arguments)
+        else:
+            RunCLI([command, *arguments])
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    """Filters out Lightning's advertisements for other products; all other messages are shown."""
+    return "Tip: For seamless cloud" not in record.getMessage()

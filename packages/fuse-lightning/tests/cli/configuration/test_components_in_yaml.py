@@ -98,8 +98,7 @@ def test_it_is_made_from_yaml(name, arguments):
 
 @pytest.mark.parametrize(("name", "arguments"), COMPONENTS.items(), ids=COMPONENTS)
 def test_its_arguments_are_known_to_the_check_of_configurations(name, arguments):
-    from fuse_lightning.cli.configuration.arguments import Arguments
-    from fuse_lightning.cli.configuration.class_paths import find_class
+    from fuse_lightning.cli.configuration.classes import Arguments, find_class
 
     known = Arguments(find_class(name.split()[0]))
     given = set(yaml.safe_load(arguments))

@@ -9,62 +9,83 @@ CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 COMPONENTS = ("model", "data")  # each may be in a file of its own
 STRING, NULL, MAPPING = (f"tag:yaml.org,2002:{name}" for name in ("str", "null", "map"))
 
+Problem = tuple[Any, str, str]
+"""A node, its dotted key, and what is wrong with it."""
 
-class Document:
-    """What a command's arguments configure, as `root`; `problems` has a line for each key that is there twice.
+
+def read_arguments(arguments: list[str]) -> tuple[yaml.MappingNode, list[Problem]]:
+    """What a command's arguments configure, and the keys that a file holds twice.
 
     Later files and options override earlier ones. A file that cannot be read raises OSError, UnicodeError or YAMLError.
     """
-
-    def __init__(self, arguments: list[str]) -> None:
-        self.problems: list[str] = []
-        self.root: Any = yaml.MappingNode(MAPPING, [])
-        for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
-            option, equals, text = argument.partition("=")
-            text = text if equals else "true" if following.startswith("--") else following
-            if option in ("-c", "--config"):
-                node = self._read(Path(text).read_text(encoding="utf-8"), text)
-                self.root = merged(self.root, self._with_components(node, Path(text).parent))
-            elif option.startswith("--") and not option.startswith("--print_config") and "+" not in option:
-                node = self._read(text, option) or yaml.ScalarNode(NULL, "")
-                node.start_mark = yaml.Mark(option, 0, 0, 0, None, 0)
-                for name in reversed(option.removeprefix("--").split(".")):
-                    node = mapping(name, node)
-                self.root = merged(self.root, self._with_components(node, Path()))
-
-    def _with_components(self, node: Any, folder: Path) -> Any:
-        """The mapping, with what their files hold in place of the names of files of module and data."""
+    root = yaml.MappingNode(MAPPING, [])
+    problems: list[Problem] = []
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        option, equals, text = argument.partition("=")
+        text = text if equals else "true" if following.startswith("--") else following
+        if option in ("-c", "--config"):
+            folder, node = Path(text).parent, _read_file(Path(text), problems)
+        elif option.startswith("--") and not option.startswith("--print_config") and "+" not in option:
+            folder, node = Path(), _read(text, option, problems) or yaml.ScalarNode(NULL, "")
+            node.start_mark = yaml.Mark(option, 0, 0, 0, None, 0)
+            for name in reversed(option.removeprefix("--").split(".")):
+                node = _mapping(name, node)
+        else:
+            continue
         parts = entries(node)
         for key in COMPONENTS:
             key_node, value = parts.get(key, (None, None))
             if is_text(value) and (folder / value.value).is_file():
-                file = folder / value.value
-                inner = self._read(file.read_text(encoding="utf-8"), str(file))
+                inner = _read_file(folder / value.value, problems) or value
                 parts[key] = (key_node, inner if entries(inner) else yaml.MappingNode(MAPPING, [], inner.start_mark))
-        return yaml.MappingNode(MAPPING, list(parts.values()), getattr(node, "start_mark", None))
-
-    def _read(self, text: str, source: str) -> Any:
-        loader = yaml.SafeLoader(text)
-        loader.name = source  # the marks of its nodes get this name
-        root = loader.get_single_node()
-        self._check_keys(loader, root, "")
-        return root
-
-    def _check_keys(self, loader: yaml.SafeLoader, node: Any, prefix: str) -> None:
-        """Find keys that a mapping holds twice, and replace `<<: *anchor` by what it names."""
-        if isinstance(node, yaml.MappingNode):
-            names = [key.value for key, _ in node.value]
-            for position, (key, _) in enumerate(node.value):
-                if key.value in names[:position] and key.value != "<<":
-                    self.problems.append(f"{place(key, prefix + key.value)}: this key is there twice.")
-            loader.flatten_mapping(node)
-        for name, (_, value) in entries(node).items():
-            self._check_keys(loader, value, f"{prefix}{name}.")
+        root = _merged(root, yaml.MappingNode(MAPPING, list(parts.values()), getattr(node, "start_mark", None)))
+    return root, problems
 
 
-def mapping(key: str, value: Any) -> yaml.MappingNode:
+def _read_file(path: Path, problems: list[Problem]) -> Any:
+    return _read(path.read_text(encoding="utf-8"), str(path), problems)
+
+
+def _read(text: str, source: str, problems: list[Problem]) -> Any:
+    loader = yaml.SafeLoader(text)
+    loader.name = source  # the marks of its nodes get this name
+    root = loader.get_single_node()
+    _check_keys(loader, root, "", problems)
+    return root
+
+
+def _check_keys(loader: yaml.SafeLoader, node: Any, prefix: str, problems: list[Problem]) -> None:
+    """Find keys that a mapping holds twice, and replace `<<: *anchor` by what it names."""
+    if isinstance(node, yaml.MappingNode):
+        names = [key.value for key, _ in node.value]
+        for position, (key, _) in enumerate(node.value):
+            if key.value in names[:position] and key.value != "<<":
+                problems.append((key, prefix + key.value, "this key is there twice."))
+        loader.flatten_mapping(node)
+    for name, (_, value) in entries(node).items():
+        _check_keys(loader, value, f"{prefix}{name}.", problems)
+
+
+def _mapping(key: str, value: Any) -> yaml.MappingNode:
     """A mapping of one key, which was written where its value is."""
     return yaml.MappingNode(MAPPING, [(yaml.ScalarNode(STRING, key, value.start_mark), value)], value.start_mark)
+
+
+def _merged(earlier: Any, later: Any) -> Any:
+    """The later node, with what an earlier mapping holds beside it. An option's path may leave out `init_args`."""
+    if isinstance(later, yaml.MappingNode) and is_option(later):
+        if isinstance(earlier, yaml.SequenceNode):  # it belongs to the last item, which is left to the parser
+            return earlier
+        if is_text(earlier):  # a class by its path alone
+            earlier = _mapping("class_path", earlier)
+        if "class_path" in entries(earlier) and not any(key in CLASS_KEYS for key in entries(later)):
+            later = _mapping("init_args", later)
+    if not (isinstance(earlier, yaml.MappingNode) and isinstance(later, yaml.MappingNode)):
+        return later
+    result = entries(earlier)
+    for name, (key, value) in entries(later).items():
+        result[name] = (key, _merged(result[name][1], value) if name in result else value)
+    return yaml.MappingNode(MAPPING, list(result.values()), later.start_mark)
 
 
 def entries(node: Any) -> dict[str, tuple[Any, Any]]:
@@ -88,20 +109,3 @@ def place(node: Any, key: str) -> str:
     """Where a node was written: the option, or the file with line and key."""
     mark = node.start_mark
     return mark.name if is_option(node) else f"{mark.name}:{mark.line + 1}: {key.replace('.[', '[')}"
-
-
-def merged(earlier: Any, later: Any) -> Any:
-    """The later node, with what an earlier mapping holds beside it. An option's path may leave out `init_args`."""
-    if isinstance(later, yaml.MappingNode) and is_option(later):
-        if isinstance(earlier, yaml.SequenceNode):  # it belongs to the last item, which is left to the parser
-            return earlier
-        if is_text(earlier):  # a class by its path alone
-            earlier = mapping("class_path", earlier)
-        if "class_path" in entries(earlier) and not any(key in CLASS_KEYS for key in entries(later)):
-            later = mapping("init_args", later)
-    if not (isinstance(earlier, yaml.MappingNode) and isinstance(later, yaml.MappingNode)):
-        return later
-    result = entries(earlier)
-    for name, (key, value) in entries(later).items():
-        result[name] = (key, merged(result[name][1], value) if name in result else value)
-    return yaml.MappingNode(MAPPING, list(result.values()), later.start_mark)

@@ -1,12 +1,14 @@
-"""The arguments of a class, and what the parser says of values for them."""
+"""The class or function that a path in a configuration names, its arguments, and what the parser says of values."""
 
 import argparse
 import enum
+import importlib
 import inspect
+import pkgutil
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import yaml
@@ -14,7 +16,54 @@ from jsonargparse import ArgumentParser
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from .document import STRING
+from fuse_core import did_you_mean
+
+from .document import MAPPING, STRING
+
+
+def find_class(class_path: str, bases: Iterable[type] = ()) -> Any:
+    """The class or function of a dotted path; of a name without dots, the class of this name below one of the bases.
+
+    A LookupError says how far the path leads, and what is near.
+    """
+    if "." not in class_path:
+        classes = {found.__name__: found for base in bases for found in _with_subclasses(base)}
+        if class_path not in classes:
+            near = did_you_mean(class_path, classes)
+            raise LookupError(f"there is no such class.{near} Give the whole path, such as my_project.{class_path}.")
+        return classes[class_path]
+    found: Any = None
+    parts = class_path.split(".")
+    for position, name in enumerate(parts):
+        path = ".".join(parts[: position + 1])
+        try:
+            found = getattr(found, name) if hasattr(found, name) else importlib.import_module(path)
+        except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and f"{path}.".startswith(f"{error.name}."):
+                raise LookupError(_missing(name, path, found)) from error
+            raise LookupError(f"importing {path} fails: {type(error).__name__}: {error}.") from error
+    return found
+
+
+def _missing(name: str, path: str, parent: Any) -> str:
+    if parent is None:
+        near = did_you_mean(name, [module.name for module in pkgutil.iter_modules()])
+        return f"there is no module {name!r}.{near} It must be installed, or lie in the folder where the command runs."
+    modules = {module.name for module in pkgutil.iter_modules(getattr(parent, "__path__", []))}
+    known = modules.union(key for key, value in vars(parent).items() if callable(value) and not key.startswith("_"))
+    return f"{path.rpartition('.')[0]} has no {name!r}.{nearest(name, sorted(known))}"
+
+
+def _with_subclasses(base: type) -> Iterable[type]:
+    yield base
+    subclasses: list[type] = type.__subclasses__(base)
+    for below in subclasses:
+        yield from _with_subclasses(below)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The sentence that names the nearest of the known names, or all of them."""
+    return did_you_mean(name, known) or f" There are: {', '.join(known) or 'none'}."
 
 
 class Arguments:
@@ -44,16 +93,15 @@ class Arguments:
         """What the parser says of a value that it refuses."""
         parser = ArgumentParser(exit_on_error=False)
         self._add_to(parser, set(self.names) - {key.value})
-        given = yaml.MappingNode("tag:yaml.org,2002:map", [(key, value)])
         value.flow_style = True  # in one line
-        text = yaml.serialize(given, Dumper=yaml.SafeDumper)
+        text = yaml.serialize(yaml.MappingNode(MAPPING, [(key, value)]), Dumper=yaml.SafeDumper)
         try:
             parser.parse_string(text)
         except argparse.ArgumentError as error:
             if key.value not in self.types:  # it is passed on, to a function that has the type
                 return shortened(str(error)).removeprefix(f"{key.value}: ")
             got = repr(value.value) if value.tag == STRING else " ".join(text.split()[1:])
-            return f"it takes {' or '.join(kinds_in(self.types[key.value]))}, got {got}."
+            return f"it takes {' or '.join(_kinds_in(self.types[key.value]))}, got {got}."
         return None
 
 
@@ -64,11 +112,11 @@ def shortened(refusal: str) -> str:
     return f"{found[1]}: it takes {types}, got {found[2]}" if found and types else refusal
 
 
-def kinds_in(annotation: Any) -> list[str]:
+def _kinds_in(annotation: Any) -> list[str]:
     """The names of what a type takes, and the values of a literal, without None."""
     parts, origin = typing.get_args(annotation), typing.get_origin(annotation)
     if origin in (typing.Union, types.UnionType):
-        return [kind for part in parts for kind in kinds_in(part) if part is not type(None)]
+        return [kind for part in parts for kind in _kinds_in(part) if part is not type(None)]
     if origin is typing.Literal or isinstance(annotation, enum.EnumType):
         return [repr(one) for one in parts] or list(annotation.__members__)
     text = str(getattr(annotation, "__forward_arg__", annotation)).replace("typing.", "")
