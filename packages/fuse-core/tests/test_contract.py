@@ -516,7 +516,13 @@ class OnlyInTraining(Model):
 
 @pytest.mark.parametrize(
     ("values", "sizes"),
-    [({}, (4, 8)), ({"data.edges": torch.ones(9, 2)}, (4, 4)), ({"data.any": object()}, (4, 4)), ({"a": 1}, (4, 8))],
+    [
+        ({}, (4, 8)),
+        ({"data.edges": torch.ones(9, 2)}, (4, 4)),
+        ({"data.similarity": torch.ones(4, 4)}, (4, 4)),
+        ({"data.any": object()}, (4, 4)),
+        ({"a": 1}, (4, 8)),
+    ],
 )
 def test_a_real_batch_is_checked_with_its_own_size_and_twice_this_size(values, sizes):
     seen = []
@@ -621,6 +627,15 @@ def test_a_spec_that_contradicts_a_real_batch_names_both():
         contract.check_batch(real_batch([0, 1, 2, 3], torch.ones(4, 9)))
     with pytest.raises(ContractError, match=r"'data\.label' as \(B\) int64, but the batch holds list\."):
         contract.check_batch({"data.image": torch.ones(4, 8), "data.label": [0, 1, 2, 3]})
+
+
+def test_a_real_batch_is_compared_beside_tensors_of_a_fixed_size():
+    components, anchors = {"net": Model(), "ce": Loss()}, {"data.anchors": TensorSpec((9, 2))}
+    contract = check_contract(components, anchors | SPEC)
+    batch = {"data.anchors": torch.ones(9, 2), "data.image": torch.ones(4, 8), "data.label": torch.zeros(4).long()}
+    contract.check_batch(batch)
+    with pytest.raises(ContractError, match=r"'data\.anchors' as \(9, 2\) float32, but the batch holds \(8, 2\)"):
+        contract.check_batch(batch | {"data.anchors": torch.ones(8, 2)})
 
 
 def test_the_error_pickles():

@@ -74,7 +74,7 @@ class Collate:
             raise ValueError("collate needs at least one sample, got none.")
         columns = _columns(samples)
         if columns is None:
-            columns = self._columns_of_different_samples([_as_ndict(sample) for sample in samples])
+            columns = self._columns_of_different_samples(samples)
         keys = self._chosen(columns)
         if self.missing == "raise":
             self._check_options(keys)
@@ -94,12 +94,25 @@ class Collate:
                 raise TypeError("Collate(post=) takes a function that returns the batch to use, but it returned None.")
         return batch
 
-    def _columns_of_different_samples(self, samples: list[NDict]) -> "_Columns":
-        keys = dict.fromkeys(key for sample in samples for key in sample)
-        if self.missing == "raise":
-            _check_keys(samples, self._chosen(keys))
-        # Not `sample.get`: a leaf of one sample may be a branch of another.
-        columns = {key: [dict.get(sample, key) for sample in samples] for key in keys}
+    def _columns_of_different_samples(self, samples: Sequence[Mapping[str, Any]]) -> "_Columns":
+        for sample in samples:
+            if not isinstance(sample, Mapping):
+                raise TypeError(
+                    f"collate takes samples that are mappings of keys to values, got a {type(sample).__name__}. Wrap a "
+                    f"dataset of tuples in DatasetWrapSeqToDict."
+                )
+        flat = [sample if isinstance(sample, NDict) else NDict(sample) for sample in samples]
+        keys = dict.fromkeys(key for sample in flat for key in sample)
+        required = self._chosen(keys) if self.missing == "raise" else ()
+        for (position, sample), key in product(enumerate(flat), required):
+            if not dict.__contains__(sample, key):  # not `in`: a leaf of one sample may be a branch of another
+                holder = next(i for i, other in enumerate(flat) if dict.__contains__(other, key))
+                raise ValueError(
+                    f"All samples of a batch must hold the same keys: {_name(samples, position)} lacks {key!r}, which "
+                    f"{_name(samples, holder)} holds. Add it, skip it with Collate(skip_keys=[{key!r}]), or fill in "
+                    f"None with Collate(missing='none')."
+                )
+        columns = {key: [dict.get(sample, key) for sample in flat] for key in keys}
         return {key: (values, set(map(type, values))) for key, values in columns.items()}
 
     def _collated(self, samples: Sequence[Mapping[str, Any]], key: str, values: list[Any], types: set[type]) -> Any:
@@ -165,29 +178,6 @@ def _columns(samples: Sequence[Mapping[str, Any]], prefix: str = "") -> _Columns
         else:
             columns[key] = values, types
     return columns
-
-
-def _as_ndict(sample: Any) -> NDict:
-    if isinstance(sample, NDict):
-        return sample
-    if not isinstance(sample, Mapping):
-        raise TypeError(
-            f"collate takes samples that are mappings of keys to values, got a {type(sample).__name__}. Wrap a "
-            f"dataset of tuples in DatasetWrapSeqToDict."
-        )
-    return NDict(sample)
-
-
-def _check_keys(samples: list[NDict], keys: Collection[str]) -> None:
-    """Raise if a sample lacks one of the keys."""
-    for position, key in product(range(len(samples)), keys):
-        if not dict.__contains__(samples[position], key):
-            holder = next(i for i, other in enumerate(samples) if dict.__contains__(other, key))
-            raise ValueError(
-                f"All samples of a batch must hold the same keys: {_name(samples, position)} lacks {key!r}, which "
-                f"{_name(samples, holder)} holds. Add it, skip it with Collate(skip_keys=[{key!r}]), or fill in None "
-                f"with Collate(missing='none')."
-            )
 
 
 _dtype = attrgetter("dtype")

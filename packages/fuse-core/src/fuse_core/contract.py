@@ -15,7 +15,7 @@ from .contract_findings import Findings
 from .contract_run import Run, run_components, undisturbed
 from .ndict import NDict
 from .tree_and_table import table
-from .wiring import BATCH, Wiring, WiringError, check_wiring, unique_names
+from .wiring import BATCH, Wiring, WiringError, unique_names
 
 __all__ = ["Contract", "ContractError", "KeyContract", "TensorSpec", "check_contract"]
 
@@ -71,15 +71,11 @@ class Contract:
         notes: one sentence per check that was not possible and per output that nothing reads.
 
     Example:
-        >>> class Loss:
-        ...     reads = ["data.x", "data.y"]
-        ...
-        ...     def __call__(self, batch_dict):
-        ...         return nn.functional.mse_loss(batch_dict["data.x"], batch_dict["data.y"])
-        >>> spec = {"data.x": TensorSpec((None, 5)), "data.y": TensorSpec((None, 5))}
-        >>> contract = check_contract({"l2": Loss()}, spec)
+        >>> def mean_loss(batch_dict):
+        ...     return batch_dict["data.x"].mean()
+        >>> contract = check_contract({"mean": mean_loss}, {"data.x": TensorSpec((None, 5))})
         >>> contract.keys["data.x"].shape, contract.keys["data.x"].readers
-        (('B', 5), ["Loss 'l2'"])
+        (('B', 5), ["mean_loss 'mean'"])
     """
 
     keys: dict[str, KeyContract]
@@ -113,15 +109,14 @@ class Contract:
             ContractError: a tensor is missing, or its shape or dtype differs. The message names both.
         """
         batch = NDict(batch_dict)
-        size = number_of_samples(batch)
+        shapes = {name: key.shape for name, key in self.keys.items() if key.writer == BATCH and key.shape is not None}
+        size = number_of_samples({name: batch.get(name) for name, shape in shapes.items() if shape[:1] == ("B",)})
         problems = []
-        for name, key in self.keys.items():
-            if key.writer != BATCH or key.shape is None:
-                continue
-            shape = tuple(size if axis == "B" and size is not None else axis for axis in key.shape)
-            found = described(dict.get(batch, name), None)
-            if found != f"{shape_text(shape)} {key.dtype}":
-                found = described(dict.get(batch, name), size)
+        for name, shape in shapes.items():
+            value, key = dict.get(batch, name), self.keys[name]
+            expected = tuple(size if axis == "B" and size is not None else axis for axis in shape)
+            if described(value, None) != f"{shape_text(expected)} {key.dtype}":
+                found = described(value, size)
                 problems.append(f"The contract was checked with {name!r} as {key}, but the batch holds {found}.")
         if problems:
             raise ContractError(problems)
@@ -141,10 +136,10 @@ def check_contract(
 
     The components run in train mode and, with another batch size, in eval mode, and each loss runs backward. A
     component that returns a tensor is a loss. One with `update` and `compute` is a metric: it gets the batch, or zeros
-    if it needs values. The components themselves are not changed.
+    if it needs values. The components themselves are not changed; plain functions are not copied.
 
     A real batch is checked with its own size and with twice this size; only with its own if it holds one sample, or a
-    value whose samples cannot be repeated, such as a packed sequence.
+    value whose samples cannot be repeated, such as a packed sequence or a matrix of pairs of samples `(B, B)`.
 
     Args:
         components: the components in the order in which they run, by name or in a sequence.
@@ -185,56 +180,47 @@ def check_contract(
         if isinstance(keys, str):
             raise TypeError(f"check_contract({option}=) takes a sequence, got the string {keys!r}. Use [{keys!r}].")
     named = dict(unique_names(components))
-    short_names = list(components) if isinstance(components, Mapping | nn.ModuleDict) else list(named)
-    for name, given in (only_in or {}).items():
-        if name not in short_names or given not in ("train", "eval"):
+    short = components if isinstance(components, Mapping | nn.ModuleDict) else named
+    short_names = dict(zip(named, short, strict=True))
+    only_in = only_in or {}
+    for name, given in only_in.items():
+        if name not in short or given not in ("train", "eval"):
             raise ValueError(
                 f"check_contract(only_in=) takes names of components with 'train' or 'eval', got {name!r}: {given!r}. "
-                f"The names are {', '.join(map(repr, short_names))}."
+                f"The names are {', '.join(map(repr, short))}."
             )
     if isinstance(batch_spec, Sequence):
         batch_spec = collate(batch_spec if len(batch_spec) > 1 else [*batch_spec] * 2)
     spec = NDict(batch_spec)
-    findings = Findings(named, spec)
-    try:
-        findings.notes += check_wiring(components, spec).notes
-    except WiringError as error:
-        findings.problems = dict.fromkeys(error.problems, "certain")
-        findings.notes, findings.is_incomplete = list(error.notes), True
     runs = []
-    for size, mode, other in zip(batch_sizes(spec), ("train", "eval"), ("eval", "train"), strict=True):
-        left_out = {name for name, short in zip(named, short_names, strict=True) if (only_in or {}).get(short) == other}
-        chosen = {name: one for name, one in named.items() if name not in left_out}
-        runs.append(run_components(chosen, partial(make_batch, spec, torch.empty), size, train=mode == "train"))
-    for run in runs:
-        findings.steps(run, runs)
-    findings.batch_axes(*runs)
-    findings.gradients(runs[0], dict(zip(named, short_names, strict=True)), frozen)
-    findings.unread_keys(runs, prediction_keys)
-    for name, component in named.items():
-        run = next(run for run in runs if name in run.steps)
-        findings.class_range(name, run)
-        for problem in check_component(name, component, run.batch) if check_component else ():
-            findings.add(problem)
+    for size, mode in zip(batch_sizes(spec), ("train", "eval"), strict=True):
+        chosen = {name: one for name, one in named.items() if only_in.get(short_names[name], mode) == mode}
+        runs.append(run_components(chosen, partial(make_batch, spec, torch.empty), size, mode))
+    findings = Findings(named, spec, runs)
+    findings.wiring(components)
+    findings.steps()
+    findings.batch_axes()
+    findings.gradients(short_names, frozen)
+    findings.unread_keys(prediction_keys)
+    findings.each_component(check_component)
     if real:
         with undisturbed():
             findings.real_steps()
     if findings.problems:
         raise ContractError(findings.problems, findings.notes)
-    return Contract(_keys(*runs), runs[0].trained_by if runs[0].losses else {}, findings.notes)
+    return Contract(_keys(named, runs), runs[0].trained_by if runs[0].losses else {}, findings.notes)
 
 
-def _keys(*runs: Run) -> dict[str, KeyContract]:
-    first, second = runs
+def _keys(names: Iterable[str], runs: Sequence[Run]) -> dict[str, KeyContract]:
     found = {}
-    for key in dict.fromkeys((*second.batch, *first.batch)):
-        steps = {name: step for run in runs for name, step in run.steps.items()}
-        one, other = dict.get(first.batch, key), dict.get(second.batch, key)
-        value = one if other is None else other
-        writer = next((name for name, step in steps.items() if key in step.writes), BATCH)
-        readers = [name for name in steps if any(name in run.steps and key in run.steps[name].reads for run in runs)]
+    for key in dict.fromkeys((*runs[1].batch, *runs[0].batch)):
+        holders = [run for run in runs if dict.__contains__(run.batch, key)]
+        first, last = holders[0], holders[-1]
+        value = dict.get(last.batch, key)
+        steps = {name: [run.steps[name] for run in runs if name in run.steps] for name in names}
+        writer = next((name for name in names if any(key in step.writes for step in steps[name])), BATCH)
+        readers = [name for name in names if any(key in step.reads for step in steps[name])]
         dtype, device = (str(getattr(value, name, "")).removeprefix("torch.") for name in ("dtype", "device"))
-        sizes = (second if one is None else first).size, (first if other is None else second).size
-        shape = common_shape(value if one is None else one, value, *sizes)
+        shape = common_shape(dict.get(first.batch, key), value, first.size, last.size)
         found[key] = KeyContract(shape, dtype or type(value).__name__, device, writer, readers)
     return found

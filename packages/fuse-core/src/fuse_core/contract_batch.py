@@ -1,4 +1,4 @@
-"""What `check_contract` knows of a batch: its spec, batches of any size made from it, and shapes as text."""
+"""Batches of any size, made from the spec that `check_contract` takes, and the shapes of tensors as text."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,6 @@ class TensorSpec:
     Example:
         >>> TensorSpec((None, 1, 32, 32))
         TensorSpec(shape=(None, 1, 32, 32), dtype=torch.float32, device='cpu')
-        >>> label = TensorSpec((None,), torch.int64)
     """
 
     shape: tuple[int | None, ...]
@@ -31,12 +30,15 @@ class TensorSpec:
     device: str | torch.device = "cpu"
 
 
+_SINGLE = (str, bytes, Number, TensorSpec, type(None))
+
+
 def make_batch(spec: NDict, make: Callable[..., Tensor], size: int) -> NDict:
     """A batch of `size` samples: tensors made from specs, and the samples of real values, repeated."""
     count = _count(spec)
     batch = NDict()
     for key, value in spec.items():
-        if count and _holds_samples(value, count):
+        if _holds_samples(value, count):
             if isinstance(value, Tensor) and make is torch.empty:
                 value = TensorSpec((None, *value.shape[1:]), value.dtype, value.device)
             else:
@@ -55,20 +57,16 @@ def batch_sizes(spec: NDict) -> tuple[int, int]:
     if not count:
         return SIZES
     for value in spec.values():
-        is_single = value is None or isinstance(value, str | bytes | Number | TensorSpec)
-        is_single = is_single or getattr(value, "ndim", None) == 0
-        if not is_single and not _holds_samples(value, count):
+        is_single = isinstance(value, _SINGLE) or getattr(value, "ndim", None) == 0
+        is_square = is_dense(value) and value.shape == (count, count)  # pairs of samples
+        if is_square or not (is_single or _holds_samples(value, count)):
             return count, count
     return count, count if count == 1 else 2 * count
 
 
-def _count(spec: NDict) -> int | None:
-    return number_of_samples({key: value for key, value in spec.items() if _has_length(value)})
-
-
-def is_dense(value: Any) -> bool:
-    """Whether a value is a tensor, and neither sparse nor nested: torch refuses the shape of some, or to index them."""
-    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested
+def _count(spec: NDict) -> int:
+    """The number of samples of a real batch; 0 if all is specs."""
+    return number_of_samples({key: value for key, value in spec.items() if _has_length(value)}) or 0
 
 
 def _has_length(value: Any) -> bool:
@@ -76,10 +74,15 @@ def _has_length(value: Any) -> bool:
 
 
 def _holds_samples(value: Any, count: int) -> bool:
-    return _has_length(value) and len(value) == count
+    return count > 0 and _has_length(value) and len(value) == count
 
 
-def common_shape(one: Any, other: Any, size: int, other_size: int) -> Shape | None:
+def is_dense(value: Any) -> bool:
+    """Whether a value is a tensor, and neither sparse nor nested: torch refuses the shape of some, or to index them."""
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested
+
+
+def common_shape(one: Any, other: Any, size: int | None, other_size: int | None) -> Shape | None:
     """The shape of a tensor with both batch sizes: B for the batch size, `?` for an axis that follows another rule."""
     if not all(isinstance(value, Tensor) and not value.is_nested for value in (one, other)):
         return None
@@ -98,7 +101,5 @@ def shape_text(shape: Shape | None) -> str:
 
 def described(value: Any, size: int | None) -> str:
     """A tensor's shape and dtype, or the type of another value."""
-    if not isinstance(value, Tensor) or value.is_nested:
-        return type(value).__name__
-    shape = tuple("B" if axis == 0 and length == size else length for axis, length in enumerate(value.shape))
-    return f"{shape_text(shape)} {str(value.dtype).removeprefix('torch.')}"
+    shape = common_shape(value, value, size, size)
+    return type(value).__name__ if shape is None else f"{shape_text(shape)} {str(value.dtype).removeprefix('torch.')}"

@@ -3,10 +3,11 @@
 import copy
 import logging
 import random
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
@@ -22,33 +23,29 @@ from .contract_operations import WatchOperations
 from .flat_keys import plain
 from .ndict import NDict
 
-NEED_VALUES = (
+_NEED_VALUES = (
     fake_tensor.DataDependentOutputException,
     fake_tensor.DynamicOutputShapeException,
     fake_tensor.UnsupportedOperatorException,
     fake_tensor.UnsupportedFakeTensorException,
 )
 # What torch says if a program asks a fake tensor for its memory, or mixes it with a real one.
-NEED_MEMORY = [
-    ".numpy() is not supported",
-    "data pointer",
-    "Numpy is not available",
-    "only supports real tensors",
-    "not allocated yet",
-]
-NEED_MEMORY += ["FakeTensor", "fake tensor", "Fake tensor", "NestedTensor"]
+_NEEDS_MEMORY = re.compile(
+    r"\.numpy\(\) is not supported|data pointer|Numpy is not available|only supports real tensors|not allocated yet"
+    r"|[Ff]ake ?[Tt]ensor|NestedTensor"
+)
 
 
 @dataclass
 class Step:
     """What one component did in one run."""
 
+    component: Any = None  # the copy that ran; None if there is none
     reads: set[str] = field(default_factory=set)
     writes: dict[str, Any] = field(default_factory=dict)
     before: dict[str, Any] = field(default_factory=dict)  # the batch that it got
     result: Any = None
     error: Exception | None = None
-    failed_part: str = ""  # the innermost module of the component in which the error was raised
     backward_error: Exception | None = None
     needs_values: bool = False
     changed: list[str] = field(default_factory=list)  # keys changed in place
@@ -61,7 +58,6 @@ class Run:
 
     size: int
     batch: NDict
-    copies: dict[str, Any] = field(default_factory=dict)
     steps: dict[str, Step] = field(default_factory=dict)
     trained_by: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
@@ -75,11 +71,12 @@ class Run:
         earlier = takewhile(lambda step: step[0] != reader, self.steps.items())
         return {key: name for name, step in earlier for key in step.writes}
 
-    def modules(self) -> Iterator[tuple[str, nn.Module]]:
-        """The components with parameters of a model: neither losses nor metrics."""
-        for name, component in self.copies.items():
-            if isinstance(component, nn.Module) and name not in self.losses and not is_metric(component):
-                yield name, component
+    def models(self) -> Iterator[tuple[str, nn.Module]]:
+        """The modules that are neither losses nor metrics."""
+        for name, step in self.steps.items():
+            module = step.component
+            if isinstance(module, nn.Module) and not isinstance(step.result, Tensor) and not is_metric(module):
+                yield name, module
 
 
 class _RecordingBatch(NDict):
@@ -114,74 +111,76 @@ def is_metric(component: Any) -> bool:
 
 def needs_values(error: Exception) -> bool:
     """Whether an error comes of running on fake tensors only."""
-    text = str(error)
-    is_device = "found two different devices" in text  # torch 2.6 names fake tensors there
-    return isinstance(error, NEED_VALUES) or (
-        not is_device and not isinstance(error, ValueError) and any(part in text for part in NEED_MEMORY)
-    )
-
-
-def first_line(error: BaseException | None) -> str:
-    """The first line of an error's message, or its type."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    if isinstance(error, _NEED_VALUES):
+        return True
+    is_device = "found two different devices" in str(error)  # torch 2.6 names fake tensors there
+    return not is_device and not isinstance(error, ValueError) and bool(_NEEDS_MEMORY.search(str(error)))
 
 
 def run_components(
-    components: Mapping[str, Any], make_batch: Callable[[int], NDict], size: int, *, train: bool, fake: bool = True
+    components: Mapping[str, Any], make_batch: Callable[[int], NDict], size: int, mode: str, device: str | None = None
 ) -> Run:
-    """Run copies of the components in turn on a batch of `size` samples; with `train`, also each loss's backward."""
-    mode: Any = fake_tensor.FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext()
+    """Run copies of the components in turn on a batch of `size` samples.
+
+    Args:
+        components: the components by name.
+        make_batch: a function of the batch size.
+        size: the batch size.
+        mode: `"train"` (forward, and the backward of each loss) or `"eval"` on fake tensors, or `"real"`: eval mode on
+            real tensors.
+        device: where copies of modules are moved.
+    """
+    fake: Any = nullcontext() if mode == "real" else fake_tensor.FakeTensorMode(allow_non_fake_inputs=True)
     with undisturbed():
-        with mode:
+        with fake:
             run = Run(size, _RecordingBatch(make_batch(size)))
         memo: dict[int, Any] = {}
         for name, component in components.items():
             try:
-                if isinstance(component, nn.Module):
-                    _check_can_be_copied(component)
-                with fake_tensor.FakeCopyMode(mode) if fake else nullcontext():
-                    run.copies[name] = copy.deepcopy(component, memo)
+                _check_can_be_copied(component)
+                with nullcontext() if mode == "real" else fake_tensor.FakeCopyMode(fake):
+                    copied = copy.deepcopy(component, memo)
             except Exception as error:  # a component may hold anything, such as a file or a lock
                 run.steps[name] = Step(error=error, needs_values=True)
-        with mode, torch.set_grad_enabled(train):
-            for name, component in run.copies.items():
-                if isinstance(component, nn.Module):
-                    component.train(train)
-                run.steps[name] = _run_one(component, run.batch, size)
-            if train:
+                continue
+            if isinstance(copied, nn.Module):
+                copied.train(mode == "train")
+                copied = copied if device is None else copied.to(device)
+            with fake, torch.set_grad_enabled(mode == "train"):
+                run.steps[name] = _run_one(copied, run.batch, size)
+        if mode == "train":
+            with fake, torch.enable_grad():
                 _record_gradients(run)
     return run
-
-
-def _check_can_be_copied(module: nn.Module) -> None:
-    if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
-        raise TypeError("it has lazy parameters, which have no shape before the first batch")
-    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
-        raise TypeError("it is scripted or traced by torch.jit, whose parameters are not Python's")
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """No warnings, nothing compiled, and the states of random number generators as before."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    states = random.getstate(), np.random.get_state()
     log = logging.getLogger(fake_tensor.__name__)  # it prints each error, which the contract reports
-    with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
+    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    with eager, torch.random.fork_rng(devices=[]), mock.patch.object(log, "disabled", True), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        stack.enter_context(mock.patch.object(log, "disabled", True))
-        if "torch._dynamo" in sys.modules:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
         try:
             yield
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])
-            torch.set_rng_state(states[2])
+
+
+def _check_can_be_copied(component: Any) -> None:
+    if not isinstance(component, nn.Module):
+        return
+    if any(map(is_lazy, (*component.parameters(), *component.buffers()))):
+        raise TypeError("it has lazy parameters, which have no shape before the first batch")
+    if any(isinstance(part, torch.jit.ScriptModule) for part in component.modules()):
+        raise TypeError("it is scripted or traced by torch.jit, whose parameters are not Python's")
 
 
 def _run_one(component: Any, batch: Any, size: int) -> Step:
-    step = Step()
-    before = step.before = dict(batch)
+    before = dict(batch)
+    step = Step(component, before=before)
     versions = {key: value._version for key, value in before.items() if isinstance(value, Tensor)}
     batch.keys_read.clear()
     try:
@@ -191,28 +190,20 @@ def _run_one(component: Any, batch: Any, size: int) -> Step:
             if isinstance(step.result, Mapping) and step.result is not batch:
                 batch.update(step.result)
     except Exception as error:  # a component may raise anything
-        step.error = error
-        step.needs_values = needs_values(error)
-        step.failed_part = _failed_part(component, error)
+        step.error, step.needs_values = error, needs_values(error)
     step.reads = {key for key in batch.keys_read if key in before}
     step.writes = {key: value for key, value in batch.items() if key not in before or value is not before[key]}
     step.changed = [key for key, version in versions.items() if before[key]._version != version]
     return step
 
 
-def _failed_part(component: Any, error: Exception) -> str:
-    parts = component.named_modules() if isinstance(component, nn.Module) else ()
-    names = {id(part): f"{path!r} ({type(part).__name__})" for path, part in parts if path}
-    found, trace = "", error.__traceback__
-    while trace is not None:
-        found = names.get(id(trace.tb_frame.f_locals.get("self")), found)
-        trace = trace.tb_next
-    return found
-
-
 def _record_gradients(run: Run) -> None:
-    parameters = [(name, key, one) for name, module in run.modules() for key, one in module.named_parameters()]
-    parameters = [found for found in parameters if found[2].requires_grad]
+    parameters = [
+        (name, key, parameter)
+        for name, model in run.models()
+        for key, parameter in model.named_parameters()
+        if parameter.requires_grad
+    ]
     for name, key, _ in parameters:
         run.trained_by.setdefault(name, {})[key] = []
     for loss, value in run.losses.items():

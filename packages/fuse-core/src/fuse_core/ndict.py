@@ -12,13 +12,12 @@ from torch import Tensor
 from . import ndict_parts
 from .flat_keys import branches_above, has_branch, keys_below
 from .key_names import check_key, flatten, is_mapping
-from .ndict_pytree import PLAIN, map_tensors, register
+from .ndict_pytree import map_tensors, register
 from .ndict_view import MISSING, NDictView
 from .nested_key_error import NestedKeyError
 from .tree_and_table import describe, print_tree, tree
 
 _MANY = 256  # keys: from then on an NDict remembers whether any key holds a leaf and a branch
-_FUSEMEDML_ARGUMENTS = {"already_flat", "dict_like"}
 
 
 class NDict(dict[str, Any]):
@@ -66,7 +65,7 @@ class NDict(dict[str, Any]):
         if mapping is not None:
             self.update(mapping)
         if leaves:
-            if _FUSEMEDML_ARGUMENTS & leaves.keys():
+            if leaves.keys() & {"already_flat", "dict_like"}:
                 raise TypeError(
                     f"NDict takes entries as keyword arguments, got {', '.join(leaves)}, which FuseMedML's NDict had "
                     "as options. Write NDict(mapping): the mapping may be nested or flat."
@@ -276,12 +275,7 @@ class NDict(dict[str, Any]):
     def _mapped(self, fn: Callable[[Tensor], Any], method: str | None = None, *arguments: Any) -> Self:
         results: dict[str, Any] = {}
         for key, value in self.items():
-            if isinstance(value, Tensor):
-                results[key] = fn(value)
-            elif type(value) is list and _holds_plain_values(value):
-                results[key] = value.copy()
-            else:
-                results[key] = map_tensors(fn, value, method, *arguments)
+            results[key] = fn(value) if isinstance(value, Tensor) else map_tensors(fn, value, method, *arguments)
         return self._with_results(results.items())
 
     def to(
@@ -322,12 +316,6 @@ class NDict(dict[str, Any]):
     def pin_memory(self) -> Self:
         """A new NDict with its tensors in pinned memory, for asynchronous copies to a GPU."""
         return self._mapped(Tensor.pin_memory, "pin_memory")
-
-
-def _holds_plain_values(values: list[Any]) -> bool:
-    """Whether a list holds nothing but numbers and strings, or tuples of them, such as sample ids."""
-    kinds = set(map(type, values))
-    return kinds <= PLAIN or (kinds == {tuple} and PLAIN.issuperset(type(part) for one in values for part in one))
 
 
 NDictView._make_ndict = NDict

@@ -12,9 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 _NODES: set[type] = set()
-
-PLAIN = frozenset((str, int, float, bool, complex, bytes, bytearray, range, torch.Size, type(None)))
-"""Types of values that hold no tensor."""
+_PLAIN = frozenset((str, int, float, bool, complex, bytes, bytearray, range, torch.Size, type(None)))
 
 
 def register(node: type, rebuilt: Any = None) -> None:
@@ -59,12 +57,14 @@ def map_tensors(fn: Callable[[Tensor], Any], value: Any, method: str | None = No
 
     An object with the method `method` is replaced by `object.method(*arguments)`.
     """
+    if type(value) is list and _holds_plain_values(value):
+        return value.copy()
 
     def mapped(part: Any) -> Any:
         kind = type(part)
         if isinstance(part, Tensor):
             return fn(part)
-        if kind in PLAIN or isinstance(part, type):
+        if kind in _PLAIN or isinstance(part, type):
             return part
         if kind is list or kind is tuple:
             return kind(map(mapped, part))
@@ -78,6 +78,12 @@ def map_tensors(fn: Callable[[Tensor], Any], value: Any, method: str | None = No
         return _with_mapped_parts(mapped, part)
 
     return mapped(value)
+
+
+def _holds_plain_values(values: list[Any]) -> bool:
+    """Whether a list holds nothing but numbers and strings, or tuples of them, such as sample ids."""
+    kinds = set(map(type, values))
+    return kinds <= _PLAIN or (kinds == {tuple} and _PLAIN.issuperset(type(part) for one in values for part in one))
 
 
 def _with_mapped_parts(mapped: Callable[[Any], Any], whole: Any) -> Any:

@@ -75,10 +75,11 @@ class Wiring:
     def to_mermaid(self, labels: Mapping[str, str] | None = None) -> str:
         """A flowchart in the Mermaid language, which GitHub draws. Components are boxes, keys are rounded.
 
-        Put it into a Markdown file as a code block of the language `mermaid`. `labels` are texts by key, for the edge
-        from its writer.
+        Keys of the batch that no component reads are left out. Put it into a Markdown file as a code block of the
+        language `mermaid`. `labels` are texts by key, for the edge from its writer.
         """
-        keys = [key for key in dict.fromkeys((*self.writers, *self.readers)) if self._is_drawn(key)]
+        keys = [key for key, writer in self.writers.items() if writer != BATCH or key in self.readers]
+        keys += [key for key in self.readers if key not in self.writers]
         actors = dict.fromkeys(self.writers.get(key, "") for key in keys)
         actors.update(dict.fromkeys(reader for key in keys for reader in self.readers.get(key, ())))
         actors.pop("", None)
@@ -93,10 +94,6 @@ class Wiring:
                 lines.append(f"    {names[self.writers[key]]} {arrow} k{i}")
             lines += [f"    k{i} --> {names[reader]}" for reader in self.readers.get(key, ())]
         return "\n".join(lines)
-
-    def _is_drawn(self, key: str) -> bool:
-        """Not drawn: keys of the batch that no component reads."""
-        return key in self.readers or self.writers[key] != BATCH
 
 
 def _escaped(label: str) -> str:
@@ -141,7 +138,7 @@ def check_wiring(
     declared = [(name, _DeclaredKeys(name, component)) for name, component in unique_names(components)]
     wiring = Wiring(writers=dict.fromkeys(_keys("available_keys", available_keys), BATCH))
     there = dict(wiring.writers)
-    gone: dict[str, str] = {}  # removed keys, and why they are not there
+    gone: dict[str, str] = {}  # removed keys, and the components that removed them
     undeclared: list[str] = []
     problems: list[str] = []
     for position, (name, keys) in enumerate(declared):
@@ -166,10 +163,10 @@ def check_wiring(
                 wiring.notes.append(f"{name} removes {key!r}, which nothing before it provides.")
         for key in keys_at_or_below(there, keys.removes):
             del there[key]
-        gone.update(dict.fromkeys(keys.removes, f"{name} removes it."))
+        gone.update(dict.fromkeys(keys.removes, name))
+        for rewritten in keys_at_or_below(gone, keys.writes):
+            del gone[rewritten]
         for key in keys.writes:
-            for rewritten in keys_at_or_below(gone, [key]):
-                del gone[rewritten]
             if there.get(key, BATCH) != BATCH:
                 problems.append(
                     f"{key!r} is written by {there[key]} and again by {name}. Give one of them another key."
@@ -243,9 +240,9 @@ def _is_there(key: str, writers: Mapping[str, str], gone: Iterable[str]) -> bool
 def _hint(
     key: str, writers: Mapping[str, str], gone: Mapping[str, str], now_and_later: list[tuple[str, _DeclaredKeys]]
 ) -> str:
-    removal = next((why for lost, why in gone.items() if provides([lost], key)), None)
-    if removal is not None:
-        return f" {removal}"
+    remover = next((name for lost, name in gone.items() if provides([lost], key)), None)
+    if remover is not None:
+        return f" {remover} removes it."
     later = next((name for name, keys in now_and_later[1:] if provides(keys.writes, key)), None)
     if later is not None:
         return f" {later} writes it, but runs later: move it forward."
