@@ -4,16 +4,16 @@ import torch
 from torchmetrics.functional.classification import multiclass_f1_score
 
 from fuse_lightning.predictions.pixel_counts import pixel_counts
-from fuse_lightning.report.pixel_predictions import PixelPredictions, mean_dice
+from fuse_lightning.report.pixel_predictions import dice, mean_dice
 
 
 def test_dice_equals_torchmetrics_over_images_and_over_pixels():
     generator = torch.Generator().manual_seed(0)
     predicted, target = torch.randint(4, (2, 5, 6, 6), generator=generator)
-    found = PixelPredictions(list("abcde"), pixel_counts(predicted, target))
+    counts = pixel_counts(predicted, target)
     arguments = {"num_classes": 4, "average": None}
-    assert found.over_pixels == pytest.approx(multiclass_f1_score(predicted, target, **arguments).numpy())
-    for own, mask, true in zip(found.of_images, predicted, target, strict=True):
+    assert dice(counts.sum(axis=0)) == pytest.approx(multiclass_f1_score(predicted, target, **arguments).numpy())
+    for own, mask, true in zip(dice(counts), predicted, target, strict=True):
         assert own == pytest.approx(multiclass_f1_score(mask, true, **arguments).numpy())
 
 

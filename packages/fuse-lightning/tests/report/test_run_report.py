@@ -3,6 +3,7 @@ import re
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 from torchmetrics.classification import MulticlassF1Score
@@ -107,6 +108,27 @@ def test_a_module_without_checks_trains_without_a_drawing(tmp_path, make_trainer
     module.model.reads = ("data.image", "data.missing")
     make_trainer(max_epochs=1, callbacks=[RunReport(tmp_path)]).fit(module, loader, loader)
     assert titles(tmp_path) == ["Learning curves", "Epochs", "Environment"]
+
+
+def test_a_file_of_earlier_predictions_is_left_out(tmp_path, make_trainer, module, loader):
+    writer = PredictionsToFile(tmp_path / "predictions.csv")
+    make_trainer(callbacks=[writer]).predict(module, loader, return_predictions=False)
+    make_trainer(callbacks=[RunReport(tmp_path)]).predict(module, loader, return_predictions=False)
+    assert titles(tmp_path) == ["Environment"]
+    make_trainer(callbacks=[RunReport(tmp_path), writer]).predict(module, loader, return_predictions=False)
+    assert "Confusion matrix" in titles(tmp_path)
+
+
+def test_an_interrupted_training_leaves_a_page_of_its_whole_epochs(tmp_path, make_trainer, module, loader):
+    class FullDisk(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if (trainer.current_epoch, batch_idx) == (2, 3):
+                raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        make_trainer(max_epochs=4, callbacks=[RunReport(tmp_path), FullDisk()]).fit(module, loader, loader)
+    assert titles(tmp_path) == ["Learning curves", "Epochs", "Wiring", "Environment"]
+    assert list(json.loads((tmp_path / "report.json").read_text())["epochs"]) == ["0", "1"]
 
 
 @pytest.mark.filterwarnings("ignore:A checkpoint is written inside an epoch")

@@ -35,6 +35,7 @@ WRITTEN = {
     "model/best_epoch.ckpt",
     "model/last.ckpt",
     "predictions.csv",
+    "report.json",
     "wiring.md",
 }
 
@@ -45,6 +46,10 @@ def run(*arguments):
 
 def files_of(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def sections(folder):
+    return re.findall("<h2>(.*?)</h2>", (folder / "index.html").read_text())
 
 
 @pytest.fixture
@@ -184,13 +189,14 @@ def test_segmentation_writes_masks_that_its_numbers_come_from(tmp_path, few_canv
 def test_stages_run_one_by_one_as_they_do_together(tmp_path, finished_run):
     folder = tmp_path / "run"
     run("--run-dir", folder, *QUICK, "--stages", "train")
-    assert not files_of(folder) & {"predictions.csv", "index.html"}
+    assert not (folder / "predictions.csv").exists()
+    assert sections(folder) == ["Learning curves", "Epochs", "Wiring", "Environment"]
     run("--run-dir", folder, "--stages", "infer")
     assert (folder / "predictions.csv").read_text() == (finished_run / "predictions.csv").read_text()
-    assert not (folder / "index.html").exists()
+    assert not (folder / "evaluation.json").exists()
     run("--run-dir", folder, "--stages", "eval")
     assert (folder / "evaluation.json").read_text() == (finished_run / "evaluation.json").read_text()
-    assert (folder / "index.html").exists()
+    assert sections(folder) == sections(finished_run)
 
 
 def test_stages_that_lack_what_comes_before_say_so(tmp_path, monkeypatch):
@@ -250,6 +256,7 @@ def test_ctrl_c_leaves_a_run_that_is_resumed_to_the_same_result(
     checkpoint = torch.load(folder / "model" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == epoch * 10
     assert not (folder / "predictions.csv").exists()
+    assert (folder / "index.html").exists() == (epoch > 0)  # the page of the epochs before
 
     monkeypatch.undo()
     run("--resume", "--run-dir", folder, "--stages", "train", "infer")
@@ -316,7 +323,8 @@ def test_overwriting_deletes_the_results_of_a_run_and_nothing_else(tmp_path):
     run("--run-dir", folder, *QUICK, "--stages", "train", "--overwrite")
     files = files_of(folder)
     assert files >= {"notes.txt", "model/mine.ckpt", "figures/mine.png", "model/last.ckpt", "config.yaml"}
-    assert not files & {"predictions.csv", "index.html", "logs/csv/version_1/metrics.csv"}
+    assert not files & {"predictions.csv", "logs/csv/version_1/metrics.csv"}
+    assert "of the run" not in (folder / "index.html").read_text()
     assert (folder / "empty").is_dir()
     assert (folder / "link").is_symlink()
     assert files_of(elsewhere) == {"model.ckpt", "metrics.csv"}

@@ -58,7 +58,8 @@ def tasks_of(
     only = targets[0] if len(targets) == 1 and not compared else ""
     tasks = []
     for key in sorted(keys, key=lambda key: ".logits." in key):
-        if (pred is None and (key in targets or MEMBER.search(key))) or pred not in (None, key) or key == target:
+        is_taken = key == pred if pred is not None else not (key in targets or MEMBER.search(key))
+        if not is_taken or key == target:
             continue
         own = target or compared_target(key, compared) or only
         if own in keys or key in with_target:

@@ -16,46 +16,35 @@ Points = Sequence[tuple[float, float]]
 
 
 def line_chart(title: str, lines: Mapping[str, Points], best_epoch: int | None) -> str:
-    """A value over the epochs, for training and validation.
+    """A value over the epochs, for training and validation; empty without a finite value.
 
     Args:
         title: what is drawn.
         lines: points of epoch and value, by mode.
         best_epoch: the epoch to mark.
     """
-    lines = {mode: [point for point in points if math.isfinite(point[1])] for mode, points in lines.items()}
-    xs = [x for points in lines.values() for x, _ in points]
-    ys = [y for points in lines.values() for _, y in points]
-    if not xs:
+    finite = {mode: [point for point in points if math.isfinite(point[1])] for mode, points in lines.items()}
+    lines = {mode: points for mode, points in finite.items() if points}
+    if not lines:
         return ""
-    frame = _Frame((min(xs), max(max(xs), min(xs) + 1)), (min(ys), max(ys)), "epoch", whole_x=True)
-    parts = [frame.svg]
-    if best_epoch is not None:
-        x = frame.x(best_epoch)
-        parts.append(
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="var(--faint)" '
-            f'stroke-dasharray="2 3"/>'
-        )
+    xs, ys = zip(*(point for points in lines.values() for point in points), strict=True)
+    chart = _Chart((min(xs), max(max(xs), min(xs) + 1)), (min(ys), max(ys)), "epoch", whole_x=True)
     legend = []
     for mode, points in lines.items():
-        if points:
-            color, dash = LINES.get(mode, ("var(--ink)", "1 2"))
-            path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in points)
-            parts.append(
-                f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2" stroke-dasharray="{dash}"/>'
-            )
-            if len(points) < 40:
-                parts += [
-                    f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="2.5" fill="{color}"/>' for x, y in points
-                ]
-            line = "┅" if dash else "━"
-            legend.append(
-                f'<span class="legend"><span aria-hidden="true" style="color:{color}">{line}</span> {mode}</span>'
-            )
+        color, dash = LINES[mode]
+        chart.curve(points, color, dash)
+        if len(points) < 40:
+            chart.dots(points, color)
+        legend.append(f'<span aria-hidden="true" style="color:{color}">{"┅" if dash else "━"}</span> {mode}')
     if best_epoch is not None:
-        legend.append(f'<span class="legend"><span aria-hidden="true">┊</span> best epoch ({best_epoch})</span>')
-    last = ", ".join(f"{mode} {points[-1][1]:.4g}" for mode, points in lines.items() if points)
-    return _figure(title, f"{title} over the epochs; in the last one {last}", parts, "".join(legend))
+        chart.line((best_epoch, chart.ys[0]), (best_epoch, chart.ys[1]), "var(--faint)", "2 3")
+        legend.append(f'<span aria-hidden="true">┊</span> best epoch ({best_epoch})')
+    last = ", ".join(f"{mode} {points[-1][1]:.4g}" for mode, points in lines.items())
+    return chart.figure(
+        title,
+        f"{title} over the epochs; in the last one {last}",
+        "".join(f'<span class="legend">{entry}</span>' for entry in legend),
+    )
 
 
 def reliability_chart(confidence: np.ndarray, accuracy: np.ndarray, share: np.ndarray) -> str:
@@ -66,26 +55,15 @@ def reliability_chart(confidence: np.ndarray, accuracy: np.ndarray, share: np.nd
         accuracy: accuracy of each bin, shape [bins].
         share: share of the samples in each bin, shape [bins].
     """
-    frame = _Frame((0, 1), (0, 1), "confidence")
+    chart = _Chart((0, 1), (0, 1), "confidence")
     bins = len(confidence)
-    parts = [frame.svg]
-    for index in np.flatnonzero(share > 0):
-        left, right = frame.x(index / bins), frame.x((index + 1) / bins)
-        y = frame.y(float(accuracy[index]))
-        parts.append(
-            f'<rect x="{left:.1f}" y="{y:.1f}" width="{right - left - 1:.1f}" height="{HEIGHT - BOTTOM - y:.1f}" '
-            f'fill="var(--train)" opacity="{0.35 + 0.65 * min(1, 4 * share[index]):.2f}"/>'
-        )
-        x = frame.x(float(confidence[index]))
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="var(--validation)"/>')
-    parts.append(
-        f'<line x1="{frame.x(0)}" y1="{frame.y(0)}" x2="{frame.x(1)}" y2="{frame.y(1)}" stroke="var(--ink)" '
-        f'stroke-dasharray="4 3"/>'
-    )
-    return _figure(
+    for index in np.flatnonzero(share > 0).tolist():
+        chart.bar(index / bins, (index + 1) / bins, accuracy[index], 0.35 + 0.65 * min(1, 4 * share[index]))
+        chart.dots([(confidence[index], accuracy[index])], "var(--validation)")
+    chart.line((0, 0), (1, 1), "var(--ink)", "4 3")
+    return chart.figure(
         "Accuracy by confidence",
         "Accuracy of the predictions of each confidence",
-        parts,
         "Darker bars hold more samples. On the dashed line, accuracy equals confidence.",
     )
 
@@ -101,18 +79,13 @@ def scatter_chart(title: str, target: np.ndarray, predicted: np.ndarray) -> str:
     known = np.isfinite(target)
     target, predicted = target[known], predicted[known]
     ends = float(min(target.min(), predicted.min())), float(max(target.max(), predicted.max()))
-    frame = _Frame(ends, ends, "true")
+    chart = _Chart(ends, ends, "true")
     every = math.ceil(len(target) / MOST_POINTS)
-    (x1, y1), (x2, y2) = ((frame.x(end), frame.y(end)) for end in ends)
-    line = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
-    parts = [frame.svg, f'<line {line} stroke="var(--ink)" stroke-dasharray="4 3"/>']
-    parts += [
-        f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="2.5" fill="var(--train)" opacity="0.6"/>'
-        for x, y in zip(target[::every].tolist(), predicted[::every].tolist(), strict=True)
-    ]
+    chart.line((ends[0], ends[0]), (ends[1], ends[1]), "var(--ink)", "4 3")
+    chart.dots(list(zip(target[::every], predicted[::every], strict=True)), "var(--train)", opacity=0.6)
     shown = f" One of {every} samples is shown." if every > 1 else ""
     legend = f"Up: predicted. Right: true. On the dashed line, both are equal.{shown}"
-    return _figure(title, f"Predicted against true values of {len(target)} samples", parts, legend)
+    return chart.figure(title, f"Predicted against true values of {len(target)} samples", legend)
 
 
 def confusion_table(counts: np.ndarray, classes: Sequence[str], label: str, percent: bool = False) -> str:
@@ -144,32 +117,56 @@ def _confusion_cell(text: str, share: float) -> str:
     return f'<td style="{ground}"{much}>{"·" if text in ("0", "0.0") else text}</td>'
 
 
-class _Frame:
-    """The axes of a chart, and where values lie in it."""
+class _Chart:
+    """Axes, and what is drawn between them. Places are given as values."""
 
     def __init__(self, xs: tuple[float, float], ys: tuple[float, float], x_label: str, whole_x: bool = False) -> None:
         margin = 0.0 if xs == (0, 1) and ys == (0, 1) else 0.05 * (ys[1] - ys[0]) or 0.5
-        beside = 0.0 if whole_x or margin == 0 else margin
+        beside = 0.0 if whole_x else margin
         self.xs, self.ys = (xs[0] - beside, xs[1] + beside), (ys[0] - margin, ys[1] + margin)
-        parts = []
+        self.parts = []
         for y in ticks(*self.ys):
-            parts.append(
-                f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{self.y(y):.1f}" y2="{self.y(y):.1f}"/>'
+            height = self._y(y)
+            self.parts.append(
+                f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{height:.1f}" y2="{height:.1f}"/>'
             )
-            parts.append(f'<text class="faint" x="{LEFT - 6}" y="{self.y(y) + 4:.1f}" text-anchor="end">{y:.4g}</text>')
+            self._text(LEFT - 6, height + 4, f"{y:.4g}", "end")
         for x in ticks(*self.xs, whole=whole_x):
-            parts.append(
-                f'<text class="faint" x="{self.x(x):.1f}" y="{HEIGHT - 20}" text-anchor="middle">{x:.4g}</text>'
-            )
-        middle = (LEFT + WIDTH - RIGHT) / 2
-        parts.append(f'<text class="faint" x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{x_label}</text>')
-        self.svg = "\n".join(parts)
+            self._text(self._x(x), HEIGHT - 20, f"{x:.4g}")
+        self._text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, x_label)
 
-    def x(self, value: float) -> float:
+    def _x(self, value: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (value - self.xs[0]) / (self.xs[1] - self.xs[0])
 
-    def y(self, value: float) -> float:
+    def _y(self, value: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - self.ys[0]) / (self.ys[1] - self.ys[0])
+
+    def _text(self, x: float, y: float, text: str, anchor: str = "middle") -> None:
+        self.parts.append(f'<text class="faint" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>')
+
+    def line(self, start: tuple[float, float], end: tuple[float, float], color: str, dash: str) -> None:
+        (x1, y1), (x2, y2) = ((self._x(x), self._y(y)) for x, y in (start, end))
+        place = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
+        self.parts.append(f'<line {place} stroke="{color}" stroke-dasharray="{dash}"/>')
+
+    def curve(self, points: Points, color: str, dash: str) -> None:
+        path = " ".join(f"{self._x(x):.1f},{self._y(y):.1f}" for x, y in points)
+        style = f'fill="none" stroke="{color}" stroke-width="2" stroke-dasharray="{dash}"'
+        self.parts.append(f'<polyline points="{path}" {style}/>')
+
+    def dots(self, points: Points, color: str, opacity: float = 1.0) -> None:
+        style = f'r="2.5" fill="{color}" opacity="{opacity}"'
+        self.parts += [f'<circle cx="{self._x(x):.1f}" cy="{self._y(y):.1f}" {style}/>' for x, y in points]
+
+    def bar(self, left: float, right: float, top: float, opacity: float) -> None:
+        x, y, width = self._x(left), self._y(top), self._x(right) - self._x(left) - 1
+        place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{HEIGHT - BOTTOM - y:.1f}"'
+        self.parts.append(f'<rect {place} fill="var(--train)" opacity="{opacity:.2f}"/>')
+
+    def figure(self, title: str, description: str, legend: str) -> str:
+        svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(description)}">'
+        caption = f"<figcaption><b>{escape(title)}</b><br>{legend}</figcaption>"
+        return "\n".join([f"<figure>{caption}{svg}", *self.parts, "</svg></figure>"])
 
 
 def ticks(low: float, high: float, count: int = 5, whole: bool = False) -> list[float]:
@@ -185,9 +182,3 @@ def ticks(low: float, high: float, count: int = 5, whole: bool = False) -> list[
     step = max(1.0, round(step)) if whole else step
     first = math.ceil(low / step)
     return [round(number * step, 12) for number in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def _figure(title: str, description: str, parts: Sequence[str], legend: str) -> str:
-    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(description)}">'
-    caption = f"<figcaption><b>{escape(title)}</b><br>{legend}</figcaption>"
-    return "\n".join([f"<figure>{caption}{svg}", *parts, "</svg></figure>"])

@@ -7,7 +7,9 @@ import numpy as np
 
 from ..predictions.compared_keys import Task
 from ..predictions.pixel_counts import VOID
-from .prediction_columns import PredictionColumns
+from .charts import confusion_table, reliability_chart
+from .page import TaskSections, note, number, table
+from .prediction_columns import PredictionColumns, names_or_numbers
 
 BINS = 15
 
@@ -17,12 +19,10 @@ class ClassPredictions:
     """Predicted probabilities and true classes.
 
     Attributes:
-        ids: the samples' identifiers.
         probabilities: shape [samples, classes].
         target: the true class of each sample, shape [samples].
     """
 
-    ids: Sequence[str]
     probabilities: np.ndarray
     target: np.ndarray
 
@@ -115,4 +115,39 @@ def read_class_predictions(columns: PredictionColumns, task: Task) -> ClassPredi
     are_classes = (true == true.round()).all() and (true < scores.shape[1]).all()
     if not (len(known) and are_probabilities and are_classes):
         return None
-    return ClassPredictions([columns.ids[index] for index in known], scores, true.astype(int))
+    return ClassPredictions(scores, true.astype(int))
+
+
+def class_sections(columns: PredictionColumns, task: Task, class_names: Sequence[str]) -> TaskSections | None:
+    """Accuracy, confusion matrix, scores and calibration; None if the columns hold no classes."""
+    found = read_class_predictions(columns, task)
+    if found is None:
+        return None
+    counts = found.confusion()
+    right, total = int(counts.trace()), int(counts.sum())
+    low, high = wilson_interval(right, total)
+    bins = found.calibration()
+    error = calibration_error(*bins)
+    names = names_or_numbers(class_names, len(counts))
+    rows = [
+        (name, *map(number, scores), f"{samples:.0f}")
+        for name, (*scores, samples) in zip(names, class_scores(counts), strict=True)
+    ]
+    numbers = [
+        ("accuracy", f"{right / total:.4f}"),
+        ("95 % interval", f"{low:.3f} to {high:.3f}"),
+        ("calibration error", f"{error:.4f}"),
+    ]
+    header = ("class", "precision", "recall", "F1", "samples")
+    sections = {
+        "Confusion matrix": [
+            note(columns.about(task, total)),
+            confusion_table(counts, names, f"Confusion matrix of {task.name}"),
+        ],
+        "Classes": [table(header, rows, f"The scores of each class of {task.name}.")],
+        "Calibration": [
+            note(f"Expected calibration error {error:.4f}, from {len(bins[0])} bins of confidence."),
+            reliability_chart(*bins),
+        ],
+    }
+    return TaskSections(numbers, sections)

@@ -2,8 +2,10 @@
 
 import base64
 import html
+import math
 import re
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple, SupportsFloat
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2733; --faint: #53606d; --line: #d5dce4; --paper: #f4f6f9; --card: #ffffff;
@@ -69,6 +71,13 @@ a { color: var(--link); }
 """
 
 
+class TaskSections(NamedTuple):
+    """What the page shows of a task: names and numbers for its top, and the content of sections by title."""
+
+    numbers: list[tuple[str, str]]
+    sections: dict[str, list[str]]
+
+
 def write_html(title: str, subtitle: str, body: Iterable[str]) -> str:
     """A whole page.
 
@@ -99,6 +108,11 @@ def breakable(text: object) -> str:
     return re.sub(r"([._])(?=\w)", r"\1<wbr>", escape(text))
 
 
+def number(value: SupportsFloat, digits: int = 3) -> str:
+    """A number of a table; `-` for NaN."""
+    return "-" if math.isnan(value) else f"{float(value):.{digits}f}"
+
+
 def section(title: str, *content: str) -> str:
     """A titled part of the page. The content is HTML."""
     return "\n".join([f"<section>\n<h2>{escape(title)}</h2>", *content, "</section>"])
@@ -112,8 +126,8 @@ def note(text: str) -> str:
 def tiles(numbers: Iterable[tuple[str, object]]) -> str:
     """Names and numbers; the first one is the score."""
     shown = [
-        f'<div class="tile{"" if position else " score"}"><b>{escape(number)}</b><span>{breakable(name)}</span></div>'
-        for position, (name, number) in enumerate(numbers)
+        f'<div class="tile{"" if position else " score"}"><b>{escape(value)}</b><span>{breakable(name)}</span></div>'
+        for position, (name, value) in enumerate(numbers)
     ]
     return "\n".join(['<div class="tiles">', *shown, "</div>"])
 
@@ -139,11 +153,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str, ki
 def scrolling(label: str, content: str) -> str:
     """Content that scrolls sideways where it is too wide, with the keyboard too."""
     return f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(label)}">\n{content}\n</div>'
-
-
-def picture(png: bytes, description: str, caption: str) -> str:
-    """A PNG picture, as a part of the page."""
-    return pictures([(png, description)], caption)
 
 
 def pictures(images: Iterable[tuple[bytes, str]], caption: str) -> str:

@@ -2,12 +2,14 @@
 
 import csv
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fuse_core import SAMPLE_ID
 
+from ..predictions.compared_keys import Task
 from ..predictions.pixel_counts import PIXELS
 
 PART = re.compile(rf"\.({PIXELS}\.\d+\.)?\d+$")
@@ -47,6 +49,19 @@ class PredictionColumns:
         except (KeyError, ValueError):
             return None
 
+    def of_one_shape(self, task: Task) -> tuple[np.ndarray, np.ndarray] | None:
+        """The numbers predicted and true, if there are as many of both for each sample."""
+        predicted, target = self.numbers(task.pred), self.numbers(task.target)
+        if predicted is None or target is None or predicted.shape != target.shape:
+            return None
+        return predicted, target
+
+    def about(self, task: Task, samples: int) -> str:
+        """What is compared, of how many samples, and how many others have no known target."""
+        left_out = len(self.ids) - samples
+        unknown = f" {left_out:,} samples without a known target are left out." if left_out else ""
+        return f"{samples:,} samples of {self.path.name}: {task.pred} against {task.target}.{unknown}"
+
     def pixels(self, key: str) -> np.ndarray | None:
         """Counts of pixels, shape [samples, true class, predicted class]; None if the key holds none."""
         start = f"{key}.{PIXELS}."
@@ -58,3 +73,10 @@ class PredictionColumns:
         for name, (true, predicted) in pairs.items():
             counts[:, int(true), int(predicted)] = [int(float(text or 0)) for text in self._columns[name]]
         return counts
+
+
+def names_or_numbers(class_names: Sequence[str], count: int, task: Task | None = None) -> Sequence[str]:
+    """The names of as many classes; else their numbers. A single value is named like the task, if it is given."""
+    if task is not None and count == 1:
+        return [task.name]
+    return class_names if len(class_names) == count else [str(index) for index in range(count)]

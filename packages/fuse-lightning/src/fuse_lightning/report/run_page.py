@@ -16,9 +16,9 @@ from ..epoch_table import NAME, epoch_rows
 from ..predictions.compared_keys import Task, tasks_of
 from ..run_folder import PREDICTIONS_FILE
 from .charts import line_chart
-from .page import escape, note, section, table, tiles, write_html
+from .page import TaskSections, escape, note, section, table, tiles, write_html
 from .prediction_columns import PredictionColumns
-from .task_sections import TaskSections, task_sections
+from .task_sections import task_sections
 from .wiring_drawing import wiring_drawing
 from .worst_cases import worst_cases
 
@@ -47,14 +47,15 @@ def environment() -> dict[str, str]:
     return {**versions, "device": device, "system": platform.platform(terse=True)}
 
 
-def write_run_page(run_dir: Path, pred: str | None = None, target: str | None = None) -> Path:
-    """Write `index.html` from `report.json` and, if the data is of a prediction too, `predictions.csv`.
+def write_run_page(run_dir: Path, pred: str | None = None, target: str | None = None, more: Sequence[str] = ()) -> None:
+    """Write `index.html` from `report.json` and, if the last prediction wrote it, `predictions.csv`.
 
     Args:
         run_dir: the run folder.
         pred: the key of the prediction to compare; None takes all.
         target: the key of its target; None takes what the run's losses and metrics compare. If they compare nothing, it
             takes the only target.
+        more: further sections, HTML.
     """
     data = json.loads((run_dir / DATA_FILE).read_text(encoding="utf-8"))
     epochs = {int(epoch): values for epoch, values in data["epochs"].items()}
@@ -63,16 +64,15 @@ def write_run_page(run_dir: Path, pred: str | None = None, target: str | None = 
         rows = [(name, f"{value:.4g}") for name, value in sorted(data["test"].items())]
         parts.append(section("Test", table(("value", "test"), rows, "Values of the last test.")))
     predictions = run_dir / PREDICTIONS_FILE
-    if "compared" in data and predictions.is_file():  # else the file is of an earlier model
+    # A file that was there before the last prediction may be of another model.
+    if "compared" in data and time_written(predictions) not in (None, data.get("earlier_predictions")):
         columns = PredictionColumns(predictions)
         tasks = tasks_of(columns.keys, data["compared"], pred, target, columns.with_pixels)
         scores, sections = _tasks(columns, tasks, data.get("class_names", {}), data.get("worst", {}))
         numbers, parts = scores + numbers, parts + sections
+    parts += more
     if data.get("wiring"):
-        about = "Which component writes and reads which key in a training step."
-        parts.append(
-            section("Wiring", note(about), wiring_drawing(data["wiring"]["writers"], data["wiring"]["readers"]))
-        )
+        parts.append(_wiring(data["wiring"]["writers"], data["wiring"]["readers"]))
     rows = list(data["environment"].items())
     parts.append(section("Environment", table(("what", "version"), rows, "The software and the device.", kind="texts")))
     name = f"Run <code>{escape(run_dir.resolve().name)}</code>"
@@ -80,7 +80,19 @@ def write_run_page(run_dir: Path, pred: str | None = None, target: str | None = 
     page = write_html(data.get("title", "Training run"), name, [*top, *parts])
     with replace_file(run_dir / PAGE_FILE) as file:
         file.write(page.encode())
-    return run_dir / PAGE_FILE
+
+
+def time_written(path: Path) -> int | None:
+    """When the file was written, in nanoseconds; None if there is none."""
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
+def _wiring(writers: Mapping[str, str], readers: Mapping[str, Sequence[str]]) -> str:
+    about = "Which component writes and reads which key in a training step."
+    keys = dict.fromkeys((*writers, *readers))
+    rows = [(key, writers.get(key, "-"), ", ".join(readers.get(key, "-"))) for key in keys]
+    header = ("key", "written by", "read by")
+    return section("Wiring", note(about), wiring_drawing(writers, readers), table(header, rows, "All keys.", "texts"))
 
 
 def _tasks(
@@ -109,53 +121,51 @@ def _tasks(
 
 def _training(
     epochs: Mapping[int, Mapping[str, float]], monitor: str | None, mode: str, score: float | None
-) -> tuple[list[Any], list[str]]:
+) -> tuple[list[tuple[str, str]], list[str]]:
     """The numbers and the sections of the training.
 
     `score` is the best checkpoint's value, which may be of a validation inside an epoch. None takes the best epoch's.
     """
     if not epochs:
         return [], []
-    last = max(epochs)
     monitored = {epoch: values[monitor] for epoch, values in epochs.items() if monitor and monitor in values}
-    finite = {epoch: value for epoch, value in monitored.items() if value == value}
+    known = {epoch: value for epoch, value in monitored.items() if not math.isnan(value)}
     if score is None or not math.isfinite(score):
-        score = (min if mode == "min" else max)(finite.values()) if finite else None
-    best = next((epoch for epoch, value in finite.items() if value == score), None)
-    numbers: list[Any] = [] if score is None else [(f"best {monitor}", f"{score:.4g}")]
+        score = (min if mode == "min" else max)(known.values()) if known else None
+    best = next((epoch for epoch, value in known.items() if value == score), None)
+    numbers = [] if score is None else [(f"best {monitor}", f"{score:.4g}")]
     if best is not None:
-        numbers.append(("best epoch, counted from 0", best))
-    numbers.append(("epochs", len(epochs)))
+        numbers.append(("best epoch, counted from 0", str(best)))
+    numbers.append(("epochs", str(len(epochs))))
+    last = max(epochs)
+    of_steps = {name for name in epochs[last] if name.endswith("_step") and name.removesuffix("_step") in epochs[last]}
+    of_best, of_last = (
+        {name: value for name, value in epochs.get(epoch, {}).items() if name not in of_steps}
+        for epoch in (-1 if best is None else best, last)
+    )
+    _, (modes, *rows) = epoch_rows(of_best, of_last, monitor or "", fold=False)
+    header = ["value", *(name if name.startswith("best") else f"last {name}" for name in modes[1:])]
+    which = "The last epoch" if best is None else f"The best epoch ({best}) and the last one"
+    caption = f"{which} ({last}), counted from 0. * decides the best epoch."
+    curves = f'<div class="charts">{"".join(_learning_curves(epochs, best))}</div>'
+    return numbers, [section("Learning curves", curves), section("Epochs", table(header, rows, caption))]
+
+
+def _learning_curves(epochs: Mapping[int, Mapping[str, float]], best: int | None) -> list[str]:
+    """A chart for each value; of the values of classes, only for their mean."""
     labels: dict[str, dict[str, str]] = {}  # the logged names of each value, by mode
     for values in epochs.values():
         for match in filter(None, map(NAME.fullmatch, sorted(values))):
             labels.setdefault(match[2], {})["train" if match[1] == "train" else "validation"] = match[0]
-    whole_epochs = [one for one in labels if not (one.endswith("_step") and one.removesuffix("_step") in labels)]
-    means = {one: re.sub(r"(?<=[./])[^./]+$", "mean", one) for one in whole_epochs}
-    charts: list[str] = []
-    drawn: list[Any] = []
-    for label, mean in means.items():
-        if mean != label and mean in labels:
-            continue
+    drawn: dict[str, Any] = {}
+    for label, names in labels.items():
+        mean = re.sub(r"(?<=[./])[^./]+$", "mean", label)
+        is_of_steps = label.endswith("_step") and label.removesuffix("_step") in labels
         lines = {
-            mode_name: [(epoch, values[name]) for epoch, values in sorted(epochs.items()) if name in values]
-            for mode_name, name in sorted(labels[label].items())
+            mode: [(epoch, values[name]) for epoch, values in sorted(epochs.items()) if name in values]
+            for mode, name in sorted(names.items())
         }
-        if lines not in drawn:  # the total of a single loss is that loss
-            charts.append(line_chart(label, lines, best))
-        drawn.append(lines)
-    curves = section("Learning curves", f'<div class="charts">{"".join(charts)}</div>')
-    whole, current = (
-        {name: value for name, value in epochs.get(epoch, {}).items() if not _is_of_steps(name, epochs[last])}
-        for epoch in (-1 if best is None else best, last)
-    )
-    _, rows = epoch_rows(whole, current, monitor or "", fold=False)
-    header = ["value", *(name if name.startswith("best") else f"last {name}" for name in rows[0][1:])]
-    which = "The last epoch" if best is None else f"The best epoch ({best}) and the last one"
-    caption = f"{which} ({last}), counted from 0. * decides the best epoch."
-    return numbers, [curves, section("Epochs", table(header, rows[1:], caption))]
-
-
-def _is_of_steps(name: str, values: Mapping[str, float]) -> bool:
-    """Whether a value is the mean since the last log, beside which the mean of the epoch is logged."""
-    return name.endswith("_step") and name.removesuffix("_step") in values
+        is_new = lines not in drawn.values()  # the total of a single loss is that loss
+        if is_new and not is_of_steps and not (mean != label and mean in labels):
+            drawn[label] = lines
+    return [line_chart(label, lines, best) for label, lines in drawn.items()]

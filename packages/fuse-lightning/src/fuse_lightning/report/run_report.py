@@ -13,16 +13,18 @@ from fuse_core import SAMPLE_ID, WiringError
 
 from ..checkpoints.atomic_file import replace_file
 from ..predictions.compared_keys import compared_keys, names_of_classes, tasks_of
-from .run_page import DATA_FILE, environment, write_run_page
+from ..run_folder import PREDICTIONS_FILE
+from .run_page import DATA_FILE, environment, time_written, write_run_page
 from .worst_cases import MOST, cases_of_batch
 
 
 class RunReport(Callback):
     """Writes a page of results, `index.html`, to the run folder: one file that needs no network.
 
-    After training it shows the learning curves, the best and the last epoch, the wiring, and the environment. Values of
-    an earlier test or prediction belong to another model and are removed. After testing it also shows the test's
-    values. After prediction, `predictions.csv` in the same folder adds, for each prediction with a target:
+    After training, or when it is interrupted, it shows the learning curves, the best and the last epoch, the wiring,
+    and the environment. Values of an earlier test or prediction belong to another model and are removed. After testing
+    it also shows the test's values. After prediction, a new `predictions.csv` in the same folder, such as
+    `PredictionsToFile` writes, adds for each prediction with a target:
 
     - classes: accuracy, confusion matrix, scores of each class, and calibration;
     - segmentations: the Dice of each class over images and over pixels, and the confusion matrix of pixels;
@@ -67,6 +69,7 @@ class RunReport(Callback):
         self._wiring: dict[str, Any] | None = None
         self._compared: dict[str, str] = {}
         self._class_names: dict[str, Sequence[str]] = {}
+        self._earlier_predictions: int | None = None
         self._worst: dict[str, list[dict[str, Any]]] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -115,13 +118,14 @@ class RunReport(Callback):
         """Note the last epoch, and write the page."""
         if self._trainer is not None:
             self._note_epoch(trainer)
-        self._trainer = None
-        best: Any = next((one for one in trainer.checkpoint_callbacks if getattr(one, "monitor", None)), None)
-        monitor = {} if best is None else {"monitor": best.monitor, "mode": best.mode}
-        score = getattr(best, "best_model_score", None)
-        if score is not None:
-            monitor["best_score"] = float(score)
-        self._write(trainer, {}, epochs=self.epochs, wiring=self._wiring, **monitor)
+        self._write_training(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Write the page of the epochs before the one that was interrupted."""
+        if self._trainer is not None:
+            self.epochs.pop(self._epoch, None)
+            if self.epochs:
+                self._write_training(trainer)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the values of the test."""
@@ -131,6 +135,7 @@ class RunReport(Callback):
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note what the losses and metrics compare, and forget the cases of an earlier prediction."""
         self._compared, self._worst, self._class_names = compared_keys(pl_module), {}, {}
+        self._earlier_predictions = time_written(self.run_dir / PREDICTIONS_FILE)
 
     def on_predict_batch_end(
         self,
@@ -159,7 +164,13 @@ class RunReport(Callback):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Add the predictions, when every callback has written its file."""
         if stage == "predict":
-            self._write(trainer, worst=self._worst, compared=self._compared, class_names=self._class_names)
+            self._write(
+                trainer,
+                worst=self._worst,
+                compared=self._compared,
+                class_names=self._class_names,
+                earlier_predictions=self._earlier_predictions,
+            )
 
     def _note_epoch(self, trainer: pl.Trainer) -> None:
         values = {
@@ -169,6 +180,15 @@ class RunReport(Callback):
         }
         if values:
             self.epochs[self._epoch] = values
+
+    def _write_training(self, trainer: pl.Trainer) -> None:
+        self._trainer = None
+        best: Any = next((one for one in trainer.checkpoint_callbacks if getattr(one, "monitor", None)), None)
+        monitor = {} if best is None else {"monitor": best.monitor, "mode": best.mode}
+        score = getattr(best, "best_model_score", None)
+        if score is not None:
+            monitor["best_score"] = float(score)
+        self._write(trainer, {}, epochs=self.epochs, wiring=self._wiring, **monitor)
 
     def _write(self, trainer: pl.Trainer, data: dict[str, Any] | None = None, /, **changed: Any) -> None:
         """Write the page with changed data; None changes that of `report.json`."""

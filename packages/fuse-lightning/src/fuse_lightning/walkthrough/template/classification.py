@@ -19,7 +19,7 @@ from fuse_losses import LossDefault
 from fuse_models import HeadGlobalPoolingClassifier, ModelMultiHead
 
 # `load_splits as load_splits` exports it from here too: task.py asks for it.
-from .classification_data import IMAGE, LABEL, shift_randomly
+from .classification_data import DIGITS, IMAGE, LABEL, shift_randomly
 from .classification_data import load_splits as load_splits
 from .classification_network import SmallBackbone
 from .classification_report import evaluate as evaluate
@@ -30,6 +30,7 @@ LOGITS = logits_key("digit")  # "model.logits.digit": for losses and metrics
 PROBABILITIES = output_key("digit")  # "model.output.digit": for people
 
 IMAGE_KEY, TARGET_KEY = IMAGE, LABEL
+CLASSES: Sequence[str] = DIGITS
 PREDICTION_KEYS: Sequence[str] = (PROBABILITIES, LABEL)
 augment = shift_randomly
 

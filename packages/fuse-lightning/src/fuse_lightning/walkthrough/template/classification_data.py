@@ -19,6 +19,7 @@ from .task import Samples, Splits
 
 IMAGE = "data.image"
 LABEL = "data.label"
+DIGITS = [str(digit) for digit in range(10)]
 
 
 def load_splits(settings: Settings) -> Splits:

@@ -20,10 +20,11 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
-from fuse_core import GLOBAL_STEP, NDict
+from fuse_core import GLOBAL_STEP, NDict, Wiring
 from fuse_lightning import (
     EpochLosses,
     check_module_contract,
+    check_step_wiring,
     epoch_end_compute_and_log_losses,
     epoch_end_compute_and_log_metrics,
     model_default_callbacks,
@@ -80,6 +81,10 @@ class DigitsModule(pl.LightningModule):
         batch_dict[GLOBAL_STEP] = self.global_step
         output: NDict = self.model(batch_dict)
         return output
+
+    def wiring(self, batch_dict: NDict) -> Wiring:
+        """Which component writes and reads which key, for the page of the run."""
+        return check_step_wiring(batch_dict, self.model, self.losses, self.train_metrics)
 
     def on_train_epoch_start(self) -> None:
         """Reset the sums; an interrupted epoch leaves its own behind."""

@@ -165,14 +165,11 @@ def evaluate(task: Task, splits: Splits, settings: Settings, run_dir: Path) -> E
     """Compare predictions and truth, draw, and write `evaluation.json` and the page."""
     evaluation = task.evaluate(run_dir, splits)
     epochs = read_learning_curves(run_dir)
-    monitored = epochs[task.BEST_EPOCH_SOURCE["monitor"]]
-    best = monitored.argmin() if task.BEST_EPOCH_SOURCE["mode"] == "min" else monitored.argmax()
-    best_epoch = int(epochs.index[int(best)])
     epochs.to_csv(run_dir / "learning_curves.csv")
-    draw_learning_curves(epochs, task.CURVES, best_epoch, run_dir / "learning_curves.png")
+    draw_learning_curves(epochs, task, run_dir / "learning_curves.png")
     numbers = {"score_name": evaluation.score_name, "score": evaluation.score, **evaluation.numbers}
     (run_dir / "evaluation.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-    write_page(task, run_dir, settings, evaluation, epochs, best_epoch)
+    write_page(run_dir, settings, evaluation.pictures)
     return evaluation
 
 

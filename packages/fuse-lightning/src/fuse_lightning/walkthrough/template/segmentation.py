@@ -20,7 +20,8 @@ from fuse_models import ModelWrapSeqToDict
 
 # `load_splits as load_splits` exports it from here too: task.py asks for it.
 from .dice_by_class import DiceByClass
-from .segmentation_data import CLASSES, IMAGE, MASK, add_noise
+from .segmentation_data import CLASSES as CLASSES
+from .segmentation_data import IMAGE, MASK, add_noise
 from .segmentation_data import load_splits as load_splits
 from .segmentation_network import UNet
 from .segmentation_report import evaluate as evaluate

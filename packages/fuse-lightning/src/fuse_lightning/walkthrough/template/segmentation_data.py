@@ -4,19 +4,20 @@ Keys: `data.image`, float32 [B, 1, 32, 32], from about 0 to 1, and `data.mask`, 
 1 to 10 are the digits 0 to 9.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from fuse_core import NDict
 
-from .classification_data import digits_splits
+from .classification_data import DIGITS, digits_splits
 from .settings import Settings
 from .task import Samples, Splits
 
 IMAGE = "data.image"
 MASK = "data.mask"
-DIGITS = [str(digit) for digit in range(10)]
-CLASSES = ["background", *DIGITS]
+CLASSES: Sequence[str] = ["background", *DIGITS]
 
 CANVAS = 32  # height and width in pixels
 DIGIT = 8

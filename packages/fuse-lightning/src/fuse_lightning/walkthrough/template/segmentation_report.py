@@ -12,16 +12,17 @@ import pandas as pd
 import torch
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
-from sklearn.metrics import confusion_matrix
 
 from fuse_core import SAMPLE_ID, output_key
+from fuse_lightning import convert_predictions_to_dataframe
+from fuse_lightning.predictions.pixel_counts import masks_to_counts
 from fuse_lightning.run_folder import PREDICTIONS_FILE
 
 from .dice_by_class import DiceByClass
-from .figures import DPI, FONT, draw_confusion_matrix, hide_axes, new_figure
+from .figures import DPI, draw_confusion_matrix, new_figure
 from .loaders import sample_ids
 from .segmentation_data import CLASSES, MASK
-from .task import Evaluation, Picture, Samples, Splits, Table
+from .task import Evaluation, Samples, Splits
 
 MASKS_FILE = "predicted_masks.npz"
 PREDICTED_MASK = output_key("digits")
@@ -35,6 +36,9 @@ COLORS = ListedColormap(
 
 def save_predictions(batches: Sequence[Mapping[str, Any]], run_dir: Path) -> None:
     """Write all masks to `predicted_masks.npz`, and a row for each image to `predictions.csv`.
+
+    A row counts the pixels of each true and predicted class, in `model.output.digits.pixels.<true>.<predicted>`. The
+    page's numbers come from these columns.
 
     If your images are large, write one file each, in the format of your field, from `on_predict_batch_end`.
     """
@@ -50,6 +54,8 @@ def save_predictions(batches: Sequence[Mapping[str, Any]], run_dir: Path) -> Non
             DICE: [np.nanmean(dice_by_class(*pair)[1:]) for pair in zip(predicted, true, strict=True)],
         }
     )
+    counts = convert_predictions_to_dataframe([masks_to_counts(batch) for batch in batches])
+    table = table.merge(counts, on=SAMPLE_ID)
     table.to_csv(run_dir / PREDICTIONS_FILE, index=False)
 
 
@@ -73,17 +79,12 @@ def evaluate(run_dir: Path, splits: Splits) -> Evaluation:
     by_image = pd.read_csv(run_dir / PREDICTIONS_FILE)[DICE].to_numpy()
     dice = dice_by_class(predicted, true)
     mean = float(np.nanmean(dice[1:]))
-    counts = confusion_matrix(true.ravel(), predicted.ravel(), labels=range(len(CLASSES)))
     title = f"{true.size:,} test pixels, mean Dice of the digits over all pixels {mean:.4f}"
-    draw_confusion_matrix(counts, CLASSES, title, run_dir / "confusion_matrix.png", percent=True)
+    picture = run_dir / "confusion_matrix.png"
+    draw_confusion_matrix(true.ravel(), predicted.ravel(), CLASSES, title, picture, percent=True)
     worst = np.argsort(by_image, kind="stable")
     for file, chosen in (("overlays.png", np.arange(5)), ("worst_segmented.png", worst[:5])):
         draw_overlays(splits.test, masks, by_image, chosen, run_dir / file)
-    recall = np.diag(counts) / np.maximum(counts.sum(axis=1), 1)
-    rows = [
-        (name, f"{dice[index]:.3f}", f"{recall[index]:.3f}", f"{counts[index].sum():,}")
-        for index, name in enumerate(CLASSES)
-    ]
     return Evaluation(
         score_name="mean Dice over all pixels",
         score=mean,
@@ -93,20 +94,7 @@ def evaluate(run_dir: Path, splits: Splits) -> Evaluation:
             "median image Dice": f"{np.nanmedian(by_image):.3f}",
             "worst image Dice": f"{by_image[worst[0]]:.3f}",
         },
-        tables=[Table("Each class", ("class", "Dice", "recall", "pixels"), rows)],
-        pictures=[
-            Picture("overlays.png", "Overlays", "The first test images, with targets and predictions."),
-            Picture(
-                "worst_segmented.png",
-                "Worst-segmented images",
-                "The test images with the lowest mean Dice of the digits that are present or predicted.",
-            ),
-            Picture(
-                "confusion_matrix.png",
-                "Confusion matrix",
-                "How the pixels of each class were predicted, in percent of the class.",
-            ),
-        ],
+        pictures={"Overlays of the first test images": "overlays.png"},
     )
 
 
@@ -123,15 +111,15 @@ def draw_overlays(
         true, predicted = masks["true"][index], masks["predicted"][index]
         for axes, mask in zip(row, (None, true, predicted, None), strict=True):
             axes.imshow(image, cmap="gray_r", vmin=-0.2, vmax=1.6)
-            hide_axes(axes)
+            axes.set(xticks=[], yticks=[])
             if mask is not None:
                 shown = np.ma.masked_equal(mask, 0) - 1
                 axes.imshow(shown, cmap=COLORS, vmin=-0.5, vmax=9.5, alpha=0.75, interpolation="nearest")
         wrong = np.ma.masked_equal(predicted != true, False)
         row[3].imshow(wrong, cmap=ListedColormap(["#c62828"]), interpolation="nearest")
-        row[0].set_ylabel(f"{sample_id}\nDice {by_image[index]:.3f}", fontsize=FONT["tick"])
+        row[0].set_ylabel(f"{sample_id}\nDice {by_image[index]:.3f}", fontsize=12)
     for axes, title in zip(grid[0], ("image", "target", "prediction", "wrong pixels"), strict=True):
-        axes.set_title(title, fontsize=FONT["title"])
+        axes.set_title(title)
     patches = [Patch(color=COLORS(digit), label=name) for digit, name in enumerate(CLASSES[1:])]
-    figure.legend(handles=patches, loc="outside lower center", ncols=10, fontsize=FONT["tick"], frameon=False)
+    figure.legend(handles=patches, loc="outside lower center", ncols=10, frameon=False)
     figure.savefig(path, dpi=DPI * 0.75)

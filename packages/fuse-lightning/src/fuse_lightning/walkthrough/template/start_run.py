@@ -6,6 +6,7 @@ notes beside them stay.
 
 from pathlib import Path
 
+from fuse_lightning.report.run_page import DATA_FILE, PAGE_FILE
 from fuse_lightning.run_folder import (
     LOG_FILES,
     MODEL_DIR_FILES,
@@ -32,7 +33,8 @@ WRITTEN = (
     "worst_classified.png",
     "overlays.png",
     "worst_segmented.png",
-    "index.html",
+    PAGE_FILE,
+    DATA_FILE,
     *(f"{MODEL_DIR}/{name}" for name in MODEL_DIR_FILES),
     *(f"{LOGS_DIR}/*/{name}" for name in LOG_FILES),
 )

@@ -35,32 +35,13 @@ class Splits:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture in the run folder, for the page."""
-
-    file: str
-    title: str
-    caption: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table for the page: names in the first column, then numbers."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-@dataclass(frozen=True)
 class Evaluation:
-    """The quality of the predictions: one score to compare runs, and numbers, tables and pictures that explain it."""
+    """The quality of the predictions: one score to compare runs, and what explains it."""
 
     score_name: str
     score: float
     numbers: Mapping[str, str]
-    tables: Sequence[Table] = field(default_factory=tuple)
-    pictures: Sequence[Picture] = field(default_factory=tuple)
+    pictures: Mapping[str, str] = field(default_factory=dict)  # for the page: files in the run folder, by title
 
 
 class Task(Protocol):
@@ -68,6 +49,7 @@ class Task(Protocol):
 
     IMAGE_KEY: str
     TARGET_KEY: str
+    CLASSES: Sequence[str]  # the names of the classes, for the page
     PREDICTION_KEYS: Sequence[str]  # what `infer` keeps of each batch, in addition to data.sample_id
     BEST_EPOCH_SOURCE: Mapping[str, str]  # the logged value that decides which epoch is best, and "min" or "max"
     CURVES: Sequence[tuple[str, str]]  # learning curves: a logged name without its mode, and a title

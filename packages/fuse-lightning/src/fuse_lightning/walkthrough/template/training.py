@@ -16,6 +16,8 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
+from fuse_lightning import RunReport
+
 from .loaders import make_evaluation_loader, make_training_loader
 from .settings import BadInputError, Settings
 from .start_run import LOGS_DIR, MODEL_DIR
@@ -63,6 +65,15 @@ def make_trainer(settings: Settings, run_dir: Path, **arguments: Any) -> pl.Trai
     )
 
 
+def make_report(task: Task, settings: Settings, run_dir: Path) -> RunReport:
+    """The callback that writes `index.html`: learning curves and wiring; after prediction, the quality of each class.
+
+    When predicting, it keeps the images of the worst cases. All values are in `report.json`.
+    """
+    title = f"{settings.task.capitalize()} of digits"
+    return RunReport(run_dir, class_names=task.CLASSES, image=task.IMAGE_KEY, title=title)
+
+
 @contextmanager
 def ctrl_c_comes_through() -> Iterator[None]:
     """Raises KeyboardInterrupt after Ctrl-C; Lightning shuts down and then exits as after a failure."""
@@ -87,7 +98,7 @@ def train(task: Task, module: pl.LightningModule, splits: Splits, settings: Sett
         run_dir,
         max_epochs=settings.epochs,
         logger=[CSVLogger(logs, name="csv"), TensorBoardLogger(logs, name="tensorboard", default_hp_metric=False)],
-        callbacks=[CheckpointAtStart(last)],
+        callbacks=[CheckpointAtStart(last), make_report(task, settings, run_dir)],
     )
     # `--resume` expects these files, and start_run.py has checked all other cases.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
@@ -121,7 +132,7 @@ def predict(
     task: Task, module: pl.LightningModule, splits: Splits, settings: Settings, run_dir: Path
 ) -> Sequence[Mapping[str, Any]]:
     """Predict the test set with the best epoch's weights; returns the task's PREDICTION_KEYS of each batch."""
-    trainer = make_trainer(settings, run_dir, logger=False)
+    trainer = make_trainer(settings, run_dir, logger=False, callbacks=[make_report(task, settings, run_dir)])
     loader = make_evaluation_loader(task, "test", splits.test, settings)
     # If the predictions do not fit into memory, add the callback fuse_lightning.PredictionsToFile, which writes each
     # batch at once, and return_predictions=False.

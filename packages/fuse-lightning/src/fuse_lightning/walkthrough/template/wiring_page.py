@@ -10,7 +10,6 @@ from fuse_core import Wiring
 from fuse_lightning import check_step_wiring
 
 WIRING_FILE = "wiring.md"
-HEADER = ("key", "written by", "read by")
 ABOUT = (
     "Which component writes and reads which key, as checked before the first step. A model is one component: the keys "
     "that only its own parts read, such as the backbone's features, have no reader here (-)."
@@ -29,21 +28,9 @@ def check_keys(module: pl.LightningModule, prediction_keys: Sequence[str], batch
 
 def write_wiring(wiring: Wiring, run_dir: Path) -> None:
     """Write a table and a drawing to `wiring.md`."""
-    drawing = wiring.to_mermaid()
-    lines = [f"| {' | '.join(row)} |" for row in (HEADER, ("---",) * 3, *wiring_rows(wiring))]
-    notes = [f"\n{note}" for note in wiring.notes]
-    text = "\n".join(["# Wiring", "", ABOUT, "", *lines, *notes])
-    (run_dir / WIRING_FILE).write_text(f"{text}\n\n```mermaid\n{drawing}\n```\n", encoding="utf-8")
-
-
-def wiring_rows(wiring: Wiring) -> list[tuple[str, str, str]]:
-    """A row for each key: the key, its writer, and its readers."""
     keys = dict.fromkeys((*wiring.writers, *wiring.readers))
-    return [(key, wiring.writers.get(key, "-"), ", ".join(wiring.readers.get(key, ["-"]))) for key in keys]
-
-
-def read_wiring_rows(run_dir: Path) -> list[list[str]]:
-    """The rows of the table in `wiring.md`."""
-    lines = (run_dir / WIRING_FILE).read_text(encoding="utf-8").splitlines()
-    table = [line for line in lines if line.startswith("| ")]
-    return [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in table[2:]]
+    rows = [(key, wiring.writers.get(key, "-"), ", ".join(wiring.readers.get(key, "-"))) for key in keys]
+    table = [f"| {' | '.join(row)} |" for row in (("key", "written by", "read by"), ("---",) * 3, *rows)]
+    notes = [f"\n{note}" for note in wiring.notes]
+    text = "\n".join(["# Wiring", "", ABOUT, "", *table, *notes])
+    (run_dir / WIRING_FILE).write_text(f"{text}\n\n```mermaid\n{wiring.to_mermaid()}\n```\n", encoding="utf-8")
