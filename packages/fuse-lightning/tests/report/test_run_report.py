@@ -119,7 +119,7 @@ def test_a_file_of_earlier_predictions_is_left_out(tmp_path, make_trainer, modul
     assert "Confusion matrix" in titles(tmp_path)
 
 
-def test_an_interrupted_training_leaves_a_page_of_its_whole_epochs(tmp_path, make_trainer, module, loader):
+def test_a_training_that_stops_leaves_a_page_of_its_whole_epochs(tmp_path, make_trainer, module, loader):
     class FullDisk(pl.Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             if (trainer.current_epoch, batch_idx) == (2, 3):

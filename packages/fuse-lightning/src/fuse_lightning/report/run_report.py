@@ -21,8 +21,8 @@ from .worst_cases import MOST, cases_of_batch
 class RunReport(Callback):
     """Writes a page of results, `index.html`, to the run folder: one file that needs no network.
 
-    After training, or when it is interrupted, it shows the learning curves, the best and the last epoch, the wiring,
-    and the environment. Values of an earlier test or prediction belong to another model and are removed. After testing
+    It shows the learning curves, the best and the last epoch, the wiring, and the environment, and grows with each
+    epoch of the training. Values of an earlier test or prediction belong to another model and are removed. After testing
     it also shows the test's values. After prediction, a new `predictions.csv` in the same folder, such as
     `PredictionsToFile` writes, adds for each prediction with a target:
 
@@ -88,9 +88,10 @@ class RunReport(Callback):
             self.epochs, self._wiring, self._trainer = {}, None, None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the epoch before, which is complete by now."""
+        """Write the page of the epochs before, which are complete by now."""
         if self._trainer is not None:
             self._note_epoch(trainer)
+            self._write_training(trainer)
         self._trainer, self._epoch = trainer, trainer.current_epoch
         self._validated = False
 
@@ -118,14 +119,8 @@ class RunReport(Callback):
         """Note the last epoch, and write the page."""
         if self._trainer is not None:
             self._note_epoch(trainer)
+        self._trainer = None
         self._write_training(trainer)
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Write the page of the epochs before the one that was interrupted."""
-        if self._trainer is not None:
-            self.epochs.pop(self._epoch, None)
-            if self.epochs:
-                self._write_training(trainer)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the values of the test."""
@@ -182,7 +177,6 @@ class RunReport(Callback):
             self.epochs[self._epoch] = values
 
     def _write_training(self, trainer: pl.Trainer) -> None:
-        self._trainer = None
         best: Any = next((one for one in trainer.checkpoint_callbacks if getattr(one, "monitor", None)), None)
         monitor = {} if best is None else {"monitor": best.monitor, "mode": best.mode}
         score = getattr(best, "best_model_score", None)
