@@ -150,11 +150,11 @@ def compound(
 ) -> Tensor:
     """`compound_loss` with the terms as an option."""
     inputs = read_dense_inputs(logits, target, mask, options)
-
-    def pass_over_logits(wanted: Wanted, factor: Tensor | None) -> Results:
-        return one_pass(inputs.logits, inputs.target, inputs.valid, wanted, factor, inputs.voxel_weights)
-
-    return sum_of_terms(inputs, cast("tuple[Term, ...]", terms), pass_over_logits)
+    # A lambda, because the compiler of torch 2.6 cannot trace annotations.
+    make_pass: MakePass = lambda wanted, factor: one_pass(  # noqa: E731
+        inputs.logits, inputs.target, inputs.valid, wanted, factor, inputs.voxel_weights
+    )
+    return sum_of_terms(inputs, cast("tuple[Term, ...]", terms), make_pass)
 
 
 def sum_of_terms(

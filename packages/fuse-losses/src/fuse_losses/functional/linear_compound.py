@@ -6,10 +6,9 @@ from torch import Tensor
 
 from .._dense.inputs import read_dense_inputs
 from .._dense.options import TensorOptions
-from .._fused.block_passes import Results, Wanted
 from .._fused.device_rules import accumulation_dtype
 from .._fused.linear_pass import linear_pass
-from .compound import Terms, compound, sum_of_terms
+from .compound import MakePass, Terms, compound, sum_of_terms
 
 
 def linear_compound_loss(
@@ -95,8 +94,8 @@ def linear_compound(
     stand_in = features.new_zeros((), dtype=dtype).expand(len(features), len(weight), *features.shape[2:])
     inputs = read_dense_inputs(stand_in, target, mask, options)  # type: ignore[arg-type]
     flat = features.flatten(2) if features.ndim > 2 else features[..., None]
-
-    def pass_over_features(wanted: Wanted, factor: Tensor | None) -> Results:
-        return linear_pass(flat, flat_weight, bias, inputs.target, inputs.valid, wanted, factor, inputs.voxel_weights)
-
-    return sum_of_terms(inputs, terms, pass_over_features, needs_logits=False)
+    # A lambda, because the compiler of torch 2.6 cannot trace annotations.
+    make_pass: MakePass = lambda wanted, factor: linear_pass(  # noqa: E731
+        flat, flat_weight, bias, inputs.target, inputs.valid, wanted, factor, inputs.voxel_weights
+    )
+    return sum_of_terms(inputs, terms, make_pass, needs_logits=False)
