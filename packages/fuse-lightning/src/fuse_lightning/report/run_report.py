@@ -22,8 +22,8 @@ class RunReport(Callback):
     """Writes a page of results, `index.html`, to the run folder: one file that needs no network.
 
     It shows the learning curves, the best and the last epoch, the wiring, and the environment, and grows with each
-    epoch of the training. Values of an earlier test or prediction belong to another model and are removed. After testing
-    it also shows the test's values. After prediction, a new `predictions.csv` in the same folder, such as
+    epoch of the training. Values of an earlier test or prediction belong to another model and are removed. After
+    testing it also shows the test's values. After prediction, a new `predictions.csv` in the same folder, such as
     `PredictionsToFile` writes, adds for each prediction with a target:
 
     - classes: accuracy, confusion matrix, scores of each class, and calibration;
