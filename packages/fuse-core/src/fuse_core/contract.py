@@ -11,6 +11,7 @@ from torch import nn
 
 from .collate import collate, number_of_samples
 from .contract_batch import Shape, TensorSpec, batch_sizes, common_shape, described, make_batch, shape_text
+from .contract_caches import forget_fake_tensors
 from .contract_findings import Findings
 from .contract_run import Run, run_components, undisturbed
 from .ndict import NDict
@@ -191,24 +192,33 @@ def check_contract(
             )
     if isinstance(batch_spec, Sequence):
         batch_spec = collate(batch_spec if len(batch_spec) > 1 else [*batch_spec] * 2)
-    spec = NDict(batch_spec)
-    runs = []
-    for size, mode in zip(batch_sizes(spec), ("train", "eval"), strict=True):
-        chosen = {name: one for name, one in named.items() if only_in.get(short_names[name], mode) == mode}
-        runs.append(run_components(chosen, partial(make_batch, spec, torch.empty), size, mode))
-    findings = Findings(named, spec, runs)
-    findings.wiring(components)
-    findings.steps()
-    findings.batch_axes()
-    findings.gradients(short_names, frozen)
-    findings.unread_keys(prediction_keys)
-    findings.each_component(check_component)
-    if real:
-        with undisturbed():
-            findings.real_steps()
-    if findings.problems:
-        raise ContractError(findings.problems, findings.notes)
-    return Contract(_keys(named, runs), runs[0].trained_by if runs[0].losses else {}, findings.notes)
+
+    def check() -> tuple[dict[str, str], Contract]:  # its fake tensors end with it
+        spec = NDict(batch_spec)
+        runs = []
+        for size, mode in zip(batch_sizes(spec), ("train", "eval"), strict=True):
+            chosen = {name: one for name, one in named.items() if only_in.get(short_names[name], mode) == mode}
+            runs.append(run_components(chosen, partial(make_batch, spec, torch.empty), size, mode))
+        findings = Findings(named, spec, runs)
+        findings.wiring(components)
+        findings.steps()
+        findings.batch_axes()
+        findings.gradients(short_names, frozen)
+        findings.unread_keys(prediction_keys)
+        findings.each_component(check_component)
+        if real:
+            with undisturbed():
+                findings.real_steps()
+        keys = {} if findings.problems else _keys(named, runs)
+        return findings.problems, Contract(keys, runs[0].trained_by if runs[0].losses else {}, findings.notes)
+
+    try:
+        problems, contract = check()
+    finally:
+        forget_fake_tensors()
+    if problems:
+        raise ContractError(problems, contract.notes)
+    return contract
 
 
 def _keys(names: Iterable[str], runs: Sequence[Run]) -> dict[str, KeyContract]:

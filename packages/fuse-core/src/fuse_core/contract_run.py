@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses import fake_tensor
 from torch.nn.parameter import is_lazy
 
+from .contract_caches import ContractMode
 from .contract_operations import WatchOperations
 from .flat_keys import plain
 from .ndict import NDict
@@ -130,7 +131,7 @@ def run_components(
             real tensors.
         device: where copies of modules are moved.
     """
-    fake: Any = nullcontext() if mode == "real" else fake_tensor.FakeTensorMode(allow_non_fake_inputs=True)
+    fake: Any = nullcontext() if mode == "real" else ContractMode(allow_non_fake_inputs=True)
     with undisturbed():
         with fake:
             run = Run(size, _RecordingBatch(make_batch(size)))
