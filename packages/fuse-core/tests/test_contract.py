@@ -751,3 +751,65 @@ def test_a_loss_that_returns_no_tensor_is_found(result, message):
 def test_options_that_would_do_nothing_are_refused(options, error, message):
     with pytest.raises(error, match=message):
         check_contract({"net": Model(), "loss": Loss()}, SPEC, **options)
+
+
+def test_a_mask_of_the_batch_may_leave_labels_out():
+    class Labelled(Loss):
+        reads = ("model.logits.cls", "data.label", "data.is_unlabelled")
+
+        def __call__(self, batch_dict):
+            scores, label = batch_dict["model.logits.cls"], batch_dict["data.label"]
+            if label.sum() > -9:
+                kept = ~batch_dict["data.is_unlabelled"]
+            return F.cross_entropy(scores[kept], label[kept])
+
+    batch = real_batch([0, 4, -1, 1]) | {"data.is_unlabelled": torch.tensor([False, False, True, False])}
+    check_contract({"net": Model(), "ce": Labelled()}, batch)
+
+
+def test_what_a_metric_returns_from_its_update_is_no_loss():
+    class Correct(Accuracy):
+        def update(self, batch_dict):
+            scores, label = (batch_dict[key] for key in self.reads)
+            return scores.argmax(1) == label
+
+    metric = Correct(Mistake(), "correct", 5, "model.logits.cls", "data.label")
+    check_contract({"net": Model(), "ce": Loss(), "correct": metric}, SPEC)
+
+
+def test_a_loss_that_is_no_scalar_in_eval_mode_stops_no_training():
+    class PerSample(nn.Module):
+        reads = Loss.reads
+
+        def forward(self, batch_dict):
+            reduction = "mean" if self.training else "none"
+            return F.cross_entropy(*(batch_dict[key] for key in self.reads), reduction=reduction)
+
+    with pytest.raises(ContractError, match=r"returns a loss of shape \(14,\)") as info:
+        check_contract({"net": Model(), "ce": PerSample()}, SPEC)
+    assert info.value.certain == ()
+
+
+def test_a_head_that_undeclared_components_may_read_later_stops_no_training():
+    class TwoHeads(Model):
+        def __init__(self):
+            super().__init__()
+            self.side = nn.Linear(8, 2)
+
+        def forward(self, batch_dict):
+            batch_dict["model.logits.side"] = self.side(batch_dict["data.image"])
+            return super().forward(batch_dict)
+
+    class WarmUp(nn.Module):
+        def forward(self, batch_dict):
+            if batch_dict["global_step"] < 100:
+                return torch.zeros(())
+            return batch_dict["model.logits.side"].square().mean()
+
+    def certain(**losses):
+        with pytest.raises(ContractError, match=r"writes 'model\.logits\.side', which nothing reads") as info:
+            check_contract({"net": TwoHeads(), "ce": Loss(), **losses}, SPEC | {"global_step": 0})
+        return info.value.certain
+
+    assert len(certain()) == 1
+    assert certain(warm_up=WarmUp()) == ()

@@ -83,7 +83,8 @@ class Findings:
             elif step.result.ndim > 0:
                 shape = tuple(step.result.shape)
                 fix = "Reduce it to a scalar, or write it to the batch if this is a model."
-                self.add(f"{name} returns a loss of shape {shape}. {fix}", "certain")
+                kind = "certain" if run is self.runs[0] else "possible"
+                self.add(f"{name} returns a loss of shape {shape}. {fix}", kind)
         elif all(one.error is None for one in steps) and not is_metric(component):
             there = [key for one in steps for key in one.writes]
             for key in written:
@@ -169,20 +170,21 @@ class Findings:
         used = {key for run in self.runs for step in run.steps.values() for key in step.reads}
         read = {*used, *declared, *prediction_keys}
         heads = set(map(_head, read))
+        undeclared = {name for name, one in self.components.items() if getattr(one, "reads", None) is None}
         for name, step in second.steps.items():
             unread = [key for key in step.writes if not provides(read, key) and not key.startswith(f"{LOSSES}.")]
             lost = [key for key in unread if _head(key) and _head(key) not in heads]
             reached = {id(leaf) for key in lost for leaf in leaves(dict.get(first.batch, key))}
             is_untrained = not self._untrained.isdisjoint(reached)
             if lost and not self.is_incomplete and (is_untrained or len(unread) == len(step.writes)):
-                kind = "certain" if is_untrained else "possible"
+                is_certain = is_untrained and undeclared <= {name}  # others may read it in a later step
+                kind = "certain" if is_certain else "possible"
                 self.add(f"{name} writes {_some(lost)}, which nothing reads. Add a loss, or remove the head.", kind)
             elif unread:
                 self.notes.append(f"{name} writes {_some(unread)}, which nothing reads.")
         writes = [key for one in self.components.values() for key in declared_keys(one, "writes")]
-        is_open = any(getattr(one, "reads", None) is None for one in self.components.values())
         for key in prediction_keys:
-            if key not in second.batch and not (self.is_incomplete and (is_open or provides(writes, key))):
+            if key not in second.batch and not (self.is_incomplete and (undeclared or provides(writes, key))):
                 near = ", ".join(map(repr, nearest_keys(key, second.batch))) or "none"
                 self.add(f"The prediction key {key!r} is not in the batch at the end. Nearest keys: {near}.")
 
@@ -213,7 +215,9 @@ class Findings:
         if not wrong:
             return
         # Numbers may be no class indices. A wrong index would end the use of a GPU, so this runs on the CPU.
-        real = make_batch(NDict(given), torch.zeros, run.size).cpu()
+        # With all that the batch holds: a mask may leave labels out.
+        tensors_of_batch = NDict((key, v) for key, v in self.spec.items() if isinstance(v, Tensor))
+        real = make_batch(tensors_of_batch, torch.zeros, run.size).cpu()
         zeros = real | {target: torch.zeros_like(real[target])}
         labelled, unlabelled = (_run_on_zeros(name, self.components[name], run, one, "cpu") for one in (real, zeros))
         if labelled.error is not None and unlabelled.error is None:

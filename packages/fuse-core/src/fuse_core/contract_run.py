@@ -187,7 +187,10 @@ def _run_one(component: Any, batch: Any, size: int) -> Step:
     try:
         with WatchOperations(size) as operations:
             step.suspicious = operations.found
-            step.result = component.update(batch) if is_metric(component) else component(batch)
+            if is_metric(component):
+                component.update(batch)  # whatever it returns is not used
+            else:
+                step.result = component(batch)
             if isinstance(step.result, Mapping) and step.result is not batch:
                 batch.update(step.result)
     except Exception as error:  # a component may raise anything
