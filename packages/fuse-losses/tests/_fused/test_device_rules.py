@@ -1,6 +1,8 @@
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
+from fuse_losses._fused import device_rules
 from fuse_losses._fused.device_rules import voxel_chunks
 
 
@@ -19,3 +21,11 @@ def test_blocks_are_small_for_each_thread(classes):
     most = 2**18 * torch.get_num_threads()
     for samples, voxels in voxel_chunks(shape, torch.device("cpu")):
         assert (samples.stop - samples.start) * classes * (voxels.stop - voxels.start) <= most
+
+
+def test_fake_tensors_get_no_kernels(monkeypatch):
+    monkeypatch.setattr(device_rules, "_DEVICES_WITH_TRITON", {"cpu"})
+    monkeypatch.setattr(device_rules, "_triton_pass", lambda _: pytest.fail("a trial on fake tensors would fail"))
+    with FakeTensorMode():
+        logits, target = torch.randn(2, 3, 8), torch.zeros(2, 8, dtype=torch.long)
+        assert device_rules.kernels_for(logits, target, "softmax") is None

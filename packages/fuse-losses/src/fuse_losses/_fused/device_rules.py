@@ -66,10 +66,12 @@ def voxel_chunks(shape: torch.Size, device: torch.device) -> Iterator[Chunk]:
 def kernels_for(logits: Tensor, target: Tensor, activation: str) -> ModuleType | None:
     """The module `triton_pass` where it computes the pass over these logits, else None.
 
-    It computes the softmax of logits of up to 32 bits and 128 classes with class indices as target, on a GPU.
+    It computes the softmax of logits of up to 32 bits and 128 classes with class indices as target, on a GPU. Fake
+    tensors have no memory that it could read.
     """
     served = (
         logits.device.type in _DEVICES_WITH_TRITON
+        and not isinstance(logits, FakeTensor)
         and activation == "softmax"
         and target.ndim == 2
         and logits.dtype in (torch.float32, torch.float16, torch.bfloat16)
