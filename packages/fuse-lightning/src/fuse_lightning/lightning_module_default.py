@@ -21,7 +21,7 @@ from .checkpoints.best_epoch_source import BestEpochSource
 from .checkpoints.hyperparameters import keep_plain_values
 from .checkpoints.model_export import check_only_tensors, save_best_or_last_model
 from .checkpoints.state_dict_names import fitting_state_dict, is_of_fusemedml
-from .checks.module_contract import CheckMode, check_first_batch
+from .checks.module_contract import CheckMode, check_first_batch, check_is_real
 from .checks.module_wiring import mode_losses, module_wiring
 from .checks.monitors import check_monitors, names_to_log
 from .checks.nonfinite_losses import NonFiniteLosses, NonFinitePolicy
@@ -283,6 +283,7 @@ class LightningModuleDefault(pl.LightningModule):
             raise expected from error
         if expected is not None:
             self._expected_failure = None
+        check_is_real(total, LightningModuleDefault)
         return total
 
     def _train_on(self, batch_dict: Mapping[str, Any], batch_idx: int) -> Tensor:

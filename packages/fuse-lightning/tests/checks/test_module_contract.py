@@ -1,3 +1,4 @@
+import functools
 import warnings
 
 import pytest
@@ -36,6 +37,31 @@ def test_a_head_without_a_loss_stops_before_the_first_step(make_module, make_tra
         trainer.fit(make_module(model=TwoHeads()), make_loader(8))
     assert trainer.global_step == 0
     assert info.value.__notes__ == ["To train without this check: LightningModuleDefault(check='wiring')."]
+
+
+def test_a_loss_with_a_cached_window_trains(make_module, make_trainer, make_loader):
+    window = functools.lru_cache(torch.ones)
+
+    def weighted(pred, y):
+        return ((pred - y) * window(1)).square().mean()
+
+    module = make_module(losses={"mse": LossDefault(pred="model.y", target="data.y", callable=weighted)})
+    before = module.model.model.weight.clone()
+    make_trainer().fit(module, make_loader(8))
+    assert not torch.equal(module.model.model.weight, before)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_a_loss_that_keeps_a_fake_tensor_does_not_train_on_it(make_module, make_trainer, make_loader):
+    state = {"mean": torch.zeros(1)}
+
+    def centred(pred, y):
+        state["mean"] = 0.9 * state["mean"] + 0.1 * pred.detach().mean(0)
+        return (pred - state["mean"] - y).square().mean()
+
+    module = make_module(losses={"mse": LossDefault(pred="model.y", target="data.y", callable=centred)})
+    with pytest.raises(RuntimeError, match=r"The losses are fake tensors .* LightningModuleDefault\(check='wiring'\)"):
+        make_trainer().fit(module, make_loader(8))
 
 
 class Sometimes(nn.Module):

@@ -7,7 +7,8 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from pytorch_lightning.utilities import rank_zero_warn
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 
 from fuse_core import GLOBAL_STEP, Contract, ContractError, NDict, check_contract, number_of_samples
 
@@ -139,6 +140,20 @@ def check_first_batch(
     except Exception as error:  # a check must not stop a training that works
         rank_zero_warn(f"The contract could not be checked: {type(error).__name__}: {error}")
     return None
+
+
+def check_is_real(total: Tensor, ready_made: type) -> None:
+    """Raise if the sum of the losses is a fake tensor of the check: no parameter would change.
+
+    Raises:
+        RuntimeError: the message says how to mend it.
+    """
+    if isinstance(total, FakeTensor):
+        raise RuntimeError(
+            "The losses are fake tensors of the check before the first step. A function of the model, a loss or a "
+            "metric keeps a tensor, such as a running mean, outside of modules. Keep it as a buffer of a module, or "
+            f"train without this check: {ready_made.__name__}(check='wiring')."
+        )
 
 
 def _precision(module: pl.LightningModule) -> AbstractContextManager[Any]:
