@@ -209,6 +209,22 @@ def test_a_key_error_of_another_dictionary_is_left_as_it_is():
         loss({"model.logits": torch.zeros(1)})
 
 
+def test_a_key_error_of_another_dictionary_is_not_taken_for_a_key_that_the_batch_lacks():
+    loss = LossOfOnesOwn(reads=["model.logits", "data.mask"])  # the mask is optional, and this batch has none
+    loss.kind = "median"
+    with pytest.raises(KeyError, match=r"^'median'$"):
+        loss({"model.logits": torch.zeros(1)})
+
+
+def test_a_key_error_of_a_loss_that_takes_a_nested_dictionary_is_left_as_it_is():
+    class Nested(LossBase):
+        def compute(self, batch_dict):
+            return {"mean": torch.mean}["median"](batch_dict["model"]["logits"])
+
+    with pytest.raises(KeyError, match=r"^'median'$"):
+        Nested(reads=["model.logits"])({"model": {"logits": torch.zeros(1)}})
+
+
 @pytest.mark.parametrize("batch", [[torch.zeros(2, 3)], torch.zeros(2, 3), None])
 def test_what_is_no_dictionary_is_an_error_that_names_the_loss_and_its_keys(batch):
     loss = LossDice(pred="model.logits", target="data.seg")

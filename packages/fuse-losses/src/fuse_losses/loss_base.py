@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fuse_core import NDict, read_key
+from fuse_core import NDict, NestedKeyError, read_key
 
 from ._dense.option_checks import check_number
 
@@ -88,9 +88,11 @@ class LossBase(nn.Module):
         try:
             loss = self.compute(batch_dict)
         except KeyError as error:
-            if getattr(error, "reader", None) is None:  # else a loss within this one is named already
+            if not (isinstance(error, NestedKeyError) and error.reader):  # else a loss within this one is named already
+                asked = error.args[0] if error.args else None
                 for key in self.reads:
-                    read_key(batch_dict, key, type(self).__name__)
+                    if key == asked or f'"{key}"' in str(asked):  # a TensorDict gives the key within a sentence
+                        read_key(batch_dict, key, type(self).__name__)
             raise
         return loss if self.weight == 1.0 else loss * self.weight
 
