@@ -175,6 +175,14 @@ def test_what_is_not_a_function_is_no_preprocess_func():
         LossDice(**KEYS, preprocess_func=3)
 
 
+@pytest.mark.parametrize("loss", [LossDice(**KEYS), LossDefault(callable=CROSS_ENTROPY, **KEYS)])
+def test_a_preprocess_func_without_a_return_is_an_error_that_says_so(loss):
+    loss.preprocess_func = lambda batch: batch.update({"data.label": batch["data.label"] * 0})
+    message = rf"^{type(loss).__name__}\(preprocess_func=\) returns a batch_dict, got NoneType. End the function with"
+    with pytest.raises(TypeError, match=message):
+        loss(make_batch())
+
+
 def test_a_subclass_defines_compute():
     with pytest.raises(TypeError, match="compute"):
         LossBase()

@@ -85,6 +85,11 @@ class LossBase(nn.Module):
         if self.preprocess_func is not None:
             copied = batch_dict.copy() if isinstance(batch_dict, NDict) else NDict(batch_dict)
             batch_dict = self.preprocess_func(copied)
+            if not hasattr(batch_dict, "keys"):
+                raise TypeError(
+                    f"{type(self).__name__}(preprocess_func=) returns a batch_dict, got {type(batch_dict).__name__}."
+                    " End the function with `return batch_dict`."
+                )
         try:
             loss = self.compute(batch_dict)
         except KeyError as error:
