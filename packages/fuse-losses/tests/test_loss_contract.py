@@ -193,6 +193,14 @@ def test_what_is_not_a_function_is_no_callable():
         LossDefault(callable="mse", **KEYS)
 
 
+def test_a_class_in_place_of_its_object_is_an_error():
+    with pytest.raises(TypeError, match=r"^LossDefault\(callable=\) takes .*HuberLoss'>\. Give HuberLoss\(\.\.\.\)\."):
+        LossDefault(callable=torch.nn.HuberLoss, **KEYS)
+    keys = {"input": "model.logits", "target": "data.label"}
+    with pytest.raises(TypeError, match=r"^LossWrapToDict\(loss_module=\) takes .* Give HuberLoss\(\.\.\.\)\."):
+        LossWrapToDict(loss_module=torch.nn.HuberLoss, loss_arg_to_batch_key=keys)
+
+
 def test_a_missing_key_is_named_with_its_nearest():
     with pytest.raises(KeyError, match=r"LossDefault reads 'model.logits', .* Nearest keys: 'model.logit'"):
         LossDefault(callable=CROSS_ENTROPY, **KEYS)({"model.logit": torch.zeros(1)})
