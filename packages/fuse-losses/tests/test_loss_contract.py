@@ -175,6 +175,14 @@ def test_what_is_not_a_function_is_no_preprocess_func():
         LossDice(**KEYS, preprocess_func=3)
 
 
+@pytest.mark.parametrize("loss", [LossDice(**KEYS), LossDefault(callable=CROSS_ENTROPY, **KEYS)])
+def test_a_preprocess_func_without_a_return_is_an_error_that_says_so(loss):
+    loss.preprocess_func = lambda batch: batch.update({"data.label": batch["data.label"] * 0})
+    message = rf"^{type(loss).__name__}\(preprocess_func=\) returns a batch_dict, got NoneType. End the function with"
+    with pytest.raises(TypeError, match=message):
+        loss(make_batch())
+
+
 def test_a_subclass_defines_compute():
     with pytest.raises(TypeError, match="compute"):
         LossBase()
@@ -183,6 +191,14 @@ def test_a_subclass_defines_compute():
 def test_what_is_not_a_function_is_no_callable():
     with pytest.raises(TypeError, match=r"LossDefault\(callable=\) takes a function or a module, got 'mse'"):
         LossDefault(callable="mse", **KEYS)
+
+
+def test_a_class_in_place_of_its_object_is_an_error():
+    with pytest.raises(TypeError, match=r"^LossDefault\(callable=\) takes .*HuberLoss'>\. Give HuberLoss\(\.\.\.\)\."):
+        LossDefault(callable=torch.nn.HuberLoss, **KEYS)
+    keys = {"input": "model.logits", "target": "data.label"}
+    with pytest.raises(TypeError, match=r"^LossWrapToDict\(loss_module=\) takes .* Give HuberLoss\(\.\.\.\)\."):
+        LossWrapToDict(loss_module=torch.nn.HuberLoss, loss_arg_to_batch_key=keys)
 
 
 def test_a_missing_key_is_named_with_its_nearest():
@@ -207,6 +223,22 @@ def test_a_key_error_of_another_dictionary_is_left_as_it_is():
     loss.kind = "median"
     with pytest.raises(KeyError, match=r"^'median'$"):
         loss({"model.logits": torch.zeros(1)})
+
+
+def test_a_key_error_of_another_dictionary_is_not_taken_for_a_key_that_the_batch_lacks():
+    loss = LossOfOnesOwn(reads=["model.logits", "data.mask"])  # the mask is optional, and this batch has none
+    loss.kind = "median"
+    with pytest.raises(KeyError, match=r"^'median'$"):
+        loss({"model.logits": torch.zeros(1)})
+
+
+def test_a_key_error_of_a_loss_that_takes_a_nested_dictionary_is_left_as_it_is():
+    class Nested(LossBase):
+        def compute(self, batch_dict):
+            return {"mean": torch.mean}["median"](batch_dict["model"]["logits"])
+
+    with pytest.raises(KeyError, match=r"^'median'$"):
+        Nested(reads=["model.logits"])({"model": {"logits": torch.zeros(1)}})
 
 
 @pytest.mark.parametrize("batch", [[torch.zeros(2, 3)], torch.zeros(2, 3), None])

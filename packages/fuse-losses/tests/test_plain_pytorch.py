@@ -55,6 +55,14 @@ def test_what_a_call_with_tensors_would_leave_out_is_an_error(arguments, unread)
         loss(*batch())
 
 
+@pytest.mark.parametrize("tensor", ["mask", "voxel_weights", "annotated"])
+def test_a_tensor_beside_a_batch_dict_is_an_error(tensor):
+    logits, target = batch()
+    message = rf"LossDice\(pred='p', .* takes {tensor}= with logits and target, .* Make it with {tensor}_key="
+    with pytest.raises(TypeError, match=message):
+        LossDice(pred="p", target="t")({"p": logits, "t": target}, **{tensor: torch.zeros(2, 5)})
+
+
 def test_a_key_that_holds_none_is_an_error():
     logits, target = batch()
     loss = LossDice(pred="p", target="t", mask_key="m")

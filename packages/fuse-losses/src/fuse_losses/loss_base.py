@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fuse_core import NDict, read_key
+from fuse_core import NDict, NestedKeyError, read_key
 
 from ._dense.option_checks import check_number
 
@@ -85,12 +85,19 @@ class LossBase(nn.Module):
         if self.preprocess_func is not None:
             copied = batch_dict.copy() if isinstance(batch_dict, NDict) else NDict(batch_dict)
             batch_dict = self.preprocess_func(copied)
+            if not hasattr(batch_dict, "keys"):
+                raise TypeError(
+                    f"{type(self).__name__}(preprocess_func=) returns a batch_dict, got {type(batch_dict).__name__}."
+                    " End the function with `return batch_dict`."
+                )
         try:
             loss = self.compute(batch_dict)
         except KeyError as error:
-            if getattr(error, "reader", None) is None:  # else a loss within this one is named already
+            if not (isinstance(error, NestedKeyError) and error.reader):  # else a loss within this one is named already
+                asked = error.args[0] if error.args else None
                 for key in self.reads:
-                    read_key(batch_dict, key, type(self).__name__)
+                    if key == asked or f'"{key}"' in str(asked):  # a TensorDict gives the key within a sentence
+                        read_key(batch_dict, key, type(self).__name__)
             raise
         return loss if self.weight == 1.0 else loss * self.weight
 

@@ -45,8 +45,9 @@ class LossDefault(LossBase):
         preprocess_func: PreprocessFunc | None = None,
     ) -> None:
         super().__init__(reads=(pred, target), weight=weight, preprocess_func=preprocess_func)
-        if not hasattr(callable, "__call__"):  # noqa: B004  the argument hides the builtin
-            raise TypeError(f"LossDefault(callable=) takes a function or a module, got {callable!r}.")
+        if isinstance(callable, type) or not hasattr(callable, "__call__"):  # noqa: B004  the argument hides the builtin
+            hint = f" Give {callable.__name__}(...)." if isinstance(callable, type) else ""
+            raise TypeError(f"LossDefault(callable=) takes a function or a module, got {callable!r}.{hint}")
         self.pred = pred
         self.target = target
         self.callable = callable

@@ -165,22 +165,28 @@ class LossDense(LossBase):
         annotated: Tensor | None = None,
     ) -> Tensor:
         """The weighted loss of a batch_dict, or of logits and target as tensors."""
+        named = {"mask": mask, "voxel_weights": voxel_weights, "annotated": annotated}
+        tensors = {name: one for name, one in named.items() if one is not None}
         if target is None:
             if self.pred is None:
                 raise TypeError(
                     f"{type(self).__name__} was made without keys, so it takes logits and target, got"
                     f" {type(batch_dict).__name__} only. For a batch_dict give it pred= and target=."
                 )
+            for name in tensors:
+                raise TypeError(
+                    f"{self._owner} takes {name}= with logits and target, but was called with a batch_dict. Make it"
+                    f" with {name}_key= instead."
+                )
             return super().forward(batch_dict)
-        tensors = {"mask": mask, "voxel_weights": voxel_weights, "annotated": annotated}
-        unread = [f"{tensor}_key={key!r}" for tensor, key in self._keys.items() if tensors[tensor] is None]
+        unread = [f"{tensor}_key={key!r}" for tensor, key in self._keys.items() if tensor not in tensors]
         unread += ["preprocess_func"] if self.preprocess_func is not None else []
         if unread:
             raise TypeError(
                 f"{self._owner} was called with logits and target, but {' and '.join(unread)} needs a batch_dict. Call"
                 " it with a batch_dict, or give tensors as mask=, voxel_weights= or annotated=."
             )
-        loss = self._evaluate(batch_dict, target, {name: one for name, one in tensors.items() if one is not None})
+        loss = self._evaluate(batch_dict, target, tensors)
         return loss if self.weight == 1.0 else loss * self.weight
 
     def compute(self, batch_dict: Mapping[str, Any]) -> Tensor:

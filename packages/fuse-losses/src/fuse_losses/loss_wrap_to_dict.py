@@ -40,8 +40,9 @@ class LossWrapToDict(LossBase):
         weight: float | None = None,
         preprocess_func: PreprocessFunc | None = None,
     ) -> None:
-        if not callable(loss_module):
-            raise TypeError(f"LossWrapToDict(loss_module=) takes a function or a module, got {loss_module!r}.")
+        if isinstance(loss_module, type) or not callable(loss_module):
+            hint = f" Give {loss_module.__name__}(...)." if isinstance(loss_module, type) else ""
+            raise TypeError(f"LossWrapToDict(loss_module=) takes a function or a module, got {loss_module!r}.{hint}")
         if not isinstance(loss_arg_to_batch_key, Mapping) or not all(
             isinstance(one, str) for pair in loss_arg_to_batch_key.items() for one in pair
         ):

@@ -53,6 +53,12 @@ def test_a_wrong_number_of_weights_is_an_error():
         loss({"p": [], "t": target})
 
 
+def test_a_list_of_targets_is_an_error_that_says_how_to_give_one():
+    logits, target = pyramid()
+    with pytest.raises(TypeError, match=r"^dice_loss takes one target for a list of predictions, got a list\."):
+        functional.dice_loss(logits, [target, target[:, ::2, ::2], target[:, ::4, ::4]])
+
+
 def test_losses_of_different_shapes_are_an_error():
     logits, target = pyramid()
     options = {"resize_mode": "nearest", "reduction": "none"}

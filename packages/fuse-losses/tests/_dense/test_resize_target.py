@@ -148,6 +148,19 @@ def test_a_target_without_voxels_is_an_error(mode):
         resize_target(torch.zeros(1, 0, dtype=torch.long), [2], mode, num_classes=2)
 
 
+@pytest.mark.parametrize("mode", ["nearest", "maxpool", "area"])
+def test_a_loss_resizes_class_indices_of_type_bool(mode):
+    torch.manual_seed(0)
+    logits, lesion = torch.randn(2, 2, 3, 3), torch.rand(2, 6, 6) < 0.3
+    expected = dice_loss(logits, lesion.long(), resize_mode=mode)
+    assert torch.equal(dice_loss(logits, lesion, resize_mode=mode), expected)
+
+
+def test_pooling_floating_point_class_indices_is_an_error():
+    with pytest.raises(TypeError, match=r"^resize_target takes class indices of an integer type, got torch\.float32\."):
+        resize_target(torch.zeros(1, 1, 4), [2], "area", num_classes=2)
+
+
 def test_classes_that_the_type_cannot_hold_do_not_wrap_around():
     target = torch.tensor([[1, 2, 250, 255]], dtype=torch.uint8)
     pooled = resize_target(target, [2], "maxpool", num_classes=300)

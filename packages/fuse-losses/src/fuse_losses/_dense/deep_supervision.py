@@ -17,6 +17,11 @@ def mean_over_levels(
         target: of all predictions.
         options: checked, with `owner`, and perhaps `deep_supervision_weights` and `record`.
     """
+    if isinstance(target, (list, tuple)):
+        raise TypeError(
+            f"{options['owner']} takes one target for a list of predictions, got a {type(target).__name__}. Give it the"
+            " target of the finest; resize_mode brings it to the size of each."
+        )
     options = dict(options)
     weights = _weights(options["owner"], options.pop("deep_supervision_weights", "halved"), len(predictions))
     record = options.pop("record", None)

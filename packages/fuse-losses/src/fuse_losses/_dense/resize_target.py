@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .ignored_voxels import valid_voxels
+from .ignored_voxels import can_hold, valid_voxels
 from .option_checks import check_choice
 from .options import RESIZE_MODES, ResizeMode
 
@@ -55,6 +55,7 @@ def resize_target(
         is no such channel, holds `ignore_index` in all.
 
     Raises:
+        TypeError: class indices of a floating-point type to pool.
         ValueError: an unknown mode, a target of the wrong rank or an empty one, or no `num_classes` to pool class
             indices.
 
@@ -87,6 +88,8 @@ def resize_target(
         num_classes = target.shape[1]
     elif num_classes is None:
         raise ValueError(f"resize_target needs num_classes to resize class indices with mode {mode!r}, got None.")
+    elif target.is_floating_point():
+        raise TypeError(f"resize_target takes class indices of an integer type, got {target.dtype}. Use .long().")
     elif has_channel:
         target = target.squeeze(1)
     valid = valid_voxels(target, ignore_index, num_classes, per_class=per_class)
@@ -138,7 +141,7 @@ def resize_pooled(
     pool = (_MAX_POOL if mode == "maxpool" else _MEAN_POOL)[axes]
     by_class = None if valid is None else valid if valid.ndim == axes + 2 else valid[:, None]
     counts = None if by_class is None else mean_pool(by_class.to(dtype), size)
-    if target.ndim == axes + 1 and torch.iinfo(target.dtype).max < num_classes - 1:
+    if target.ndim == axes + 1 and not can_hold(target.dtype, num_classes - 1):
         target = target.long()  # a comparison with a class that the type cannot hold would wrap around
     channels = []
     for channel in range(num_classes):  # one at a time, so that no one-hot target of the old size is needed
