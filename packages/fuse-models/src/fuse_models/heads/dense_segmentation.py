@@ -151,7 +151,7 @@ class HeadDenseSegmentation(HeadBase):
         """The same batch_dict with the scores of each location written to it."""
         if len(self.deep_classifiers):
             maps: Any = read_key(batch_dict, self.conv_inputs[0][0], self._reader)
-            if isinstance(maps, list | tuple):
+            if isinstance(maps, (list, tuple)):
                 return self.write_scores(batch_dict, self._scores_of_levels(batch_dict, maps))
         maps = read_conv_inputs(batch_dict, self.conv_inputs, self._reader)
         features = concatenate_channels(maps, (key for key, _ in self.conv_inputs), self._reader)
