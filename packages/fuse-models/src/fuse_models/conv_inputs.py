@@ -35,7 +35,7 @@ def parse_conv_inputs(conv_inputs: Sequence[ConvInput], argument: str) -> ConvIn
             f"{argument} takes a non-empty sequence of keys or of (key, channels) pairs, got {conv_inputs!r}. "
             f"For one input, use [key] or [(key, channels)]."
         )
-    return tuple((key, channels) for key, channels in pairs)
+    return tuple((key, None if channels is None else int(channels)) for key, channels in pairs)
 
 
 def _is_pair(pair: Any) -> bool:

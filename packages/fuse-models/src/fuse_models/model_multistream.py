@@ -1,6 +1,7 @@
 """Several backbones side by side, whose features are joined, and heads."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -183,4 +184,4 @@ def _is_one_input(conv_inputs: Any) -> bool:
     """Whether `conv_inputs` is one key, or one pair of a key and a number, not a sequence of them."""
     if isinstance(conv_inputs, str):
         return True
-    return isinstance(conv_inputs, (tuple, list)) and len(conv_inputs) == 2 and isinstance(conv_inputs[1], int)
+    return isinstance(conv_inputs, (tuple, list)) and len(conv_inputs) == 2 and isinstance(conv_inputs[1], Integral)

@@ -152,3 +152,11 @@ def test_fx_traces_it_with_every_option(options):
     plain = ModelWrapDictToSeq(head, "model.output.head_0", ["f", "x"])
     inputs = torch.randn(2, 4, 6, 8), torch.randn(2, 1, 12, 16)
     torch.testing.assert_close(torch.fx.symbolic_trace(plain)(*inputs), plain(*inputs))
+
+
+def test_deep_supervision_compiles_in_one_graph():
+    torch._dynamo.reset()
+    head = head_of(deep_supervision=(6,), num_classes=3)
+    maps = [torch.randn(2, 4, 8, 8), torch.randn(2, 6, 4, 4)]
+    compiled = torch.compile(head, fullgraph=True, backend="eager")({"f": maps})["model.logits.head_0"]
+    torch.testing.assert_close(compiled, head({"f": maps})["model.logits.head_0"])

@@ -66,7 +66,7 @@ class DecoderUNet(nn.Module):
             skips.append(0)  # of the input's size, with nothing to join
         if channels is None:
             channels = [max(16, 256 // 2**i) for i in range(len(skips))]
-        check_all_positive(channels, "DecoderUNet(channels=)", count=len(skips))
+        channels = check_all_positive(channels, "DecoderUNet(channels=)", count=len(skips))
         self.backbone = backbone
         self.channels_of_levels = tuple(level.channels for level in levels)
         inputs = [levels[-1].channels, *channels[:-1]]

@@ -86,7 +86,7 @@ class BackboneInceptionResnetV2(nn.Module):
             raise ValueError(
                 f"BackboneInceptionResnetV2(intra_block_cut_level=) takes 384 or 1088, got {intra_block_cut_level!r}."
             )
-        check_positive(in_channels, "BackboneInceptionResnetV2(in_channels=)")
+        in_channels = check_positive(in_channels, "BackboneInceptionResnetV2(in_channels=)")
         check_option(pool, (None, "avg", "max"), "BackboneInceptionResnetV2(pool=)")
         self.conv2d_1a = ConvNormRelu(in_channels, 32, 3, stride=2)
         self.conv2d_2a = ConvNormRelu(32, 32, 3)

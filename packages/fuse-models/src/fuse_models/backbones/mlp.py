@@ -40,11 +40,11 @@ class BackboneMultilayerPerceptron(nn.Module):
         dropout_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        check_all_positive(layers, "BackboneMultilayerPerceptron(layers=)")
+        layers = check_all_positive(layers, "BackboneMultilayerPerceptron(layers=)")
         if not layers:
             raise ValueError("BackboneMultilayerPerceptron(layers=) takes at least one size, got none.")
-        check_positive(mlp_input_size, "BackboneMultilayerPerceptron(mlp_input_size=)")
-        check_rate(dropout_rate, "BackboneMultilayerPerceptron(dropout_rate=)")
+        mlp_input_size = check_positive(mlp_input_size, "BackboneMultilayerPerceptron(mlp_input_size=)")
+        dropout_rate = check_rate(dropout_rate, "BackboneMultilayerPerceptron(dropout_rate=)")
         if isinstance(activation_layer, nn.Module) or not (activation_layer is None or callable(activation_layer)):
             raise TypeError(
                 f"BackboneMultilayerPerceptron(activation_layer=) takes a class or a function that makes an "

@@ -62,7 +62,7 @@ class BackboneResnet(nn.Module):
     ) -> None:
         super().__init__()
         check_option(name, DEPTHS, "BackboneResnet(name=)")
-        check_positive(in_channels, "BackboneResnet(in_channels=)")
+        in_channels = check_positive(in_channels, "BackboneResnet(in_channels=)")
         check_option(pool, (None, "avg", "max"), "BackboneResnet(pool=)")
         bottleneck, blocks = DEPTHS[name]
         grown = 4 if bottleneck else 1

@@ -76,10 +76,10 @@ class BackboneResnet3D(nn.Module):
         if isinstance(pool, bool):
             pool = "avg" if pool else None
         check_option(pool, (None, "avg", "max"), "BackboneResnet3D(pool=)")
-        check_positive(in_channels, "BackboneResnet3D(in_channels=)")
-        check_positive(first_channel_dim, "BackboneResnet3D(first_channel_dim=)")
-        check_positive(first_stride, "BackboneResnet3D(first_stride=)")
-        check_all_positive(layers, "BackboneResnet3D(layers=)")
+        in_channels = check_positive(in_channels, "BackboneResnet3D(in_channels=)")
+        first_channel_dim = check_positive(first_channel_dim, "BackboneResnet3D(first_channel_dim=)")
+        first_stride = check_positive(first_stride, "BackboneResnet3D(first_stride=)")
+        layers = check_all_positive(layers, "BackboneResnet3D(layers=)")
         if not layers:
             raise ValueError("BackboneResnet3D(layers=) takes the number of blocks of at least one stage, got none.")
         check_option(block, ("basic", "bottleneck"), "BackboneResnet3D(block=)")

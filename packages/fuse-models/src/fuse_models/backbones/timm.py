@@ -53,7 +53,7 @@ class BackboneTimm(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        check_positive(in_channels, "BackboneTimm(in_channels=)")
+        in_channels = check_positive(in_channels, "BackboneTimm(in_channels=)")
         check_option(output, ("map", "vector"), "BackboneTimm(output=)")
         try:
             timm: Any = importlib.import_module("timm")

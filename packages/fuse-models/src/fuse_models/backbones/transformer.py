@@ -61,19 +61,20 @@ class BackboneTransformer(nn.Module):
         super().__init__()
         if (num_tokens is None) == (in_features is None):
             raise ValueError("BackboneTransformer takes either num_tokens, for indices, or in_features, for vectors.")
-        for name, value in (("embed_dim", embed_dim), ("depth", depth), ("max_length", max_length)):
-            check_positive(value, f"BackboneTransformer({name}=)")
-        check_heads(embed_dim, num_heads, "BackboneTransformer")
-        check_rate(dropout_rate, "BackboneTransformer(dropout_rate=)")
+        embed_dim = check_positive(embed_dim, "BackboneTransformer(embed_dim=)")
+        depth = check_positive(depth, "BackboneTransformer(depth=)")
+        max_length = check_positive(max_length, "BackboneTransformer(max_length=)")
+        num_heads = check_heads(embed_dim, num_heads, "BackboneTransformer")
+        dropout_rate = check_rate(dropout_rate, "BackboneTransformer(dropout_rate=)")
         check_option(pool, (None, "class", "avg"), "BackboneTransformer(pool=)")
         self.embedding: nn.Module
         if num_tokens is not None:
-            check_positive(num_tokens, "BackboneTransformer(num_tokens=)")
+            num_tokens = check_positive(num_tokens, "BackboneTransformer(num_tokens=)")
             self.embedding = nn.Embedding(num_tokens, embed_dim)
             nn.init.normal_(self.embedding.weight, std=0.02)
         else:
-            check_positive(in_features, "BackboneTransformer(in_features=)")
-            self.embedding = nn.Linear(in_features or 0, embed_dim)
+            in_features = check_positive(in_features, "BackboneTransformer(in_features=)")
+            self.embedding = nn.Linear(in_features, embed_dim)
         self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, embed_dim)) if pool == "class" else None
         self.pos_embed = nn.Parameter(0.02 * torch.randn(1, max_length, embed_dim))
         self.dropout = nn.Dropout(dropout_rate)

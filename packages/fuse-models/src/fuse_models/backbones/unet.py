@@ -76,30 +76,32 @@ class BackboneUNet(nn.Module):
         weights_strict: bool | Sequence[str] = True,
     ) -> None:
         super().__init__()
-        check_positive(in_channels, "BackboneUNet(in_channels=)")
+        in_channels = check_positive(in_channels, "BackboneUNet(in_channels=)")
         if ndim not in (2, 3):
             raise ValueError(f"BackboneUNet(ndim=) takes 2 for images or 3 for volumes, got {ndim!r}.")
-        check_all_positive(features_per_level, "BackboneUNet(features_per_level=)")
-        features = tuple(features_per_level)
+        features = check_all_positive(features_per_level, "BackboneUNet(features_per_level=)")
         levels = len(features)
         if levels < 2:
             raise ValueError(f"BackboneUNet(features_per_level=) takes two levels or more, got {features}.")
         check_option(block, ("plain", "residual"), "BackboneUNet(block=)")
         check_option(norm, dict.fromkeys(name for name, _ in NORMS), "BackboneUNet(norm=)")
         is_residual = block == "residual"
-        all_strides = _per_level(strides or (1, *[2] * (levels - 1)), levels, ndim, "BackboneUNet(strides=)")
+        given_strides = (1, *[2] * (levels - 1)) if strides is None else strides
+        all_strides = _per_level(given_strides, levels, ndim, "BackboneUNet(strides=)")
         kernels = _per_level(
-            [kernel_sizes] * levels if isinstance(kernel_sizes, int) else kernel_sizes,
+            kernel_sizes if isinstance(kernel_sizes, Iterable) else [kernel_sizes] * levels,
             levels,
             ndim,
             "BackboneUNet(kernel_sizes=)",
         )
         if not all(size % 2 for kernel in kernels for size in kernel):
             raise ValueError(f"BackboneUNet(kernel_sizes=) takes odd sizes, got {kernel_sizes}.")
-        blocks = blocks_per_level or ([1, 3, 4, *[6] * levels][:levels] if is_residual else [2] * levels)
-        check_all_positive(blocks, "BackboneUNet(blocks_per_level=)", count=levels)
-        convs = decoder_convs or [1 if is_residual else 2] * (levels - 1)
-        check_all_positive(convs, "BackboneUNet(decoder_convs=)", count=levels - 1)
+        blocks = blocks_per_level
+        if blocks is None:
+            blocks = [1, 3, 4, *[6] * levels][:levels] if is_residual else [2] * levels
+        blocks = check_all_positive(blocks, "BackboneUNet(blocks_per_level=)", count=levels)
+        convs = [1 if is_residual else 2] * (levels - 1) if decoder_convs is None else decoder_convs
+        convs = check_all_positive(convs, "BackboneUNet(decoder_convs=)", count=levels - 1)
         self.encoder = Encoder(in_channels, features, all_strides, kernels, blocks, is_residual, norm)
         self.decoder = Decoder(features, all_strides, kernels, convs, norm)
         self.ndim = ndim

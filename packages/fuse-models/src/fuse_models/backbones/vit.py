@@ -82,10 +82,11 @@ class BackboneViT(nn.Module):
         super().__init__()
         if ndim not in (2, 3):
             raise ValueError(f"BackboneViT(ndim=) takes 2 for images or 3 for volumes, got {ndim!r}.")
-        for name, value in (("in_channels", in_channels), ("embed_dim", embed_dim), ("depth", depth)):
-            check_positive(value, f"BackboneViT({name}=)")
-        check_heads(embed_dim, num_heads, "BackboneViT")
-        check_rate(dropout_rate, "BackboneViT(dropout_rate=)")
+        in_channels = check_positive(in_channels, "BackboneViT(in_channels=)")
+        embed_dim = check_positive(embed_dim, "BackboneViT(embed_dim=)")
+        depth = check_positive(depth, "BackboneViT(depth=)")
+        num_heads = check_heads(embed_dim, num_heads, "BackboneViT")
+        dropout_rate = check_rate(dropout_rate, "BackboneViT(dropout_rate=)")
         check_option(pool, (None, "class", "avg"), "BackboneViT(pool=)")
         if pool == "class" and not class_token:
             raise ValueError("BackboneViT(pool='class') needs class_token=True.")
@@ -138,8 +139,9 @@ class BackboneViT(nn.Module):
         return torch.unflatten(tokens.transpose(1, 2), 2, self._grid)
 
 
-def check_heads(embed_dim: int, num_heads: int, owner: str) -> None:
-    """Raises `ValueError` unless the tokens can be divided among the attention heads."""
-    check_positive(num_heads, f"{owner}(num_heads=)")
+def check_heads(embed_dim: int, num_heads: int, owner: str) -> int:
+    """`num_heads` as `int`. Raises `ValueError` unless the tokens can be divided among the attention heads."""
+    num_heads = check_positive(num_heads, f"{owner}(num_heads=)")
     if embed_dim % num_heads:
         raise ValueError(f"{owner}(embed_dim={embed_dim}) must be divisible by num_heads={num_heads}.")
+    return num_heads

@@ -95,20 +95,19 @@ class HeadDenseSegmentation(HeadBase):
                 f"conv_inputs=[(key, channels)]."
             )
         super().__init__(head_name, mode, conv_inputs, post_concat_inputs, optional_inputs)
-        check_positive(num_classes, "HeadDenseSegmentation(num_classes=)")
-        check_all_positive(layers_description, "HeadDenseSegmentation(layers_description=)")
-        check_rate(dropout_rate, "HeadDenseSegmentation(dropout_rate=)")
+        num_classes = check_positive(num_classes, "HeadDenseSegmentation(num_classes=)")
+        layers_description = check_all_positive(layers_description, "HeadDenseSegmentation(layers_description=)")
+        dropout_rate = check_rate(dropout_rate, "HeadDenseSegmentation(dropout_rate=)")
         check_module_or_none(shared_classifier_head, "HeadDenseSegmentation(shared_classifier_head=)")
-        if isinstance(maxpool_kernel, int):
-            check_positive(maxpool_kernel, "HeadDenseSegmentation(maxpool_kernel=)")
+        if isinstance(maxpool_kernel, Iterable):
+            maxpool_kernel = check_all_positive(maxpool_kernel, "HeadDenseSegmentation(maxpool_kernel=)")
         elif maxpool_kernel is not None:
-            check_all_positive(maxpool_kernel, "HeadDenseSegmentation(maxpool_kernel=)")
-            maxpool_kernel = tuple(maxpool_kernel)
+            maxpool_kernel = check_positive(maxpool_kernel, "HeadDenseSegmentation(maxpool_kernel=)")
         self.maxpool_kernel = maxpool_kernel
         if upsample_to is not None:
             check_name(upsample_to, "HeadDenseSegmentation(upsample_to=)")
         self.upsample_to = upsample_to
-        check_all_positive(deep_supervision, "HeadDenseSegmentation(deep_supervision=)")
+        deep_supervision = check_all_positive(deep_supervision, "HeadDenseSegmentation(deep_supervision=)")
         others = (post_concat_inputs, maxpool_kernel, shared_classifier_head)
         if deep_supervision and (len(self.conv_inputs) > 1 or any(other is not None for other in others)):
             raise ValueError(
@@ -152,7 +151,7 @@ class HeadDenseSegmentation(HeadBase):
         """The same batch_dict with the scores of each location written to it."""
         if len(self.deep_classifiers):
             maps: Any = read_key(batch_dict, self.conv_inputs[0][0], self._reader)
-            if isinstance(maps, list | tuple):
+            if isinstance(maps, (list, tuple)):
                 return self.write_scores(batch_dict, self._scores_of_levels(batch_dict, maps))
         maps = read_conv_inputs(batch_dict, self.conv_inputs, self._reader)
         features = concatenate_channels(maps, (key for key, _ in self.conv_inputs), self._reader)

@@ -34,11 +34,11 @@ class HeadOfVectors(HeadBase):
     ) -> None:
         super().__init__(head_name, mode, conv_inputs, append_features, optional_inputs)
         kind = type(self).__name__
-        check_positive(num_outputs, f"{kind}({self.num_outputs_argument}=)")
-        check_all_positive(layers_description, f"{kind}(layers_description=)")
-        check_all_positive(append_layers_description, f"{kind}(append_layers_description=)")
-        check_rate(dropout_rate, f"{kind}({self.dropout_rate_argument}=)")
-        check_rate(append_dropout_rate, f"{kind}(append_dropout_rate=)")
+        num_outputs = check_positive(num_outputs, f"{kind}({self.num_outputs_argument}=)")
+        layers_description = check_all_positive(layers_description, f"{kind}(layers_description=)")
+        append_layers_description = check_all_positive(append_layers_description, f"{kind}(append_layers_description=)")
+        dropout_rate = check_rate(dropout_rate, f"{kind}({self.dropout_rate_argument}=)")
+        append_dropout_rate = check_rate(append_dropout_rate, f"{kind}(append_dropout_rate=)")
         check_module_or_none(shared_classifier_head, f"{kind}(shared_classifier_head=)")
         self.pooling: Pooling | None = None
         self.pooled_dropout: nn.Module = nn.Identity()
@@ -159,7 +159,7 @@ class Head3D(HeadOfVectors):
         optional_inputs: Mapping[str, Substitute] | None = None,
     ) -> None:
         check_option(pooling, ("avg", "max"), "Head3D(pooling=)")
-        check_rate(dropout_rate, "Head3D(dropout_rate=)")
+        dropout_rate = check_rate(dropout_rate, "Head3D(dropout_rate=)")
         super().__init__(
             head_name,
             mode,
