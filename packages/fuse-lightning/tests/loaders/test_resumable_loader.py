@@ -119,6 +119,17 @@ def test_processes_share_the_samples_of_one_order(monkeypatch, drop_last, sizes)
     assert interleaved == [*alone, alone[0]]
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_each_process_has_a_sample_of_a_dataset_smaller_than_their_number(monkeypatch, count):
+    shares = []
+    for rank in range(5):
+        monkeypatch.setattr(module, "rank_and_world_size", lambda rank=rank: (rank, 5))
+        (batch,) = epoch(make(count), 0)
+        shares += [sample[0] for sample in batch]
+    assert len(shares) == 5
+    assert set(shares) == set(range(count))
+
+
 def test_a_batch_size_below_one_is_refused():
     with pytest.raises(ValueError, match=r"resumable_loader\(batch_size=\) is at least 1, got 0"):
         make(batch_size=0)

@@ -1,6 +1,7 @@
 """A training loader whose batches depend on the seed, the epoch and the batch's number alone."""
 
 import hashlib
+import itertools
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence, Sized
@@ -178,7 +179,7 @@ class SeededBatches(Sampler[list[int]]):
         if self.shuffle:
             generator = torch.Generator().manual_seed(_mixed(self.seed, self.epoch))
             order = torch.randperm(len(order), generator=generator).tolist()
-        repeated = [*order, *order][: -(-len(order) // processes) * processes] if processes > 1 else order
+        repeated = [*order, *itertools.islice(itertools.cycle(order), -len(order) % processes)]
         own = repeated[rank::processes]
         for number in range(self.position, len(self)):
             batch = _SeededBatch(own[number * self.batch_size : (number + 1) * self.batch_size])
