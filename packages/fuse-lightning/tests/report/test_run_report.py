@@ -10,7 +10,7 @@ from torchmetrics.classification import MulticlassF1Score
 from torchmetrics.functional.classification import multiclass_f1_score
 
 from fuse_core import NDict, collate
-from fuse_lightning import LightningModuleDefault, MetricDefault, PredictionsToFile, RunReport
+from fuse_lightning import LightningModuleDefault, MetricDefault, PredictionsToFile, RunReport, resumable_loader
 from fuse_losses import LossDefault
 from fuse_models import ModelWrapSeqToDict
 
@@ -218,6 +218,26 @@ def test_a_resumed_run_shows_the_epochs_before(tmp_path, make_trainer, module, l
     for epoch in ("0", "1"):
         assert epochs[epoch]["train.losses.cls"] == before[epoch]["train.losses.cls"]
         assert epochs[epoch]["validation.losses.cls"] == before[epoch]["validation.losses.cls"]
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_run_resumed_inside_an_epoch_shows_the_values_of_that_epoch(tmp_path, make_trainer, make_module, loader):
+    class Kill(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 8:
+                raise OSError("killed")
+
+    def train(folder, *callbacks, **options):
+        module = make_module(model_dir=folder, save_every_n_steps=4)  # 5 steps are an epoch
+        trainer = make_trainer(max_epochs=3, callbacks=[RunReport(folder), *callbacks])
+        trainer.fit(module, resumable_loader(loader.dataset, batch_size=8, seed=0), loader, **options)
+
+    train(tmp_path / "whole")
+    with pytest.raises(OSError, match="killed"):
+        train(tmp_path / "killed", Kill())
+    train(tmp_path / "killed", ckpt_path=tmp_path / "killed" / "last.ckpt", weights_only=True)
+    whole, resumed = (json.loads((tmp_path / run / "report.json").read_text())["epochs"] for run in ("whole", "killed"))
+    assert resumed == whole
 
 
 def test_epochs_without_a_validation_show_no_values_of_it(tmp_path, make_trainer, module, loader):
