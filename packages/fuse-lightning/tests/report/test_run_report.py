@@ -11,6 +11,8 @@ from torchmetrics.functional.classification import multiclass_f1_score
 
 from fuse_core import NDict, collate
 from fuse_lightning import LightningModuleDefault, MetricDefault, PredictionsToFile, RunReport, resumable_loader
+from fuse_lightning.report import worst_cases
+from fuse_lightning.report.png import png_bytes
 from fuse_losses import LossDefault
 from fuse_models import ModelWrapSeqToDict
 
@@ -166,6 +168,18 @@ def test_the_worst_cases_are_those_of_the_lowest_probability(tmp_path, make_trai
     by_probability = sorted(rows, key=lambda row: float(row[1 + int(row[3])]))
     worst = json.loads((tmp_path / "report.json").read_text())["worst"]["model.output.cls"]
     assert [case["id"] for case in worst] == [row[0] for row in by_probability[:24]]
+
+
+def test_pictures_are_made_of_the_worst_cases_only(tmp_path, make_trainer, module, loader, monkeypatch):
+    made = []
+    monkeypatch.setattr(worst_cases, "png_bytes", lambda image: made.append(image) or png_bytes(image))
+    trainer = make_trainer(callbacks=[RunReport(tmp_path)])
+    trainer.predict(module, loader, return_predictions=False)
+    worst = {case["id"] for case in json.loads((tmp_path / "report.json").read_text())["worst"]["model.output.cls"]}
+    made.clear()
+    worst_first = sorted(loader.dataset, key=lambda sample: sample["data.sample_id"] not in worst)
+    trainer.predict(module, torch.utils.data.DataLoader(worst_first, 8, collate_fn=collate), return_predictions=False)
+    assert len(made) == len(worst) == 24
 
 
 @pytest.mark.parametrize("shape", [(6, 6), (3, 6, 6)])

@@ -159,9 +159,12 @@ class RunReport(Callback):
             images = batch.get(self.image) if isinstance(batch, Mapping) else None
             if not (isinstance(images, torch.Tensor) and images.ndim in (4, 5)):
                 continue
-            found = cases_of_batch(task, outputs, images, outputs.get(SAMPLE_ID) or range(len(images)))
-            if found:
-                cases = sorted([*self._worst.get(task.pred, ()), *found], key=lambda case: case["value"])
+            worst = self._worst.get(task.pred, [])
+            is_full = bool(worst) and len(worst) == MOST[worst[0]["kind"]]
+            below = worst[-1]["value"] if is_full else float("inf")
+            ids = outputs.get(SAMPLE_ID) or range(len(images))
+            if found := cases_of_batch(task, outputs, images, ids, below):
+                cases = sorted([*worst, *found], key=lambda case: case["value"])
                 self._worst[task.pred] = cases[: MOST[cases[0]["kind"]]]
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
