@@ -1,4 +1,5 @@
 import json
+import os
 import re
 
 import numpy as np
@@ -260,6 +261,23 @@ def test_epochs_without_a_validation_show_no_values_of_it(tmp_path, make_trainer
     trainer.fit(module, loader, loader)
     epochs = json.loads((tmp_path / "report.json").read_text())["epochs"]
     assert ["validation.losses.cls" in epochs[epoch] for epoch in ("0", "1")] == [False, True]
+
+
+def test_a_run_folder_that_cannot_be_written_is_found_before_training(tmp_path, make_trainer, module, loader):
+    (tmp_path / "file").touch()
+    trainer = make_trainer(max_epochs=2, callbacks=[RunReport(tmp_path / "file" / "run")])
+    with pytest.raises(OSError, match="file/run"):
+        trainer.fit(module, loader, loader)
+    assert trainer.global_step == 0
+
+
+def test_names_that_are_no_valid_text_are_shown_by_their_bytes(tmp_path, make_trainer, module, loader):
+    name = os.fsdecode(b"caf\xe9.png")  # Latin-1, as Python reads it where file names are UTF-8
+    for sample in loader.dataset:
+        sample["data.sample_id"] = name
+    trainer = make_trainer(callbacks=[RunReport(tmp_path), PredictionsToFile(tmp_path / "predictions.csv")])
+    trainer.predict(module, loader, return_predictions=False)
+    assert r"caf\udce9.png" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
 def test_a_trial_run_leaves_no_page(tmp_path, make_trainer, module, loader):

@@ -79,7 +79,7 @@ def write_run_page(run_dir: Path, pred: str | None = None, target: str | None = 
     top = [tiles(numbers)] if numbers else []
     page = write_html(data.get("title", "Training run"), name, [*top, *parts])
     with replace_file(run_dir / PAGE_FILE) as file:
-        file.write(page.encode())
+        file.write(page.encode(errors="backslashreplace"))  # a file name may hold bytes that are not valid text
 
 
 def time_written(path: Path) -> int | None:

@@ -13,7 +13,7 @@ from fuse_core import SAMPLE_ID, WiringError
 
 from ..checkpoints.atomic_file import replace_file
 from ..predictions.compared_keys import compared_keys, names_of_classes, tasks_of
-from ..run_folder import PREDICTIONS_FILE
+from ..run_folder import PREDICTIONS_FILE, make_writable
 from .run_page import DATA_FILE, environment, time_written, write_run_page
 from .worst_cases import MOST, cases_of_batch
 
@@ -44,6 +44,9 @@ class RunReport(Callback):
             of others the first.
         title: the heading of the page.
 
+    Raises:
+        OSError: when training, testing or predicting starts, nothing can be written to `run_dir`.
+
     Example:
         >>> report = RunReport("runs/digits", pred="model.output.digit", target="data.label")
         >>> report.run_dir.name
@@ -72,6 +75,11 @@ class RunReport(Callback):
         self._class_names: dict[str, Sequence[str]] = {}
         self._earlier_predictions: int | None = None
         self._worst: dict[str, list[dict[str, Any]]] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Make the run folder. An epoch whose page cannot be written would be lost."""
+        if stage != "validate" and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            make_writable(self.run_dir)
 
     def state_dict(self) -> dict[str, Any]:
         """The values of all epochs that have ended."""
