@@ -77,7 +77,7 @@ class RunReport(Callback):
         self._worst: dict[str, list[dict[str, Any]]] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Make the run folder. An epoch whose page cannot be written would be lost."""
+        """Make the run folder, so that a folder that cannot be written does not end the training after an epoch."""
         if stage != "validate" and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             make_writable(self.run_dir)
 
