@@ -171,6 +171,24 @@ def test_the_worst_cases_are_those_of_the_lowest_probability(tmp_path, make_trai
     assert [case["id"] for case in worst] == [row[0] for row in by_probability[:24]]
 
 
+def test_a_prediction_that_cannot_be_compared_is_named(tmp_path, make_trainer, module, loader):
+    module.model.model[1].weight.data[0] = float("nan")
+    trainer = make_trainer(callbacks=[RunReport(tmp_path), PredictionsToFile(tmp_path / "predictions.csv")])
+    trainer.predict(module, loader, return_predictions=False)
+    assert titles(tmp_path) == ["Not compared", "Environment"]
+    assert "model.output.cls and data.label in predictions.csv are neither" in (tmp_path / "index.html").read_text()
+
+
+def test_the_samples_of_several_loaders_are_said_to_be_taken_together(tmp_path, make_trainer, module, loader):
+    trainer = make_trainer(callbacks=[RunReport(tmp_path), PredictionsToFile(tmp_path / "predictions.csv")])
+    trainer.predict(module, loader, return_predictions=False)
+    assert "taken together" not in (tmp_path / "index.html").read_text()
+    trainer.predict(module, {"inside": loader, "outside": loader}, return_predictions=False)
+    page = (tmp_path / "index.html").read_text()
+    assert "80 samples of predictions.csv" in page
+    assert "The loaders are taken together: inside, outside." in page
+
+
 def test_pictures_are_made_of_the_worst_cases_only(tmp_path, make_trainer, module, loader, monkeypatch):
     made = []
     monkeypatch.setattr(worst_cases, "png_bytes", lambda image: made.append(image) or png_bytes(image))
