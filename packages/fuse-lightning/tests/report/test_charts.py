@@ -48,6 +48,11 @@ def test_a_single_epoch_of_a_constant_value_is_drawn():
     Balanced(line_chart("loss", {"train": [(0, 0.0)]}, 0))
 
 
+@pytest.mark.parametrize("value", [3e20, -3e20])
+def test_a_single_epoch_of_a_huge_value_is_drawn(value):
+    Balanced(line_chart("loss", {"train": [(0, value)]}, 0))
+
+
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0.13, 0.94), (-3e-7, 5e-7), (0, 12345)])
 def test_ticks_are_round_and_within_the_range(low, high):
     found = ticks(low, high)

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 
 import numpy as np
@@ -10,7 +11,9 @@ from torchmetrics.classification import MulticlassF1Score
 from torchmetrics.functional.classification import multiclass_f1_score
 
 from fuse_core import NDict, collate
-from fuse_lightning import LightningModuleDefault, MetricDefault, PredictionsToFile, RunReport
+from fuse_lightning import LightningModuleDefault, MetricDefault, PredictionsToFile, RunReport, resumable_loader
+from fuse_lightning.report import worst_cases
+from fuse_lightning.report.png import png_bytes
 from fuse_losses import LossDefault
 from fuse_models import ModelWrapSeqToDict
 
@@ -168,6 +171,36 @@ def test_the_worst_cases_are_those_of_the_lowest_probability(tmp_path, make_trai
     assert [case["id"] for case in worst] == [row[0] for row in by_probability[:24]]
 
 
+def test_a_prediction_that_cannot_be_compared_is_named(tmp_path, make_trainer, module, loader):
+    module.model.model[1].weight.data[0] = float("nan")
+    trainer = make_trainer(callbacks=[RunReport(tmp_path), PredictionsToFile(tmp_path / "predictions.csv")])
+    trainer.predict(module, loader, return_predictions=False)
+    assert titles(tmp_path) == ["Not compared", "Environment"]
+    assert "model.output.cls and data.label in predictions.csv are neither" in (tmp_path / "index.html").read_text()
+
+
+def test_the_samples_of_several_loaders_are_said_to_be_taken_together(tmp_path, make_trainer, module, loader):
+    trainer = make_trainer(callbacks=[RunReport(tmp_path), PredictionsToFile(tmp_path / "predictions.csv")])
+    trainer.predict(module, loader, return_predictions=False)
+    assert "taken together" not in (tmp_path / "index.html").read_text()
+    trainer.predict(module, {"inside": loader, "outside": loader}, return_predictions=False)
+    page = (tmp_path / "index.html").read_text()
+    assert "80 samples of predictions.csv" in page
+    assert "The loaders are taken together: inside, outside." in page
+
+
+def test_pictures_are_made_of_the_worst_cases_only(tmp_path, make_trainer, module, loader, monkeypatch):
+    made = []
+    monkeypatch.setattr(worst_cases, "png_bytes", lambda image: made.append(image) or png_bytes(image))
+    trainer = make_trainer(callbacks=[RunReport(tmp_path)])
+    trainer.predict(module, loader, return_predictions=False)
+    worst = {case["id"] for case in json.loads((tmp_path / "report.json").read_text())["worst"]["model.output.cls"]}
+    made.clear()
+    worst_first = sorted(loader.dataset, key=lambda sample: sample["data.sample_id"] not in worst)
+    trainer.predict(module, torch.utils.data.DataLoader(worst_first, 8, collate_fn=collate), return_predictions=False)
+    assert len(made) == len(worst) == 24
+
+
 @pytest.mark.parametrize("shape", [(6, 6), (3, 6, 6)])
 def test_a_segmentation_shows_dice_and_the_worst_cases_side_by_side(tmp_path, make_trainer, shape):
     generator = torch.Generator().manual_seed(0)
@@ -220,12 +253,49 @@ def test_a_resumed_run_shows_the_epochs_before(tmp_path, make_trainer, module, l
         assert epochs[epoch]["validation.losses.cls"] == before[epoch]["validation.losses.cls"]
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_run_resumed_inside_an_epoch_shows_the_values_of_that_epoch(tmp_path, make_trainer, make_module, loader):
+    class Kill(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 8:
+                raise OSError("killed")
+
+    def train(folder, *callbacks, **options):
+        module = make_module(model_dir=folder, save_every_n_steps=4)  # 5 steps are an epoch
+        trainer = make_trainer(max_epochs=3, callbacks=[RunReport(folder), *callbacks])
+        trainer.fit(module, resumable_loader(loader.dataset, batch_size=8, seed=0), loader, **options)
+
+    train(tmp_path / "whole")
+    with pytest.raises(OSError, match="killed"):
+        train(tmp_path / "killed", Kill())
+    train(tmp_path / "killed", ckpt_path=tmp_path / "killed" / "last.ckpt", weights_only=True)
+    whole, resumed = (json.loads((tmp_path / run / "report.json").read_text())["epochs"] for run in ("whole", "killed"))
+    assert resumed == whole
+
+
 def test_epochs_without_a_validation_show_no_values_of_it(tmp_path, make_trainer, module, loader):
     trainer = make_trainer(max_epochs=2, check_val_every_n_epoch=2, callbacks=[RunReport(tmp_path)])
     module._best_epoch_source = None
     trainer.fit(module, loader, loader)
     epochs = json.loads((tmp_path / "report.json").read_text())["epochs"]
     assert ["validation.losses.cls" in epochs[epoch] for epoch in ("0", "1")] == [False, True]
+
+
+def test_a_run_folder_that_cannot_be_written_is_found_before_training(tmp_path, make_trainer, module, loader):
+    (tmp_path / "file").touch()
+    trainer = make_trainer(max_epochs=2, callbacks=[RunReport(tmp_path / "file" / "run")])
+    with pytest.raises(OSError, match="file/run"):
+        trainer.fit(module, loader, loader)
+    assert trainer.global_step == 0
+
+
+def test_names_that_are_no_valid_text_are_shown_by_their_bytes(tmp_path, make_trainer, module, loader):
+    name = os.fsdecode(b"caf\xe9.png")  # Latin-1, as Python reads it where file names are UTF-8
+    for sample in loader.dataset:
+        sample["data.sample_id"] = name
+    trainer = make_trainer(callbacks=[RunReport(tmp_path), PredictionsToFile(tmp_path / "predictions.csv")])
+    trainer.predict(module, loader, return_predictions=False)
+    assert r"caf\udce9.png" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
 def test_a_trial_run_leaves_no_page(tmp_path, make_trainer, module, loader):

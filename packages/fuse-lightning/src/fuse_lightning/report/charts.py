@@ -121,7 +121,7 @@ class _Chart:
     """Axes, and what is drawn between them. Places are given as values."""
 
     def __init__(self, xs: tuple[float, float], ys: tuple[float, float], x_label: str, whole_x: bool = False) -> None:
-        margin = 0.0 if xs == (0, 1) and ys == (0, 1) else 0.05 * (ys[1] - ys[0]) or 0.5
+        margin = 0.0 if xs == (0, 1) and ys == (0, 1) else 0.05 * (ys[1] - ys[0]) or max(0.5, 0.05 * abs(ys[0]))
         beside = 0.0 if whole_x else margin
         self.xs, self.ys = (xs[0] - beside, xs[1] + beside), (ys[0] - margin, ys[1] + margin)
         self.parts = []

@@ -67,7 +67,10 @@ a { color: var(--link); }
   tbody th { white-space: normal; }
   .confusion td { padding: 4px 1px; min-width: 27px; } h1 { font-size: 25px; }
   .tiles { grid-template-columns: repeat(2, 1fr); } }
-@media print { body { background: white; } section, .tile { break-inside: avoid; } }
+@media print { * { print-color-adjust: exact; } body { background: white; }
+  section, .tile, figure { break-inside: avoid; }
+  .scroll { overflow: visible; } .scroll > svg { max-width: 100%; }
+  .confusion td { padding: 4px 1px; min-width: 27px; } }
 """
 
 

@@ -82,7 +82,7 @@ def pixel_sections(columns: PredictionColumns, task: Task, class_names: Sequence
             table(header, rows, f"The Dice of each class of {task.name}, from {columns.path.name}."),
         ],
         "Confusion matrix of pixels": [
-            note(f"{percent}{confusion.sum():,} pixels of {len(counts):,} images."),
+            note(f"{percent}{confusion.sum():,} pixels of {len(counts):,} images.{columns.loaders}"),
             confusion_table(confusion, names, f"Confusion matrix of {task.name}", percent=True),
         ],
     }

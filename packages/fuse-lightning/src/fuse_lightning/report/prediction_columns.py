@@ -22,6 +22,7 @@ class PredictionColumns:
     Attributes:
         path: the file.
         ids: the samples' identifiers.
+        loaders: a sentence that names the loaders if there are several; else empty.
         keys: the keys of the predictions and targets.
         with_pixels: those of the keys that are segmentations.
     """
@@ -36,6 +37,8 @@ class PredictionColumns:
             csv.field_size_limit(limit)
         self._columns = {name: [row[position] for row in rows] for position, name in enumerate(header)}
         self.ids = self._columns.get(SAMPLE_ID, [str(index) for index in range(len(rows))])
+        loaders = list(dict.fromkeys(self._columns.get("loader", ())))
+        self.loaders = f" The loaders are taken together: {', '.join(loaders)}." if len(loaders) > 1 else ""
         self.keys = list(dict.fromkeys(PART.sub("", name) for name in header))
         self.with_pixels = {name.rpartition(f".{PIXELS}.")[0] for name in header if f".{PIXELS}." in name}
 
@@ -60,7 +63,7 @@ class PredictionColumns:
         """What is compared, of how many samples, and how many others have no known target."""
         left_out = len(self.ids) - samples
         unknown = f" {left_out:,} samples without a known target are left out." if left_out else ""
-        return f"{samples:,} samples of {self.path.name}: {task.pred} against {task.target}.{unknown}"
+        return f"{samples:,} samples of {self.path.name}: {task.pred} against {task.target}.{unknown}{self.loaders}"
 
     def pixels(self, key: str) -> np.ndarray | None:
         """Counts of pixels, shape [samples, true class, predicted class]; None if the key holds none."""

@@ -5,7 +5,7 @@ import json
 import math
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 
 from ..checkpoints.atomic_file import replace_file
 from ..epoch_table import NAME, epoch_rows
-from ..predictions.compared_keys import Task, tasks_of
+from ..predictions.compared_keys import Task, compared_target, tasks_of
 from ..run_folder import PREDICTIONS_FILE
 from .charts import line_chart
 from .page import TaskSections, escape, note, section, table, tiles, write_html
@@ -32,6 +32,10 @@ PACKAGES = (
     "fuse-optim",
     "pytorch-lightning",
     "torchmetrics",
+)
+NOT_COMPARED = (
+    "{0.pred} and {0.target} in predictions.csv are neither probabilities and classes, nor probabilities and labels, "
+    "nor numbers. One NaN or text among the predictions is enough."
 )
 
 
@@ -68,7 +72,8 @@ def write_run_page(run_dir: Path, pred: str | None = None, target: str | None = 
     if "compared" in data and time_written(predictions) not in (None, data.get("earlier_predictions")):
         columns = PredictionColumns(predictions)
         tasks = tasks_of(columns.keys, data["compared"], pred, target, columns.with_pixels)
-        scores, sections = _tasks(columns, tasks, data.get("class_names", {}), data.get("worst", {}))
+        asked = {pred, *(task.pred for task in tasks if compared_target(task.pred, data["compared"]))}
+        scores, sections = _tasks(columns, tasks, asked, data.get("class_names", {}), data.get("worst", {}))
         numbers, parts = scores + numbers, parts + sections
     parts += more
     if data.get("wiring"):
@@ -79,7 +84,7 @@ def write_run_page(run_dir: Path, pred: str | None = None, target: str | None = 
     top = [tiles(numbers)] if numbers else []
     page = write_html(data.get("title", "Training run"), name, [*top, *parts])
     with replace_file(run_dir / PAGE_FILE) as file:
-        file.write(page.encode())
+        file.write(page.encode(errors="backslashreplace"))  # a file name may hold bytes that are not valid text
 
 
 def time_written(path: Path) -> int | None:
@@ -98,10 +103,11 @@ def _wiring(writers: Mapping[str, str], readers: Mapping[str, Sequence[str]]) ->
 def _tasks(
     columns: PredictionColumns,
     tasks: Sequence[Task],
+    asked: Collection[str | None],
     class_names: Mapping[str, Sequence[str]],
     worst: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> tuple[list[tuple[str, str]], list[str]]:
-    """The numbers and the sections of all tasks."""
+    """The numbers and the sections of all tasks, and which of the predictions that are asked for fit no section."""
     found: dict[str, tuple[Task, TaskSections]] = {}
     for task in tasks:
         names = class_names.get(task.pred, ())
@@ -116,6 +122,9 @@ def _tasks(
             parts.append(
                 section(f"Worst cases{of_task}", *worst_cases(worst[task.pred], class_names.get(task.pred, ())))
             )
+    without = {task.name: task for task in reversed(tasks) if task.pred in asked and task.name not in found}
+    if without:
+        parts.append(section("Not compared", *(note(NOT_COMPARED.format(task)) for task in without.values())))
     return numbers, parts
 
 

@@ -13,7 +13,7 @@ from fuse_core import SAMPLE_ID, WiringError
 
 from ..checkpoints.atomic_file import replace_file
 from ..predictions.compared_keys import compared_keys, names_of_classes, tasks_of
-from ..run_folder import PREDICTIONS_FILE
+from ..run_folder import PREDICTIONS_FILE, make_writable
 from .run_page import DATA_FILE, environment, time_written, write_run_page
 from .worst_cases import MOST, cases_of_batch
 
@@ -44,6 +44,9 @@ class RunReport(Callback):
             of others the first.
         title: the heading of the page.
 
+    Raises:
+        OSError: when training, testing or predicting starts, nothing can be written to `run_dir`.
+
     Example:
         >>> report = RunReport("runs/digits", pred="model.output.digit", target="data.label")
         >>> report.run_dir.name
@@ -65,6 +68,7 @@ class RunReport(Callback):
         self.epochs: dict[int, dict[str, float]] = {}
         self._trainer: pl.Trainer | None = None
         self._epoch = 0  # Lightning counts on before training ends
+        self._epoch_ended = False
         self._validated = False
         self._wiring: dict[str, Any] | None = None
         self._compared: dict[str, str] = {}
@@ -72,10 +76,14 @@ class RunReport(Callback):
         self._earlier_predictions: int | None = None
         self._worst: dict[str, list[dict[str, Any]]] = {}
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Make the run folder, so that a folder that cannot be written does not end the training after an epoch."""
+        if stage != "validate" and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            make_writable(self.run_dir)
+
     def state_dict(self) -> dict[str, Any]:
-        """The values of all epochs."""
-        if self._trainer is not None:
-            self._note_epoch(self._trainer)
+        """The values of all epochs that have ended."""
+        self._note_epoch()
         return {"epochs": self.epochs}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -85,15 +93,20 @@ class RunReport(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget the epochs of an earlier training, unless it is continued."""
         if not trainer.global_step:
-            self.epochs, self._wiring, self._trainer = {}, None, None
+            self.epochs, self._wiring = {}, None
+        # The epoch inside which a training continues has no start.
+        self._start_epoch(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the page of the epochs before, which are complete by now."""
-        if self._trainer is not None:
-            self._note_epoch(trainer)
+        if self._epoch_ended:
+            self._note_epoch()
             self._write_training(trainer)
+        self._start_epoch(trainer)
+
+    def _start_epoch(self, trainer: pl.Trainer) -> None:
         self._trainer, self._epoch = trainer, trainer.current_epoch
-        self._validated = False
+        self._epoch_ended = self._validated = False
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -115,11 +128,14 @@ class RunReport(Callback):
         """Note that the epoch has values of validation."""
         self._validated = not trainer.sanity_checking
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note that the epoch has ended. Its values are logged after this."""
+        self._epoch_ended = True
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the last epoch, and write the page."""
-        if self._trainer is not None:
-            self._note_epoch(trainer)
-        self._trainer = None
+        self._note_epoch()
+        self._trainer, self._epoch_ended = None, False
         self._write_training(trainer)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -151,9 +167,12 @@ class RunReport(Callback):
             images = batch.get(self.image) if isinstance(batch, Mapping) else None
             if not (isinstance(images, torch.Tensor) and images.ndim in (4, 5)):
                 continue
-            found = cases_of_batch(task, outputs, images, outputs.get(SAMPLE_ID) or range(len(images)))
-            if found:
-                cases = sorted([*self._worst.get(task.pred, ()), *found], key=lambda case: case["value"])
+            worst = self._worst.get(task.pred, [])
+            is_full = bool(worst) and len(worst) == MOST[worst[0]["kind"]]
+            below = worst[-1]["value"] if is_full else float("inf")
+            ids = outputs.get(SAMPLE_ID) or range(len(images))
+            if found := cases_of_batch(task, outputs, images, ids, below):
+                cases = sorted([*worst, *found], key=lambda case: case["value"])
                 self._worst[task.pred] = cases[: MOST[cases[0]["kind"]]]
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -167,10 +186,13 @@ class RunReport(Callback):
                 earlier_predictions=self._earlier_predictions,
             )
 
-    def _note_epoch(self, trainer: pl.Trainer) -> None:
+    def _note_epoch(self) -> None:
+        """Note the values of the epoch if it has ended; until then, some are those of the epoch before."""
+        if self._trainer is None or not self._epoch_ended:
+            return
         values = {
             name: float(value)
-            for name, value in trainer.callback_metrics.items()
+            for name, value in self._trainer.callback_metrics.items()
             if torch.as_tensor(value).numel() == 1 and (self._validated or not name.startswith("val"))
         }
         if values:

@@ -26,7 +26,9 @@ RGB = np.array([[int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
 OPACITY = 0.65
 
 
-def cases_of_batch(task: Task, outputs: Mapping[str, Any], images: Tensor, ids: Sequence[Any]) -> list[dict[str, Any]]:
+def cases_of_batch(
+    task: Task, outputs: Mapping[str, Any], images: Tensor, ids: Sequence[Any], below: float
+) -> list[dict[str, Any]]:
     """The worst cases of a batch, unordered; none if the task has no cases to draw.
 
     Args:
@@ -34,6 +36,7 @@ def cases_of_batch(task: Task, outputs: Mapping[str, Any], images: Tensor, ids: 
         outputs: the predictions.
         images: shape [B, C, H, W] or [B, C, D, H, W].
         ids: the samples' identifiers.
+        below: leave out the cases whose value is not below this; encoding a picture takes time.
     """
     prediction, target = outputs[task.pred], outputs[task.target]
     if isinstance(target, list):  # some samples lack it
@@ -42,14 +45,14 @@ def cases_of_batch(task: Task, outputs: Mapping[str, Any], images: Tensor, ids: 
         return []
     masks = class_masks(task.pred, prediction, target) if prediction.ndim > 2 and target.ndim > 2 else None
     if masks is not None and masks[0].shape[1:] == images.shape[2:]:
-        return _segmentations(*masks, images, ids)
+        return _segmentations(*masks, images, ids, below)
     if prediction.ndim == 2 and prediction.shape[1] > 1 and target.numel() == len(prediction) and images.ndim == 4:
-        return _classifications(task, prediction, target.flatten(), images, ids)
+        return _classifications(task, prediction, target.flatten(), images, ids, below)
     return []
 
 
 def _classifications(
-    task: Task, scores: Tensor, target: Tensor, images: Tensor, ids: Sequence[Any]
+    task: Task, scores: Tensor, target: Tensor, images: Tensor, ids: Sequence[Any], below: float
 ) -> list[dict[str, Any]]:
     probabilities = scores.float().softmax(dim=1) if task.pred.startswith("model.logits.") else scores.float()
     classes = probabilities.shape[1]
@@ -67,15 +70,15 @@ def _classifications(
             "pngs": [_encoded(scaled(_shown(images[position].float().cpu().numpy())))],
         }
         for value, position in zip(values.tolist(), positions.tolist(), strict=True)
-        if value <= 1
+        if value <= 1 and value < below
     ]
 
 
 def _segmentations(
-    predicted: Tensor, target: Tensor, classes: int, images: Tensor, ids: Sequence[Any]
+    predicted: Tensor, target: Tensor, classes: int, images: Tensor, ids: Sequence[Any], below: float
 ) -> list[dict[str, Any]]:
     values = mean_dice(dice(pixel_counts(predicted, target, classes)))
-    worst = [int(position) for position in np.argsort(values) if not np.isnan(values[position])][: MOST["pixels"]]
+    worst = [int(position) for position in np.argsort(values) if values[position] < below][: MOST["pixels"]]  # not NaN
     cases = []
     for position in worst:
         own, true = predicted[position].cpu().numpy(), target[position].cpu().numpy()

@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 from fuse_core import SAMPLE_ID, output_key
 from fuse_lightning import convert_predictions_to_dataframe
 from fuse_lightning.predictions.pixel_counts import masks_to_counts
+from fuse_lightning.report.worst_cases import COLORS as CLASS_COLORS
 from fuse_lightning.run_folder import PREDICTIONS_FILE
 
 from .dice_by_class import DiceByClass
@@ -28,10 +29,8 @@ MASKS_FILE = "predicted_masks.npz"
 PREDICTED_MASK = output_key("digits")
 DICE = "dice"
 
-# A color for each digit. The background has none, so that the image is visible.
-COLORS = ListedColormap(
-    ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#000080"]
-)
+# A color for each digit, as in the page's worst cases. The background has none, so that the image is visible.
+COLORS = ListedColormap(CLASS_COLORS)
 
 
 def save_predictions(batches: Sequence[Mapping[str, Any]], run_dir: Path) -> None:
