@@ -3,7 +3,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fuse_core import NDict, collate, uncollate
+from fuse_core import NDict, collate, number_of_samples, uncollate
 
 segments = st.text("abc", min_size=1, max_size=2)
 keys = st.lists(segments, min_size=1, max_size=3).map(".".join)
@@ -69,3 +69,14 @@ def test_values_of_other_lengths_are_an_error():
 def test_a_batch_that_tells_no_number_is_an_error():
     with pytest.raises(ValueError, match="takes the number of samples from a list or a tensor of rank 1 or more"):
         uncollate({"x": 1})
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_a_nested_tensor_is_split_and_indexed_by_samples(layout):
+    images = [torch.ones(1), torch.ones(2), torch.zeros(3)]
+    batch = NDict({"data.image": torch.nested.nested_tensor(images, layout=layout), "data.label": torch.arange(3)})
+    assert number_of_samples(batch) == 3
+    for samples, expected in ((uncollate(batch), images), (uncollate(batch.indices([2, 0])), [images[2], images[0]])):
+        assert all(torch.equal(one["data.image"], image) for one, image in zip(samples, expected, strict=True))
+    assert "data.image  " in batch.describe()

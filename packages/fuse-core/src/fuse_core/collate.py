@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from .flat_keys import branches_above, has_branch, keys_at_or_below, plain
-from .indexing import has_batch_axis, stack
+from .indexing import has_batch_axis, length, stack
 from .key_names import SAMPLE_ID, check_key
 from .ndict import NDict
 
@@ -254,5 +254,5 @@ def number_of_samples(batch: Mapping[str, Any]) -> int | None:
         3
     """
     if SAMPLE_ID in batch:
-        return len(batch[SAMPLE_ID])
-    return next((len(value) for value in batch.values() if has_batch_axis(value)), None)
+        return length(batch[SAMPLE_ID])
+    return next((length(value) for value in batch.values() if has_batch_axis(value)), None)

@@ -10,7 +10,7 @@ _LRU_CACHE: Any = type(functools.lru_cache(len))
 _NESTING = 3  # a cache may hold tuples or dicts of tensors
 
 
-class ContractMode(FakeTensorMode):
+class ContractMode(FakeTensorMode):  # type: ignore[no-untyped-call]
     """The mode of a check, which tells its fake tensors from those of others."""
 
 

@@ -19,13 +19,18 @@ def has_batch_axis(value: object) -> bool:
     return isinstance(value, list) or (isinstance(value, Tensor | np.ndarray) and value.ndim > 0)
 
 
+def length(value: Any) -> int:
+    """The number of entries of a value with a batch axis; torch refuses `len` of a strided nested tensor."""
+    return value.size(0) if isinstance(value, Tensor) else len(value)
+
+
 def check_equal_lengths(batch: Mapping[str, Any]) -> tuple[str, int] | None:
     """A key with a batch axis and its number of samples; None if no key has a batch axis.
 
     Raises:
         ValueError: two keys hold different numbers of samples. The message names them.
     """
-    sizes = {key: len(value) for key, value in batch.items() if has_batch_axis(value)}
+    sizes = {key: length(value) for key, value in batch.items() if has_batch_axis(value)}
     if not sizes:
         return None
     reference = SAMPLE_ID if SAMPLE_ID in sizes else next(iter(sizes))
@@ -73,6 +78,8 @@ def take(value: Any, chosen: list[int]) -> Any:
     if isinstance(value, Tensor):
         if chosen and _is_monai(value):  # MONAI's own indexing by a tensor keeps the metadata of the first samples
             return stack([value[position] for position in chosen])
+        if value.is_nested:
+            return torch.nested.as_nested_tensor([value[position] for position in chosen], layout=value.layout)
         return value[torch.tensor(chosen, dtype=torch.int64, device=value.device)]
     return value[np.array(chosen, dtype=np.int64)]
 

@@ -63,6 +63,7 @@ def describe(self: Mapping[str, Any]) -> str:
 
 def _description(key: str, value: Any) -> tuple[str, ...]:
     dtype = str(getattr(value, "dtype", "")).removeprefix("torch.")
-    shape = getattr(value, "shape", (len(value),) if isinstance(value, list | tuple) else None)
+    is_nested = getattr(value, "is_nested", False) is True  # torch refuses the shape of some
+    shape = None if is_nested else getattr(value, "shape", (len(value),) if isinstance(value, list | tuple) else None)
     shape_text = "" if shape is None else str(tuple(shape))
     return key, type(value).__name__, dtype, shape_text, str(getattr(value, "device", ""))
