@@ -241,6 +241,13 @@ def test_a_key_error_of_a_loss_that_takes_a_nested_dictionary_is_left_as_it_is()
         Nested(reads=["model.logits"])({"model": {"logits": torch.zeros(1)}})
 
 
+def test_keys_to_read_may_come_from_a_generator():
+    assert LossOfOnesOwn(reads=(f"model.{name}" for name in ("logits", "features"))).reads == (
+        "model.logits",
+        "model.features",
+    )
+
+
 @pytest.mark.parametrize("batch", [[torch.zeros(2, 3)], torch.zeros(2, 3), None])
 def test_what_is_no_dictionary_is_an_error_that_names_the_loss_and_its_keys(batch):
     loss = LossDice(pred="model.logits", target="data.seg")

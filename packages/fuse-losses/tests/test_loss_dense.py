@@ -97,3 +97,18 @@ class LossDiceOfVoxels(LossDice):
 def test_a_formula_that_would_not_be_computed_is_an_error(loss):
     with pytest.raises(TypeError, match=f"{loss.__name__}.* your own subclass LossDense and define"):
         loss(ignore_index=1)
+
+
+def test_a_misspelt_argument_of_a_subclass_is_named_as_its_options_are():
+    class LossPower(LossDense):
+        def __init__(self, power=2.0, **arguments):
+            super().__init__(**arguments)
+            self.power = power
+
+        def values(self, probabilities, truth):
+            return (probabilities - truth).abs() ** self.power
+
+    with pytest.raises(TypeError, match=r"^LossPower has no option 'powr'\. Did you mean 'power'"):
+        LossPower(powr=3.0)
+    with pytest.raises(TypeError, match=r"^LossPower has no option 'mask_ky'\. Did you mean 'mask_key'"):
+        LossPower(mask_ky="data.mask")

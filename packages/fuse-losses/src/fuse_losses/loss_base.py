@@ -50,14 +50,14 @@ class LossBase(nn.Module):
             raise TypeError(f"{type(self).__name__} defines no compute(batch_dict), which returns the loss.")
         if isinstance(reads, str):
             raise TypeError(f"{type(self).__name__}(reads=) takes a sequence of keys, got {reads!r}. Use [{reads!r}].")
-        if not all(isinstance(key, str) for key in reads):
-            raise TypeError(f"{type(self).__name__} reads keys that are strings, got {list(reads)}.")
+        self.reads = tuple(reads)
+        if not all(isinstance(key, str) for key in self.reads):
+            raise TypeError(f"{type(self).__name__} reads keys that are strings, got {list(self.reads)}.")
         if weight is not None:
             hint = " For a factor of each class use class_weights." if isinstance(weight, Tensor) else ""
             weight = check_number(type(self).__name__, "weight", weight, at_least=-math.inf, hint=hint)
         if preprocess_func is not None and not callable(preprocess_func):
             raise TypeError(f"{type(self).__name__}(preprocess_func=) takes a function, got {preprocess_func!r}.")
-        self.reads = tuple(reads)
         self.writes: tuple[str, ...] = ()
         self.weight = 1.0 if weight is None else weight
         self.preprocess_func = preprocess_func

@@ -103,14 +103,20 @@ class LossDense(LossBase):
         self.target = target
         self.register_buffer("mask", mask, persistent=False)
         self._check_formula(name, options)
-        arguments = [*inspect.signature(LossDense.__init__).parameters][1:-1]
-        self.options = self._loss.checked(name, options, others=arguments)
+        self.options = self._loss.checked(name, options, others=self._arguments())
         for option in self._loss.numbers:
             numbers = self.options.get(option)
             buffer = None if numbers is None or isinstance(numbers, (str, float, int)) else exact_numbers(numbers)
             self.register_buffer(option, buffer)
         self._may_be_probabilities = self.options.get("activation", "softmax") == "softmax"
         self._owner = name if pred is None else f"{name}(pred={pred!r}, target={target!r})"
+
+    @classmethod
+    def _arguments(cls) -> list[str]:
+        """The names of the arguments that are no options of the function, those of a subclass included."""
+        classes = [one for one in cls.__mro__ if issubclass(one, LossDense) and "__init__" in vars(one)]
+        arguments = [one for each in classes for one in [*inspect.signature(each.__init__).parameters.values()][1:]]
+        return [*dict.fromkeys(one.name for one in arguments if one.kind is not one.VAR_KEYWORD)]
 
     def _check_formula(self, name: str, options: dict[str, Any]) -> None:
         """Raise unless the class has one formula, its function or `values`; give `values_for` to the options."""
