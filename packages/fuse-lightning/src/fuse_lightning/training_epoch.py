@@ -103,11 +103,12 @@ def _load_metric_states(metrics: nn.ModuleDict, states: Mapping[str, Any]) -> No
 
 
 def _on_device(value: Any, device: torch.device) -> Any:
+    """Copies: metrics of a MetricCollection may share a state, which each of them would change when it goes on."""
     if isinstance(value, Mapping):
         return {name: _on_device(one, device) for name, one in value.items()}
     if isinstance(value, list):
         return [_on_device(one, device) for one in value]
-    return value.detach().to(device) if isinstance(value, Tensor) else value
+    return value.detach().to(device, copy=True) if isinstance(value, Tensor) else value
 
 
 def begin_next_epoch(fit_loop: FitLoop) -> None:
