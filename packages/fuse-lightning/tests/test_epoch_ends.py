@@ -14,6 +14,7 @@ from torchmetrics.classification import (
     MulticlassAUROC,
     MulticlassConfusionMatrix,
     MulticlassF1Score,
+    MulticlassROC,
 )
 from torchmetrics.wrappers import Running
 
@@ -248,6 +249,13 @@ def test_what_is_no_number_is_refused_by_its_type_alone(make_module, make_traine
     module = make_module(validation_metrics={"odd": Returns(value)})
     with pytest.raises(ValueError, match=rf"but 'odd' returned a {type(value).__name__}\. Subclass the metric"):
         make_trainer().validate(module, make_loader(4), verbose=False)
+
+
+def test_a_curve_is_refused_with_the_metric_and_what_to_log(make_module, make_trainer, make_loader):
+    described = r"MetricDefault\(pred='model.logits', target='data.label', metric=MulticlassROC\)"
+    message = rf"{described}: metrics are logged as numbers, but 'm' returned a tuple\. .* AUROC in place of ROC"
+    with pytest.raises(ValueError, match=message):
+        validate(make_module, make_trainer, make_loader, of_classes(MulticlassROC(3, thresholds=4)))
 
 
 def test_a_running_metric_is_logged(make_module, make_trainer, make_loader):

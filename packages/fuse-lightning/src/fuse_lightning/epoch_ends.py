@@ -22,7 +22,7 @@ from .losses.epoch_losses import COUNTED, EpochLosses
 from .metrics.metric_collected import MetricCollected, registered
 from .metrics.updated_metrics import updated_metrics
 from .metrics.value_files import write_metric_files
-from .step_functions import Components, MetricError, reset_metrics
+from .step_functions import Components, MetricError, described, reset_metrics
 
 
 def epoch_end_compute_and_log_losses(
@@ -144,9 +144,10 @@ def epoch_end_compute_and_log_metrics(
                 continue
             else:
                 raise ValueError(
-                    f"Metrics are logged as numbers, but {full_name!r} returned a {type(one).__name__}. Subclass the "
-                    f"metric and let its compute return a number, a dict of numbers, or a tensor with a number for "
-                    f"each class."
+                    f"{described(metric)}: metrics are logged as numbers, but {full_name!r} returned a "
+                    f"{type(one).__name__}. Subclass the metric and let its compute return a number, a dict of "
+                    f"numbers, or a tensor with a number for each class. Of a curve, log the area: "
+                    f"AUROC in place of ROC."
                 )
             for number_name, number in numbers.items():
                 log_reduced(pl_module, log_name(*mode.split("."), "metrics", *number_name.split("."), sep=sep), number)
@@ -188,12 +189,12 @@ def _class_names(full_name: str, metric: Any, values: Tensor) -> Sequence[str]:
     shape = tuple(values.shape)
     if values.ndim not in (1, 2) or len(set(shape)) > 1 or shape[0] == 0:
         raise ValueError(
-            f"Metrics are logged as one number, or one for each class, but {full_name!r} returned a tensor of shape "
-            f"{shape}. Choose an average over classes, or compute it from the predictions."
+            f"{described(metric)}: metrics are logged as one number, or one for each class, but {full_name!r} returned "
+            f"a tensor of shape {shape}. Choose an average over classes, or compute it from the predictions."
         )
     names: Sequence[str] = getattr(metric, "class_names", None) or [str(i) for i in range(len(values))]
     if len(names) != len(values):
-        raise ValueError(f"{metric.name_and_keys} has {len(names)} class_names, but its value has shape {shape}.")
+        raise ValueError(f"{described(metric)} has {len(names)} class_names, but its value has shape {shape}.")
     return names
 
 

@@ -30,8 +30,12 @@ class MetricError(RuntimeError):
     """
 
     def __init__(self, name: str, metric: Any, error: Exception) -> None:
-        described = getattr(metric, "name_and_keys", type(metric).__name__)
-        super().__init__(f"The metric {name!r}, {described}, failed: {type(error).__name__}: {error}")
+        super().__init__(f"The metric {name!r}, {described(metric)}, failed: {type(error).__name__}: {error}")
+
+
+def described(metric: Any) -> str:
+    """The metric's class and keys, as the user gave them."""
+    return str(getattr(metric, "name_and_keys", type(metric).__name__))
 
 
 Components: TypeAlias = Mapping[str, Any] | nn.ModuleDict
