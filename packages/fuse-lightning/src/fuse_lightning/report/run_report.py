@@ -140,7 +140,7 @@ class RunReport(Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the values of the test."""
-        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test")}
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self._write(trainer, test=values)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
