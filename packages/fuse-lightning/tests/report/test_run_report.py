@@ -298,6 +298,30 @@ def test_names_that_are_no_valid_text_are_shown_by_their_bytes(tmp_path, make_tr
     assert r"caf\udce9.png" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
+def test_a_checkpoint_after_validation_holds_no_training_values_of_the_epoch_before(
+    tmp_path, make_trainer, module, loader
+):
+    class Saved(pl.Callback):
+        def on_validation_end(self, trainer, pl_module):
+            saved.append(dict(report.state_dict()["epochs"][trainer.current_epoch]))
+
+    saved, report = [], RunReport(tmp_path)
+    make_trainer(max_epochs=2, callbacks=[report, Saved()]).fit(module, loader, loader)
+    assert [sorted(values) for values in saved] == [["validation.losses.cls", "validation.losses.total_loss"]] * 2
+
+
+def test_values_of_a_test_may_have_any_name(tmp_path, make_trainer, module, loader):
+    class Logged(pl.Callback):
+        def on_test_batch_end(self, trainer, pl_module, *batch):
+            pl_module.log("accuracy", 0.5, batch_size=8)
+
+    trainer = make_trainer(max_epochs=1, callbacks=[RunReport(tmp_path), Logged()])
+    trainer.fit(module, loader, loader)
+    trainer.test(module, loader, verbose=False)
+    values = json.loads((tmp_path / "report.json").read_text())["test"]
+    assert sorted(values) == ["accuracy", "test.losses.cls", "test.losses.total_loss"]
+
+
 def test_a_trial_run_leaves_no_page(tmp_path, make_trainer, module, loader):
     make_trainer(fast_dev_run=True, callbacks=[RunReport(tmp_path)]).fit(module, loader, loader)
     assert not (tmp_path / "index.html").exists()

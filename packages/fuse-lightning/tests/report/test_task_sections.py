@@ -35,6 +35,16 @@ def test_a_segmentation_shows_dice_over_images_and_over_pixels(sections):
     assert rows(parts["Confusion matrix of pixels"])[0] == ["ground", "77.8", "22.2"]
 
 
+def test_many_classes_show_the_most_frequent_mistakes_in_place_of_a_matrix(sections):
+    header = ",".join(f"model.output.y.{index}" for index in range(101))
+    lines = [
+        ",".join([*("1" if index == predicted else "0" for index in range(101)), str(true)])
+        for true, predicted in [(3, 7), (100, 5), (3, 7), (2, 2)]
+    ]
+    _, parts = sections("\n".join([f"{header},data.y", *lines, ""]))
+    assert rows(parts["Confusion matrix"]) == [["3", "7", "2"], ["100", "5", "1"]]
+
+
 def test_classes_that_never_occur_keep_their_names(sections):
     _, parts = sections("data.sample_id,model.output.y.pixels.0.0\na,9\n", ["ground", "tumor"])
     assert rows(parts["Classes"])[1] == ["tumor", "-", "-", "-", "0", "0"]

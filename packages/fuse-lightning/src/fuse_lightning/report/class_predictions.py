@@ -12,6 +12,8 @@ from .page import TaskSections, note, number, table
 from .prediction_columns import PredictionColumns, names_or_numbers
 
 BINS = 15
+MOST_CLASSES = 100  # in a matrix; that of 1,000 classes makes a page of 80 MB
+MOST_MISTAKES = 50
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,16 @@ def read_class_predictions(columns: PredictionColumns, task: Task) -> ClassPredi
     return ClassPredictions(scores, true.astype(int))
 
 
+def mistakes_table(confusion: np.ndarray, names: Sequence[str]) -> str:
+    """The most frequent mistakes, in place of a matrix of too many classes."""
+    wrong = confusion - np.diag(np.diag(confusion))
+    most = np.argsort(-wrong, axis=None, kind="stable")[:MOST_MISTAKES]
+    pairs = [divmod(place, len(names)) for place in most.tolist() if wrong.flat[place]]
+    rows = [(names[true], names[predicted], f"{wrong[true, predicted]:,}") for true, predicted in pairs]
+    caption = f"The {MOST_MISTAKES} most frequent mistakes of {len(names):,} classes."
+    return table(("true class", "predicted class", "samples"), rows, caption)
+
+
 def class_sections(columns: PredictionColumns, task: Task, class_names: Sequence[str]) -> TaskSections | None:
     """Accuracy, confusion matrix, scores and calibration; None if the columns hold no classes."""
     found = read_class_predictions(columns, task)
@@ -142,7 +154,9 @@ def class_sections(columns: PredictionColumns, task: Task, class_names: Sequence
     sections = {
         "Confusion matrix": [
             note(columns.about(task, total)),
-            confusion_table(counts, names, f"Confusion matrix of {task.name}"),
+            confusion_table(counts, names, f"Confusion matrix of {task.name}")
+            if len(counts) <= MOST_CLASSES
+            else mistakes_table(counts, names),
         ],
         "Classes": [table(header, rows, f"The scores of each class of {task.name}.")],
         "Calibration": [

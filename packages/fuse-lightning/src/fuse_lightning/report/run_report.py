@@ -82,7 +82,7 @@ class RunReport(Callback):
             make_writable(self.run_dir)
 
     def state_dict(self) -> dict[str, Any]:
-        """The values of all epochs that have ended."""
+        """The values of all epochs. An epoch that has not ended has only those of its validation."""
         self._note_epoch()
         return {"epochs": self.epochs}
 
@@ -140,7 +140,7 @@ class RunReport(Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the values of the test."""
-        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test")}
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self._write(trainer, test=values)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -187,13 +187,14 @@ class RunReport(Callback):
             )
 
     def _note_epoch(self) -> None:
-        """Note the values of the epoch if it has ended; until then, some are those of the epoch before."""
-        if self._trainer is None or not self._epoch_ended:
+        """Note the values of the epoch so far, not those that are still of the epoch before."""
+        if self._trainer is None:
             return
         values = {
             name: float(value)
             for name, value in self._trainer.callback_metrics.items()
-            if torch.as_tensor(value).numel() == 1 and (self._validated or not name.startswith("val"))
+            if torch.as_tensor(value).numel() == 1
+            and (self._validated if name.startswith("val") else self._epoch_ended)
         }
         if values:
             self.epochs[self._epoch] = values

@@ -44,9 +44,8 @@ TASKS: dict[str, Task] = {"classification": classification, "segmentation": segm
 STAGES = ("train", "infer", "eval")
 RUNS_DIR = Path("runs")
 INTERRUPTED = 130  # the exit code after Ctrl-C: by convention, 128 plus the number of the signal
-GIVEN = {field.name for field in dataclasses.fields(Settings)} - {
-    "style"
-}  # settings that are arguments of the command line
+# The settings that are arguments of the command line.
+GIVEN = {field.name for field in dataclasses.fields(Settings)} - {"style"}
 
 MakeModule = Callable[[Task, nn.Module, Settings, Path], pl.LightningModule]
 

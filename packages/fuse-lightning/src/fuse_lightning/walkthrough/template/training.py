@@ -66,9 +66,10 @@ def make_trainer(settings: Settings, run_dir: Path, **arguments: Any) -> pl.Trai
 
 
 def make_report(task: Task, settings: Settings, run_dir: Path) -> RunReport:
-    """The callback that writes `index.html`: learning curves and wiring; after prediction, the quality of each class.
+    """The callback that writes `index.html`: the learning curves after each epoch, the wiring, the versions.
 
-    When predicting, it keeps the images of the worst cases. All values are in `report.json`.
+    When predicting, it keeps the images of the worst cases; the evaluation adds the quality of each class, from
+    `predictions.csv`. All other values are in `report.json`.
     """
     title = f"{settings.task.capitalize()} of digits"
     return RunReport(run_dir, class_names=task.CLASSES, image=task.IMAGE_KEY, title=title)
