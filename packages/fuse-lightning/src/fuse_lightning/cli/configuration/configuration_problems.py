@@ -65,7 +65,7 @@ class _Check(NamedTuple):
                 yield key_node, key, f"there is no such key.{nearest(key, keys)}"
             elif key == "model" or (key == "data" and value.tag != NULL):  # a module may have loaders of its own
                 yield from self._class(value, key, TYPES[key])
-            elif f'Parser key "{key}"' in refusal:
+            elif refusal.startswith(f'Parser key "{key}"'):
                 yield value, key, shortened(refusal)
 
     def _value(self, node: Any, key: str, annotation: Any, refused: bool) -> Iterator[Problem]:
@@ -74,8 +74,8 @@ class _Check(NamedTuple):
         if "class_path" in inner or (is_text(node) and (named or bases <= OWN) and ".yaml" not in node.value):
             yield from self._class(node, key, annotation)
         elif "init_args" in inner:
-            for name in [name for name in inner if name not in CLASS_KEYS]:
-                yield inner[name][0], f"{key}.{name}", f"there is no such key.{nearest(name, CLASS_KEYS)}"
+            for name in [name for name in inner if did_you_mean(name, ["class_path"])]:
+                yield inner[name][0], f"{key}.{name}", "there is no such key. Did you mean 'class_path'?"
         else:
             for name, (_, value) in inner.items():
                 yield from self._value(value, f"{key}.{name}", annotation, refused)
