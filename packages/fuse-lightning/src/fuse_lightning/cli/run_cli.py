@@ -20,7 +20,7 @@ from fuse_lightning.report.run_report import RunReport
 from fuse_lightning.run_folder import LAST_CHECKPOINT, PREDICTIONS_FILE
 
 from .checkpoint_by_name import UNTRAINED, checkpoints_in, find_checkpoint
-from .configuration.configuration_problems import USUAL, configuration_problems
+from .configuration.configuration_problems import configuration_problems
 from .earlier_run import check_run_folder, replace_earlier_run
 from .errors import BuildError, RunError, UsageError
 from .file_names import LOGS, RESULT_FILE
@@ -84,7 +84,7 @@ class RunCLI(LightningCLI):
             config = self.config[self.command]
         except argparse.ArgumentError as error:
             refusal = error
-        problems = configuration_problems(self.command_parser, self.options, refusal, config)
+        problems = configuration_problems(self.command_parser, self.options, str(refusal or ""), config)
         if problems:
             raise UsageError(*problems) from refusal
         # Lightning would take hyperparameters from a checkpoint that it finds here. Only the state comes from there.
@@ -123,8 +123,8 @@ class RunCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Check that there are batches for the command."""
         if self.datamodule is None and not is_overridden(LOADERS[self.command], self.model):
-            problem = f"needs batches. Give data a class_path, such as {USUAL['data']}."
-            raise UsageError(f"data: {self.command} {problem}")
+            fix = "Give data a class_path, such as fuse_lightning.DataModuleDefault."
+            raise UsageError(f"data: {self.command} needs batches. {fix}")
 
     def instantiate_trainer(self, **arguments: Any) -> pl.Trainer:
         """Make the trainer. It logs to the run folder unless the configuration has a logger."""

@@ -1,14 +1,12 @@
 """The class or function that a path in a configuration names, its arguments, and what the parser says of values."""
 
 import argparse
-import enum
 import importlib
 import inspect
 import pkgutil
 import re
-import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import yaml
@@ -18,47 +16,37 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from fuse_core import did_you_mean
 
-from .document import MAPPING, STRING
+from .document import MAPPING
 
 
-def find_class(class_path: str, bases: Iterable[type] = ()) -> Any:
-    """The class or function of a dotted path; of a name without dots, the class of this name below one of the bases.
-
-    A LookupError says how far the path leads, and what is near.
-    """
+def find_class(class_path: str, bases: Collection[type] = (object,)) -> Any:
+    """The class of a path, or of a name below one of the bases, or a function that returns one; or a LookupError."""
     if "." not in class_path:
-        classes = {found.__name__: found for base in bases for found in _with_subclasses(base)}
-        if class_path not in classes:
-            near = did_you_mean(class_path, classes)
-            raise LookupError(f"there is no such class.{near} Give the whole path, such as my_project.{class_path}.")
-        return classes[class_path]
-    found: Any = None
-    parts = class_path.split(".")
-    for position, name in enumerate(parts):
-        path = ".".join(parts[: position + 1])
+        classes = list(bases)
+        for base in classes:  # the list grows by the classes below
+            classes += type.__subclasses__(base)
+        by_name = {one.__name__: one for one in classes}
+        if class_path not in by_name:
+            near = did_you_mean(class_path, by_name)
+            raise LookupError(f"there is no such class.{near} Give a class_path, such as my_project.MyClass.")
+        return by_name[class_path]
+    found, path = None, ""
+    for name in class_path.split("."):
+        path = f"{path}.{name}".removeprefix(".")
         try:
             found = getattr(found, name) if hasattr(found, name) else importlib.import_module(path)
         except Exception as error:
-            if isinstance(error, ModuleNotFoundError) and f"{path}.".startswith(f"{error.name}."):
-                raise LookupError(_missing(name, path, found)) from error
-            raise LookupError(f"importing {path} fails: {type(error).__name__}: {error}.") from error
+            known = dir(found) if found is not None else [module.name for module in pkgutil.iter_modules()]
+            near = did_you_mean(name, known) if getattr(error, "name", None) == path else ""
+            raise LookupError(f"importing {path} fails: {type(error).__name__}: {error}.{near}") from error
+    try:
+        made = {found} if isinstance(found, type) else classes_in(typing.get_type_hints(found)["return"])
+        is_right = all(issubclass(one, tuple(bases)) for one in made)
+    except (KeyError, NameError, TypeError):  # a function without this type, or a protocol, which the parser judges
+        is_right = isinstance(found, type)
+    if not is_right:
+        raise LookupError("it is no such class, and no function whose return type is annotated as one.")
     return found
-
-
-def _missing(name: str, path: str, parent: Any) -> str:
-    if parent is None:
-        near = did_you_mean(name, [module.name for module in pkgutil.iter_modules()])
-        return f"there is no module {name!r}.{near} It must be installed, or lie in the folder where the command runs."
-    modules = {module.name for module in pkgutil.iter_modules(getattr(parent, "__path__", []))}
-    known = modules.union(key for key, value in vars(parent).items() if callable(value) and not key.startswith("_"))
-    return f"{path.rpartition('.')[0]} has no {name!r}.{nearest(name, sorted(known))}"
-
-
-def _with_subclasses(base: type) -> Iterable[type]:
-    yield base
-    subclasses: list[type] = type.__subclasses__(base)
-    for below in subclasses:
-        yield from _with_subclasses(below)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -93,34 +81,21 @@ class Arguments:
         """What the parser says of a value that it refuses."""
         parser = ArgumentParser(exit_on_error=False)
         self._add_to(parser, set(self.names) - {key.value})
-        value.flow_style = True  # in one line
         text = yaml.serialize(yaml.MappingNode(MAPPING, [(key, value)]), Dumper=yaml.SafeDumper)
         try:
             parser.parse_string(text)
         except argparse.ArgumentError as error:
-            if key.value not in self.types:  # it is passed on, to a function that has the type
-                return shortened(str(error)).removeprefix(f"{key.value}: ")
-            got = repr(value.value) if value.tag == STRING else " ".join(text.split()[1:])
-            return f"it takes {' or '.join(_kinds_in(self.types[key.value]))}, got {got}."
+            return shortened(str(error))
         return None
 
 
 def shortened(refusal: str) -> str:
-    """What the parser says of the value of a key, in one line."""
-    types = " or ".join(re.findall(r"Expected an? <class '(?:\w+\.)*(\w+)'>", refusal))
-    found = re.search(r'Parser key "([\w.]+)".*(?:Got|Given) value: (.*)', refusal, re.DOTALL)
-    return f"{found[1]}: it takes {types}, got {found[2]}" if found and types else refusal
-
-
-def _kinds_in(annotation: Any) -> list[str]:
-    """The names of what a type takes, and the values of a literal, without None."""
-    parts, origin = typing.get_args(annotation), typing.get_origin(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return [kind for part in parts for kind in _kinds_in(part) if part is not type(None)]
-    if origin is typing.Literal or isinstance(annotation, enum.EnumType):
-        return [repr(one) for one in parts] or list(annotation.__members__)
-    text = str(getattr(annotation, "__forward_arg__", annotation)).replace("typing.", "")
-    return [text if parts else getattr(annotation, "__name__", text)]
+    """What the parser expected and got, in one line."""
+    text = re.sub(r"<\w+ '(?:\w+\.)*(\w+)'>|typing\.|member of |Parser key .*:\n", r"\1", refusal)
+    kinds = r"(?:Expected (?:an? )?+|subclass of )(?!NoneType|path|dot|import|')(.*?)(?: but got .*|\. Got value.*)?$"
+    takes = dict.fromkeys(re.findall(kinds, text, re.MULTILINE))
+    got = re.search(r"(?:Got|Given) value: (.*)", text)
+    return f"it takes {' or '.join(takes)}, got {got[1]}" if takes and got else " ".join(text.split())
 
 
 def classes_in(annotation: Any) -> set[type]:
@@ -128,16 +103,7 @@ def classes_in(annotation: Any) -> set[type]:
     parts, origin = typing.get_args(annotation), typing.get_origin(annotation)
     if not parts:
         return {annotation if isinstance(annotation, type) and annotation is not Any else object}
+    if origin is typing.Literal:
+        return set(map(type, parts))
     is_keyed = origin is Callable or (isinstance(origin, type) and issubclass(origin, Mapping))
-    return set() if origin is typing.Literal else set().union(*map(classes_in, parts[-1:] if is_keyed else parts))
-
-
-def makes_one_of(found: Any, classes: set[type]) -> bool:
-    """Whether calling it gives an object of one of the classes: a class does, or a function with this return type."""
-    try:
-        made = {found} if isinstance(found, type) else classes_in(typing.get_type_hints(found)["return"])
-        return all(issubclass(one, tuple(classes)) for one in made)
-    except (KeyError, NameError):  # a function that does not say what it returns
-        return False
-    except TypeError:  # a protocol, which the parser may know better; or no function at all
-        return isinstance(found, type)
+    return set().union(*map(classes_in, parts[-1:] if is_keyed else parts))

@@ -6,50 +6,37 @@ from typing import Any
 import yaml
 
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
-COMPONENTS = ("model", "data")  # each may be in a file of its own
 STRING, NULL, MAPPING = (f"tag:yaml.org,2002:{name}" for name in ("str", "null", "map"))
-
-Problem = tuple[Any, str, str]
-"""A node, its dotted key, and what is wrong with it."""
+Problem = tuple[Any, str, str]  # a node, its dotted key, and what is wrong with it
 
 
 def read_arguments(arguments: list[str]) -> tuple[yaml.MappingNode, list[Problem]]:
-    """What a command's arguments configure, and the keys that a file holds twice.
-
-    Later files and options override earlier ones. A file that cannot be read raises OSError, UnicodeError or YAMLError.
-    """
+    """What a command's arguments configure, later ones overriding earlier ones, and keys that a file holds twice."""
     root = yaml.MappingNode(MAPPING, [])
     problems: list[Problem] = []
     for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
         option, equals, text = argument.partition("=")
         text = text if equals else "true" if following.startswith("--") else following
         if option in ("-c", "--config"):
-            folder, node = Path(text).parent, _read_file(Path(text), problems)
+            folder, node = Path(text).parent, _read(Path(text).read_text(encoding="utf-8"), text, problems)
         elif option.startswith("--") and not option.startswith("--print_config") and "+" not in option:
-            folder, node = Path(), _read(text, option, problems) or yaml.ScalarNode(NULL, "")
-            node.start_mark = yaml.Mark(option, 0, 0, 0, None, 0)
+            folder, node = Path(), _read(text, option, problems)
             for name in reversed(option.removeprefix("--").split(".")):
                 node = _mapping(name, node)
         else:
             continue
         parts = entries(node)
-        for key in COMPONENTS:
-            key_node, value = parts.get(key, (None, None))
-            if is_text(value) and (folder / value.value).is_file():
-                inner = _read_file(folder / value.value, problems) or value
-                parts[key] = (key_node, inner if entries(inner) else yaml.MappingNode(MAPPING, [], inner.start_mark))
-        root = _merged(root, yaml.MappingNode(MAPPING, list(parts.values()), getattr(node, "start_mark", None)))
+        for key in ("model", "data"):  # each may be in a file of its own
+            if key in parts and is_text(parts[key][1]) and (path := folder / parts[key][1].value).is_file():
+                parts[key] = (parts[key][0], _read(path.read_text(encoding="utf-8"), str(path), problems))
+        root = _merged(root, yaml.MappingNode(MAPPING, list(parts.values()), node.start_mark))
     return root, problems
 
 
-def _read_file(path: Path, problems: list[Problem]) -> Any:
-    return _read(path.read_text(encoding="utf-8"), str(path), problems)
-
-
-def _read(text: str, source: str, problems: list[Problem]) -> Any:
+def _read(text: str, source: str, problems: list[Problem]) -> yaml.Node:
     loader = yaml.SafeLoader(text)
     loader.name = source  # the marks of its nodes get this name
-    root = loader.get_single_node()
+    root = loader.get_single_node() or yaml.ScalarNode(NULL, "", loader.get_mark())
     _check_keys(loader, root, "", problems)
     return root
 
@@ -102,10 +89,4 @@ def is_text(node: Any) -> bool:
 
 def is_option(node: Any) -> bool:
     """Whether it was written on the command line."""
-    return node.start_mark is not None and bool(node.start_mark.name.startswith("--"))
-
-
-def place(node: Any, key: str) -> str:
-    """Where a node was written: the option, or the file with line and key."""
-    mark = node.start_mark
-    return mark.name if is_option(node) else f"{mark.name}:{mark.line + 1}: {key.replace('.[', '[')}"
+    return bool(node.start_mark.name.startswith("--"))
