@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fuse_core import NDict, NestedKeyError, WiringError, check_wiring
-from fuse_models import Head1D, ModelMultiHead, ModelWrapSeqToDict
+from fuse_models import Head1D, ModelEnsemble, ModelMultiHead, ModelWrapSeqToDict
 
 
 def head(name, channels=4, key="model.backbone_features"):
@@ -243,6 +243,10 @@ def test_a_renamed_head_is_declared_by_its_new_name():
     model.heads[1].head_name = "b"
     with pytest.raises(ValueError, match=r"ModelMultiHead: 2 heads write 'model\.logits\.b'"):
         model.writes  # noqa: B018
+    with pytest.raises(ValueError, match=r"ModelMultiHead: 2 heads write 'model\.logits\.b'"):
+        model({"data.x": torch.rand(2, 4)})
+    with pytest.raises(ValueError, match=r"ModelMultiHead: 2 heads write 'model\.logits\.b'"):
+        ModelEnsemble([model], {"model.output.b": "probabilities"})({"data.x": torch.rand(2, 4)})
 
 
 def head_of(name):

@@ -8,9 +8,9 @@ from torch import nn
 from fuse_optim import LookSAM
 
 
-@pytest.mark.parametrize("value", [-1.0, math.nan])
+@pytest.mark.parametrize("value", [-1.0, math.nan, "5e-1"])
 def test_looksam_needs_a_length_that_is_finite_and_not_negative(value):
-    with pytest.raises(ValueError, match=rf"LookSAM needs a finite reuse_alpha >= 0, got {value}\."):
+    with pytest.raises(ValueError, match=rf"LookSAM needs a finite reuse_alpha >= 0, got {value!r}\."):
         LookSAM([nn.Parameter(torch.ones(1))], torch.optim.SGD, reuse_alpha=value)
 
 

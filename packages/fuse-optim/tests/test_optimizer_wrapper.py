@@ -85,6 +85,16 @@ def test_a_radius_that_is_set_later_is_checked_in_the_step(kind, value):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("option", "needed"), [("rho", "a finite rho >= 0"), ("start_fraction", "a start_fraction from 0 to 1")]
+)
+def test_a_number_that_yaml_read_as_a_string_is_named(kind, option, needed):
+    weight = nn.Parameter(torch.ones(1))
+    with pytest.raises(ValueError, match=rf"{kind.__name__} needs {needed}, got '5e-2'\."):
+        kind([weight], torch.optim.SGD, lr=0.1, momentum=0.9, **{option: "5e-2"})
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("value", [0, -3, 2.5, float("inf")])
 def test_a_number_of_steps_is_checked_at_construction_and_when_it_is_set_later(kind, value):
     message = rf"{kind.__name__} needs an integer total_steps > 0, got {value}\."

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import torch
@@ -77,7 +78,8 @@ class LookSAM(SAM):
         reuse_alpha: float = 0.7,
         **options: Any,
     ) -> None:
-        self._require(0 <= reuse_alpha < math.inf, "a finite reuse_alpha >= 0", reuse_alpha)
+        is_length = isinstance(reuse_alpha, Real) and 0 <= reuse_alpha < math.inf
+        self._require(is_length, "a finite reuse_alpha >= 0", repr(reuse_alpha))
         local = options.get("perturbation") == "local"
         self._require(not local, 'perturbation="global", because processes would drift apart', '"local"')
         self.reuse_alpha = reuse_alpha

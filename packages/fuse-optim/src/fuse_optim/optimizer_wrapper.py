@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 from torch import Tensor
@@ -107,16 +107,18 @@ class OptimizerWrapper(Optimizer):
     def _check_settings(self, group: dict[str, Any]) -> None:
         for name in ("rho", "adaptive_eta"):
             value = group.get(f"sam_{name}", 0.0)
-            self._require(0 <= value < math.inf, f"a finite {name} >= 0", value)
+            is_number = isinstance(value, Real | Tensor)  # YAML reads 5e-2 as a string
+            self._require(is_number and 0 <= value < math.inf, f"a finite {name} >= 0", repr(value))
 
     def _check_start(self) -> None:
         step, fraction, total = self.start_step, self.start_fraction, self.total_steps
-        self._require(isinstance(step, Integral) and step >= 0, "an integer start_step >= 0", step)
+        self._require(isinstance(step, Integral) and step >= 0, "an integer start_step >= 0", repr(step))
         if fraction is not None:
-            self._require(0 <= fraction <= 1, "a start_fraction from 0 to 1", fraction)
+            is_fraction = isinstance(fraction, Real) and 0 <= fraction <= 1
+            self._require(is_fraction, "a start_fraction from 0 to 1", repr(fraction))
             self._require(not step, "either start_step or start_fraction", "both")
             known = isinstance(total, Integral) and total > 0
-            self._require(total is None or known, "an integer total_steps > 0", total)
+            self._require(total is None or known, "an integer total_steps > 0", repr(total))
         else:
             self._require(total is None, "total_steps only with start_fraction", total)
 

@@ -115,7 +115,7 @@ class SAM(OptimizerWrapper):
         replay_rng: bool = False,
         **base_kwargs: Any,
     ) -> None:
-        self._require(isinstance(interval, Integral) and interval >= 1, "an integer interval >= 1", interval)
+        self._require(isinstance(interval, Integral) and interval >= 1, "an integer interval >= 1", repr(interval))
         self._require(norm_over in ("perturbed", "all"), 'norm_over="perturbed" or "all"', repr(norm_over))
         self._require(perturbation in ("global", "local"), 'perturbation="global" or "local"', repr(perturbation))
         self._require(

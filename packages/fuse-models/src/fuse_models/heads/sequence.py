@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Self
 
+import torch
 from torch import nn
 
 from fuse_core import provides
@@ -54,6 +55,8 @@ class HeadSequence(nn.ModuleList):
 
     def forward(self, batch_dict: BatchDict) -> BatchDict:
         """The batch_dict that the last head returned."""
+        if not torch.compiler.is_compiling():
+            self._check_keys(list(self))  # heads may have been renamed
         for head in self:
             batch_dict = head(batch_dict)
             if batch_dict is None:
@@ -69,7 +72,7 @@ class HeadSequence(nn.ModuleList):
         None where a head declares no keys: what such a head reads and writes is not known, so that the wiring check
         must pass over the model too.
         """
-        self._check_keys(list(self))  # once more, because heads may have been renamed
+        self._check_keys(list(self))
         all_reads, all_writes = dict.fromkeys(reads), dict.fromkeys(writes)
         for head in self:
             declared = declared_keys(head)
