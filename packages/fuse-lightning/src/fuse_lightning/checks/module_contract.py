@@ -151,7 +151,7 @@ def check_is_real(total: Tensor, ready_made: type) -> None:
     if isinstance(total, FakeTensor):
         raise RuntimeError(
             "The losses are fake tensors of the check before the first step. A function of the model, a loss or a "
-            "metric keeps a tensor, such as a running mean, outside of modules. Keep it as a buffer of a module, or "
+            "metric keeps a tensor, such as a running mean or a window, outside of modules. Make it a buffer, or "
             f"train without this check: {ready_made.__name__}(check='wiring')."
         )
 
