@@ -80,6 +80,15 @@ class DenseLoss(NamedTuple):
             self.check_together(owner, result)
         return result
 
+    def evaluate(self, logits: Any, target: Any, **options: Any) -> Tensor:
+        """The loss of checked options; of a list of predictions, their weighted mean.
+
+        A method of its own: in one function with the checks, torch 2.6 cannot compile a second value of a number.
+        """
+        if isinstance(logits, (list, tuple)):
+            return mean_over_levels(self.function, logits, target, options)
+        return self.function(logits, target, **options)
+
 
 def dense_loss(
     check_together: CheckTogether | None = None,
@@ -111,10 +120,7 @@ def dense_loss(
         @functools.wraps(function)
         def checked(logits: Any, target: Any, **options: Any) -> Tensor:
             tensors = {one: options.pop(one) for one in _TENSORS if one in options}
-            options = {**loss.checked(name, options, others=_TENSORS), **tensors, "owner": name}
-            if isinstance(logits, (list, tuple)):
-                return mean_over_levels(function, logits, target, options)
-            return function(logits, target, **options)
+            return loss.evaluate(logits, target, **loss.checked(name, options, others=_TENSORS), **tensors, owner=name)
 
         result: Any = checked
         # The compiler counts compilations by code object: with one for all losses, a ninth compilation would fail.
