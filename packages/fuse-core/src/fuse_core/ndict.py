@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from . import ndict_parts
+from . import ndict_selection
 from .flat_keys import branches_above, has_branch, keys_below
 from .key_names import check_key, flatten, is_mapping
 from .ndict_pytree import map_tensors, register
@@ -250,15 +250,15 @@ class NDict(dict[str, Any]):
 
     flatten = to_dict
 
-    unflatten = ndict_parts.unflatten
-    keypaths = ndict_parts.keypaths
-    top_level_keys = ndict_parts.top_level_keys
-    get_sub_dict = ndict_parts.get_sub_dict
-    get_multi = ndict_parts.get_multi
-    get_closest_keys = ndict_parts.get_closest_keys
-    select = ndict_parts.select
-    exclude = ndict_parts.exclude
-    indices = ndict_parts.indices
+    unflatten = ndict_selection.unflatten
+    keypaths = ndict_selection.keypaths
+    top_level_keys = ndict_selection.top_level_keys
+    get_sub_dict = ndict_selection.get_sub_dict
+    get_multi = ndict_selection.get_multi
+    get_closest_keys = ndict_selection.get_closest_keys
+    select = ndict_selection.select
+    exclude = ndict_selection.exclude
+    indices = ndict_selection.indices
     get_tree = tree
     print_tree = print_tree
     describe = describe

@@ -10,7 +10,7 @@ from torch import nn
 
 from fuse_core import NDict, number_of_samples
 
-from .loaders.components import LoaderComponents, in_order, loader_names, of_loader
+from .loaders.components_by_loader import LoaderComponents, in_order, loader_names, of_loader
 from .loaders.distributed_padding import samples_without_padding
 from .losses.epoch_losses import EpochLosses
 from .step_functions import reset_metrics, step_losses, step_metrics

@@ -21,15 +21,15 @@ from .checkpoints.best_epoch_source import BestEpochSource
 from .checkpoints.hyperparameters import keep_plain_values
 from .checkpoints.model_export import check_only_tensors, save_best_or_last_model
 from .checkpoints.state_dict_names import fitting_state_dict, is_of_fusemedml
+from .checks.closure_optimizers import check_accumulation, closure_callback
 from .checks.module_contract import CheckMode, check_first_batch, check_is_real
 from .checks.module_wiring import mode_losses, module_wiring
 from .checks.monitors import check_monitors, names_to_log
 from .checks.nonfinite_losses import NonFiniteLosses, NonFinitePolicy
-from .checks.repeated_closures import check_accumulation, closure_callback
 from .default_callbacks import callbacks_for_trainer, model_default_callbacks
 from .epoch_ends import epoch_end_compute_and_log_losses, epoch_end_compute_and_log_metrics, log_reduced
 from .evaluation import Evaluation
-from .loaders.components import LoaderComponents, PerLoader, register_components
+from .loaders.components_by_loader import LoaderComponents, PerLoader, register_components
 from .loaders.empty_loaders import check_loaders_have_batches
 from .loaders.resumable_loader import warn_of_loaders
 from .losses.epoch_losses import EpochLosses, batch_losses

@@ -12,14 +12,14 @@ from .backbones.unet import BackboneUNet
 from .backbones.vit import BackboneViT
 from .ensemble.model_ensemble import ModelEnsemble
 from .heads.dense_segmentation import HeadDenseSegmentation
-from .heads.of_vectors import Head1D, Head3D, HeadGlobalPoolingClassifier
+from .heads.vector_heads import Head1D, Head3D, HeadGlobalPoolingClassifier
 from .model_multi_head import ModelMultiHead
 from .model_multistream import ModelMultistream
 from .model_siamese import ModelSiamese
 from .model_wrap_dict_to_seq import ModelWrapDictToSeq
 from .model_wrap_seq_to_dict import ModelWrapSeqToDict
-from .weights.fitting import LoadReport
 from .weights.load_weights import load_weights
+from .weights.match_to_module import LoadReport
 from .weights.state_dict_file import load_state_dict_file
 
 __all__ = [

@@ -13,7 +13,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 
 from .atomic_file import replace_file
-from .plain_values import as_plain
+from .weights_only_values import as_plain
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

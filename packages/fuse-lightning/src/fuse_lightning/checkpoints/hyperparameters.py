@@ -4,7 +4,7 @@ import warnings
 from collections.abc import MutableMapping
 from typing import Any
 
-from .plain_values import NotPlainError, as_plain
+from .weights_only_values import NotPlainError, as_plain
 
 
 def keep_plain_values(hyperparameters: MutableMapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 
 from fuse_core import Wiring
 
-from ..loaders.components import LoaderComponents, of_loader
+from ..loaders.components_by_loader import LoaderComponents, of_loader
 from .step_wiring import check_step_wiring
 
 

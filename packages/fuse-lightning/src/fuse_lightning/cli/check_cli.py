@@ -17,7 +17,7 @@ from fuse_lightning.checks.module_wiring import mode_components, mode_losses
 from fuse_lightning.checks.monitors import check_monitors, names_to_log
 from fuse_lightning.data_module_default import DataModuleDefault
 from fuse_lightning.lightning_module_default import LightningModuleDefault
-from fuse_lightning.loaders.components import LoaderComponents, in_order, loader_names
+from fuse_lightning.loaders.components_by_loader import LoaderComponents, in_order, loader_names
 from fuse_lightning.loaders.resumable_loader import ResumableLoader, SeededCollate, SeededDataset
 
 from .errors import RunError, UsageError

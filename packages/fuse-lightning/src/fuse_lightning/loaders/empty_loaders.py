@@ -6,7 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
 
-from .components import in_order
+from .components_by_loader import in_order
 
 
 def check_loaders_have_batches(trainer: pl.Trainer, stage: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 from torchmetrics import Metric
 
-from ..loaders.components import LoaderComponents, PerLoader, of_loader, register_components
+from ..loaders.components_by_loader import LoaderComponents, PerLoader, of_loader, register_components
 from .metric_collected import MetricCollected, registered
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .page import escape, scrolling
+from .html_parts import escape, scrolling
 
 WIDTH, HEIGHT = 360, 240  # small, so that letters stay readable on a phone
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 10, 36

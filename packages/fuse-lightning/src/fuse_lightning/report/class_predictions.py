@@ -8,7 +8,7 @@ import numpy as np
 from ..predictions.compared_keys import Task
 from ..predictions.pixel_counts import VOID
 from .charts import confusion_table, reliability_chart
-from .page import TaskSections, note, number, table
+from .html_parts import TaskSections, note, number, table
 from .prediction_columns import PredictionColumns, names_or_numbers
 
 BINS = 15

@@ -7,7 +7,7 @@ import torch
 from torchmetrics.functional.classification import binary_auroc
 
 from ..predictions.compared_keys import Task
-from .page import TaskSections, note, number, table
+from .html_parts import TaskSections, note, number, table
 from .prediction_columns import PredictionColumns, names_or_numbers
 
 THRESHOLD = 0.5

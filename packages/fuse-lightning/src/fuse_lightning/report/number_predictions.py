@@ -6,7 +6,7 @@ import numpy as np
 
 from ..predictions.compared_keys import Task
 from .charts import scatter_chart
-from .page import TaskSections, note, table
+from .html_parts import TaskSections, note, table
 from .prediction_columns import PredictionColumns, names_or_numbers
 
 MOST_CHARTS = 12  # of a prediction of many numbers

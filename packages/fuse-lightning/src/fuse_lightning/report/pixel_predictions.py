@@ -6,7 +6,7 @@ import numpy as np
 
 from ..predictions.compared_keys import Task
 from .charts import confusion_table
-from .page import TaskSections, note, number, table
+from .html_parts import TaskSections, note, number, table
 from .prediction_columns import PredictionColumns, names_or_numbers
 
 ABOUT = (

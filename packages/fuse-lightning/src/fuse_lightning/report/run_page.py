@@ -16,7 +16,7 @@ from ..epoch_table import NAME, epoch_rows
 from ..predictions.compared_keys import Task, compared_target, tasks_of
 from ..run_folder import PREDICTIONS_FILE
 from .charts import line_chart
-from .page import TaskSections, escape, note, section, table, tiles, write_html
+from .html_parts import TaskSections, escape, note, section, table, tiles, write_html
 from .prediction_columns import PredictionColumns
 from .task_sections import task_sections
 from .wiring_drawing import wiring_drawing

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from ..predictions.compared_keys import Task
 from .class_predictions import class_sections
+from .html_parts import TaskSections
 from .label_predictions import label_sections
 from .number_predictions import number_sections
-from .page import TaskSections
 from .pixel_predictions import pixel_sections
 from .prediction_columns import PredictionColumns
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from .page import escape, scrolling
+from .html_parts import escape, scrolling
 
 ROW = 26
 COLUMNS = (("written by", 10, 250), ("key", 310, 250), ("read by", 610, 300))

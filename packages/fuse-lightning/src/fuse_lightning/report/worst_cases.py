@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..predictions.compared_keys import Task
 from ..predictions.pixel_counts import VOID, class_masks, pixel_counts
-from .page import escape, note, pictures
+from .html_parts import escape, note, pictures
 from .pixel_predictions import dice, mean_dice
 from .png import png_bytes, scaled
 

@@ -12,9 +12,9 @@ from .class_weights import balanced, class_counts, numbers_on_device
 from .ignored_voxels import both, read_mask, read_voxel_weights, valid_voxels
 from .options import DenseSettings, TensorOptions
 from .partial_labels import background_target, merge_into_background, read_annotated
-from .processes import sum_over_processes
 from .regions import check_region_indices, region_target
 from .resize_target import mean_pool, resize_nearest, resize_pooled
+from .sum_over_processes import sum_over_processes
 
 _ROUNDING = 1e-2
 """How far predicted probabilities may be out of range, as averages and interpolations of half precision are."""

@@ -10,7 +10,7 @@ from .._dense.inputs import DenseInputs, class_weights_of, holds_indices, read_d
 from .._dense.loss_decorator import DenseLoss, dense_loss, unknown_option
 from .._dense.option_checks import check_number
 from .._dense.options import DenseOptions, DenseSettings, TensorOptions
-from .._dense.processes import sum_over_processes
+from .._dense.sum_over_processes import sum_over_processes
 from .._fused.block_passes import Results, Wanted
 from .._fused.memory_saving_gradient import one_pass
 from .._fused.probabilities import by_class

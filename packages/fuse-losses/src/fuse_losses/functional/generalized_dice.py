@@ -8,7 +8,7 @@ from torch import Tensor
 from .._dense.inputs import read_dense_inputs
 from .._dense.loss_decorator import dense_loss
 from .._dense.options import DenseOptions, TensorOptions
-from .._dense.processes import sum_over_processes
+from .._dense.sum_over_processes import sum_over_processes
 from .._fused.safe_division import divide_or_zero
 from .overlap import annotated_classes, overlap_sums
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .._dense.inputs import DenseInputs
-from .._dense.processes import sum_over_processes
+from .._dense.sum_over_processes import sum_over_processes
 from .._fused.block_passes import Wanted
 from .._fused.memory_saving_gradient import one_pass
 from .._fused.probabilities import by_class

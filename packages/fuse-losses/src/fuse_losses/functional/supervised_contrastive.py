@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .._dense.option_checks import check_bool, check_number
-from .._dense.processes import gather_over_processes
+from .._dense.sum_over_processes import gather_over_processes
 from .._fused.device_rules import accumulation_dtype
 from .._fused.safe_division import divide_or_zero
 

@@ -10,7 +10,7 @@ from .._dense.class_weights import class_counts, numbers_on_device
 from .._dense.inputs import DenseInputs, holds_indices
 from .._dense.option_checks import check_number, check_numbers
 from .._dense.options import Numbers
-from .._dense.processes import sum_over_processes
+from .._dense.sum_over_processes import sum_over_processes
 from .._fused.block_passes import Wanted
 from .._fused.device_rules import accumulation_dtype, adds_by_index, counting_dtype
 from .._fused.focal_term import focal_term

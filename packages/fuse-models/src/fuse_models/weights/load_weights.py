@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fuse_core import did_you_mean
 
-from .fitting import LoadReport, MisfitError, fit_weights
+from .match_to_module import LoadReport, MisfitError, fit_weights
 from .state_dict_file import load_state_dict_file, state_dict_in
 
 

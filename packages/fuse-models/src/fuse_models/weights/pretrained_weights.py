@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .fitting import LoadReport
 from .load_weights import Weights, load_into, read_weights
+from .match_to_module import LoadReport
 
 
 def load_pretrained_weights(

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from fuse_core import did_you_mean
 
-from .document import MAPPING
+from .yaml_with_lines import MAPPING
 
 
 def find_class(class_path: str, bases: Collection[type] = (object,)) -> Any:

@@ -19,7 +19,7 @@ from fuse_lightning.lightning_module_default import LightningModuleDefault
 from fuse_lightning.metrics.metric_collected import CollectingMetric, Metric
 
 from .classes import Arguments, classes_in, find_class, nearest, shortened
-from .document import CLASS_KEYS, NULL, STRING, Problem, entries, is_option, is_text, read_arguments
+from .yaml_with_lines import CLASS_KEYS, NULL, STRING, Problem, entries, is_option, is_text, read_arguments
 
 TYPES = {"model": pl.LightningModule, "data": pl.LightningDataModule}
 # A text where one of these belongs is a class by its path or name; elsewhere it is a value, such as a duration.

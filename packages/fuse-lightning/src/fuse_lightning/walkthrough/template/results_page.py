@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from fuse_lightning.report.page import escape, note, pictures, section, table
+from fuse_lightning.report.html_parts import escape, note, pictures, section, table
 from fuse_lightning.report.run_page import PAGE_FILE, write_run_page
 
 from .settings import Settings

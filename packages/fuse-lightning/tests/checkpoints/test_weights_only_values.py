@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from fuse_lightning.checkpoints.plain_values import NotPlainError, as_plain
+from fuse_lightning.checkpoints.weights_only_values import NotPlainError, as_plain
 from fuse_models import ModelWrapSeqToDict
 
 
