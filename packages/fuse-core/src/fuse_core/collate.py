@@ -254,5 +254,5 @@ def number_of_samples(batch: Mapping[str, Any]) -> int | None:
         3
     """
     if SAMPLE_ID in batch:
-        return length(batch[SAMPLE_ID])
+        return len(batch[SAMPLE_ID])
     return next((length(value) for value in batch.values() if has_batch_axis(value)), None)

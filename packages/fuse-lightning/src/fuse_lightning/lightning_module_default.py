@@ -238,13 +238,14 @@ class LightningModuleDefault(pl.LightningModule):
         self.lr: float | None = None  # set by Tuner.lr_find, and read by ConfigureOptimizers
         self._progress_bar_metrics = tuple(progress_bar_metrics or ())
         self._training = TrainingEpoch(tensorboard_sep)
-        self._closure_callback: Any = None  # see `repeated_closures`
+        self._closure_callback: Any = None  # see `closure_optimizers`
         self._warned_of_loader = False
         self._evaluations = {mode: Evaluation(mode) for mode in ("validation", "test")}
         self._nonfinite_losses = NonFiniteLosses(on_nonfinite)
         self._train_ended = False
         self._plateaus_updated = False
         self._checked_wiring: set[tuple[str, int]] = set()
+        self._first_step = False  # after a check of shapes
         self._expected_failure: ContractError | None = None  # of the first step
 
     # ------------------------------------------------------------------------------------------------------- the steps
@@ -281,9 +282,9 @@ class LightningModuleDefault(pl.LightningModule):
             if expected is None:
                 raise
             raise expected from error
-        if expected is not None:
-            self._expected_failure = None
-        check_is_real(total, LightningModuleDefault)
+        if self._first_step:
+            check_is_real(total, LightningModuleDefault)
+            self._first_step, self._expected_failure = False, None
         return total
 
     def _train_on(self, batch_dict: Mapping[str, Any], batch_idx: int) -> Tensor:
@@ -355,6 +356,7 @@ class LightningModuleDefault(pl.LightningModule):
         evaluation = self._evaluations.get(mode)
         loader = None if evaluation is None else evaluation[loader_idx].log_prefix.partition(".")[2]
         if mode == "train" and self._check == "contract":
+            self._first_step = True
             self._expected_failure = check_first_batch(self, LightningModuleDefault, batch_dict)
         self.wiring(batch_dict, mode, loader)
         if mode == "train" and self.prediction_keys is not None:
