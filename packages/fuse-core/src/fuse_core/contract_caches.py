@@ -2,16 +2,26 @@
 
 import functools
 import gc
-from typing import Any
+import weakref
+from typing import Any, ClassVar
 
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 _LRU_CACHE: Any = type(functools.lru_cache(len))
-_NESTING = 3  # a cache may hold tuples or dicts of tensors
 
 
 class ContractMode(FakeTensorMode):  # type: ignore[no-untyped-call]
-    """The mode of a check, which tells its fake tensors from those of others."""
+    """The mode of a check, which knows the fake tensors that were made in it."""
+
+    made: ClassVar[list[weakref.ref[Any]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation, and note the tensors that it makes."""
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        for one in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(one, FakeTensor):
+                self.made.append(weakref.ref(one))
+        return result
 
 
 def forget_fake_tensors() -> None:
@@ -20,24 +30,26 @@ def forget_fake_tensors() -> None:
     Functions are not copied. One that keeps a tensor, such as a window or a grid, would compute with the fake one in
     training as well. Everything computed from it would be fake, and no step would change a parameter.
     """
-    if not _fake_tensors():
+    is_kept = any(made() is not None for made in ContractMode.made)
+    ContractMode.made.clear()
+    if not is_kept:
         return
-    gc.collect()  # errors and graphs in circles
-    held: list[Any] = _fake_tensors()
-    for _ in range(_NESTING):
-        holders = [one for one in gc.get_referrers(*held) if one is not held] if held else []
-        for holder in holders:
-            if type(holder) is _LRU_CACHE:
-                holder.cache_clear()
-            elif type(holder) is dict:
-                for key in [key for key, one in holder.items() if any(one is other for other in held)]:
-                    if not isinstance(key, str):  # not an attribute, nor a value that was there before
-                        del holder[key]
-        held = [one for one in holders if type(one) in (tuple, list, dict)]
+    for one in gc.get_objects():
+        if type(one) is _LRU_CACHE:
+            if _holds_fake(one):
+                one.cache_clear()
+        elif type(one) is dict and one and not isinstance(next(iter(one)), str):  # names are those of attributes
+            for key, value in list(one.items()):
+                if _is_fake(value) or _holds_fake(value):
+                    del one[key]
 
 
-def _fake_tensors() -> list[Any]:
-    everything = gc.get_objects()
-    if FakeTensor not in set(map(type, everything)):  # much faster than a loop in Python
-        return []
-    return [one for one in everything if type(one) is FakeTensor and isinstance(one.fake_mode, ContractMode)]
+def _is_fake(value: Any) -> bool:
+    return type(value) is FakeTensor and isinstance(value.fake_mode, ContractMode)
+
+
+def _holds_fake(container: Any, nesting: int = 3) -> bool:
+    """Whether a cache holds a fake tensor of a check, also one in tuples, lists or dicts of it."""
+    if type(container) not in (_LRU_CACHE, tuple, list, dict) or not nesting:
+        return False
+    return any(_is_fake(one) or _holds_fake(one, nesting - 1) for one in gc.get_referents(container))
