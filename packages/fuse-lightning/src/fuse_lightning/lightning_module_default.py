@@ -282,15 +282,17 @@ class LightningModuleDefault(pl.LightningModule):
             if expected is None:
                 raise
             raise expected from error
-        if self._first_step:
-            check_is_real(total, LightningModuleDefault)
-            self._first_step, self._expected_failure = False, None
+        if expected is not None:
+            self._expected_failure = None
         return total
 
     def _train_on(self, batch_dict: Mapping[str, Any], batch_idx: int) -> Tensor:
         self._nonfinite_losses.before_forward(self.model.buffers())
         result = self(self._with_global_step(batch_dict))
         total = step_losses(self.losses, result)
+        if self._first_step:
+            check_is_real(total, LightningModuleDefault)
+            self._first_step = False
         losses = batch_losses(result)
         counts = self._nonfinite_losses.watch(losses, self.global_step, result.get(SAMPLE_ID))
         if self._is_first_pass(batch_idx):
