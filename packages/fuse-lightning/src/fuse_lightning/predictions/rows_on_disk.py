@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import torch
 
 from ..checkpoints.atomic_file import replace_file
+from ..processes import of_all_processes
 from .column_types import NOTHING, Kind, common_kind, kind_of
 
 Columns: TypeAlias = dict[str, Kind]
@@ -138,15 +138,13 @@ def gather_rows(part: RowPart, rank: int, world_size: int) -> list[RowPart]:
         copy.write_bytes(b"")
     with part.path.open("rb") as file:
         while True:
-            pieces: list[Any] = [None] * world_size
-            torch.distributed.all_gather_object(pieces, file.read(CHUNK_BYTES))
+            pieces = of_all_processes(file.read(CHUNK_BYTES))
             if not any(pieces):
                 break
             for copy, piece in zip(copies, pieces, strict=bool(copies)):
                 with copy.open("ab") as target:
                     target.write(piece)
-    columns: list[Any] = [None] * world_size
-    torch.distributed.all_gather_object(columns, part.columns)
+    columns = of_all_processes(part.columns)
     return [RowPart(copy, columns[process]) for process, copy in enumerate(copies)]
 
 
