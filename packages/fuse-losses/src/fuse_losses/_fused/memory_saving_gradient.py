@@ -120,9 +120,8 @@ class _OnePass(ReverseModeFunction):
         if torch.is_grad_enabled():  # create_graph=True
             used = [*grads[: 2 if wanted.sums else 0], *grads[3 if wanted.gamma is None else 2 :]]
             # Not torch.autograd.grad, which torch.vmap over backward passes, as in jacrev, cannot transform.
-            gradient_of = torch.func.vjp(lambda logits: cast(Any, _formula)(logits, *tensors[1:], wanted), tensors[0])[
-                1
-            ]
+            logits, *others = tensors
+            gradient_of = torch.func.vjp(lambda one: cast(Any, _formula)(one, *others, wanted), logits)[1]
             (grad,) = gradient_of(used)
         else:
             grad = cast(Any, pass_backward)(*tensors, wanted, *grads, probabilities)
