@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -93,15 +92,10 @@ def run_processes(tmp_path_factory):
     """Starts a script in several processes that Lightning takes for those of one DDP run, and waits for them."""
 
     def run(script, *arguments, processes=2, seconds=240, returncode=0):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port,
             "NODE_RANK": "0",
         }
         command = [sys.executable, str(script), *map(str, arguments)]

@@ -206,6 +206,8 @@ def shard(folder):
 def main():
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
+    store = f"file://{folder}/store"  # Lightning would take a port, which another process may take first
+    torch.distributed.init_process_group("gloo", init_method=store, rank=int(os.environ["LOCAL_RANK"]), world_size=2)
     results = {
         "two": measure(folder, 2),
         "skip": skip(folder),

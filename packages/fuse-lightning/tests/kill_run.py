@@ -10,8 +10,8 @@ import os
 import random
 import shutil
 import signal
-import socket
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -154,14 +154,14 @@ def train(folder, num_workers=0, sam=False, ema=False, plateau=None, validation=
 
 def use_two_processes():
     """Fork the second process of a distributed training, in the process group of the first."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    store = tempfile.mkdtemp()
     rank = int(os.fork() == 0)
     os.environ.update(
-        {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "kill", "WORLD_SIZE": "2"}
-        | {"GROUP_RANK": "0", "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
+        {"TORCHELASTIC_RUN_ID": "kill", "WORLD_SIZE": "2", "GROUP_RANK": "0", "RANK": str(rank)}
+        | {"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
     )
+    # Without it, Lightning would take a port, which another process may take first.
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}/store", rank=rank, world_size=2)
 
 
 def fork(folder, variant, delay=None):
