@@ -95,7 +95,7 @@ def test_the_last_checkpoint_is_also_written_by_steps_or_time(make_module, make_
     assert steps == (2 if "save_every_n_steps" in when else 3)
 
 
-def test_a_monitor_of_the_validation_before_is_known_when_the_last_epoch_is_resumed_inside(
+def test_a_monitor_of_an_earlier_validation_is_known_when_an_epoch_is_resumed_inside(
     make_module, make_trainer, make_loader, tmp_path
 ):
     def fit(max_steps, **options):

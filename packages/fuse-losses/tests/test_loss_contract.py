@@ -78,7 +78,7 @@ def test_a_loss_is_a_scalar_of_the_graph_times_its_weight(loss):
 
 
 @every_loss
-def test_a_loss_changes_neither_the_batch_dict_nor_its_tensors_nor_its_own_state_dict(loss):
+def test_a_loss_changes_neither_the_batch_dict_nor_its_tensors_nor_its_state_dict(loss):
     loss = copy.deepcopy(loss)
     batch = make_batch()
     before = {key: (value, value.detach().clone()) for key, value in batch.items()}
@@ -225,7 +225,7 @@ def test_a_key_error_of_another_dictionary_is_left_as_it_is():
         loss({"model.logits": torch.zeros(1)})
 
 
-def test_a_key_error_of_another_dictionary_is_not_taken_for_a_key_that_the_batch_lacks():
+def test_a_key_error_of_another_dictionary_is_not_one_of_the_batch():
     loss = LossOfOnesOwn(reads=["model.logits", "data.mask"])  # the mask is optional, and this batch has none
     loss.kind = "median"
     with pytest.raises(KeyError, match=r"^'median'$"):

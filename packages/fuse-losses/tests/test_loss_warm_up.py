@@ -242,7 +242,7 @@ def test_it_hands_on_how_much_counted_and_the_terms(compiled):
         assert warm_up.terms["dice"] == inner.terms["dice"]
 
 
-def test_while_the_loss_is_not_computed_how_much_counted_is_unknown_and_there_are_no_terms():
+def test_while_the_loss_is_not_computed_it_has_neither_counted_nor_terms():
     inner = LossCompound(pred="logits", target="target", terms={"dice": 1.0})
     warm_up = LossWarmUp(inner, 1)
     batch = {"logits": torch.randn(1, 3, 4), "target": torch.tensor([[0, 1, 2, 2]])}

@@ -130,7 +130,7 @@ def test_monais_focal_loss_of_a_gamma_below_1_has_no_gradient_under_saturation()
     assert grad.isfinite().all()
 
 
-def test_monais_dice_of_fp16_logits_is_1_whatever_the_overlap_because_a_sum_overflows():
+def test_monais_dice_of_fp16_logits_is_always_1_because_a_sum_overflows():
     logits = torch.zeros(1, 2, 512, 512, dtype=torch.float16)
     target = torch.zeros(1, 1, 512, 512, dtype=torch.long)
     assert losses.DiceLoss(softmax=True, to_onehot_y=True)(logits, target) == 1

@@ -232,7 +232,7 @@ def test_a_key_that_is_no_string_is_an_error_at_construction(loss):
         loss(pred="pred", target=3)
 
 
-def test_probabilities_that_do_not_count_or_are_out_of_range_by_rounding_are_no_error():
+def test_probabilities_that_do_not_count_or_round_out_of_range_are_no_error():
     prediction = torch.tensor([[[-0.001, 7.0], [1.001, 0.0]]])
     value = dice_loss(prediction, torch.tensor([[1, 0]]), activation="none", mask=torch.tensor([[1, 0]]))
     torch.testing.assert_close(value, torch.tensor(0.0), atol=1e-3, rtol=0)

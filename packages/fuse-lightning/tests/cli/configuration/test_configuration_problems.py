@@ -292,7 +292,7 @@ def own_module(project, configuration_text):
     return write
 
 
-def test_a_module_of_ones_own_takes_optimizers_losses_and_metrics_as_it_declares_them(own_module, run_command):
+def test_an_own_module_takes_optimizers_losses_and_metrics_as_it_declares_them(own_module, run_command):
     own_module(
         "Own",
         {
