@@ -1,5 +1,6 @@
 """A training that is killed at any moment and resumed equals one that was never interrupted, bit by bit."""
 
+import functools
 import importlib.util
 import json
 import os
@@ -37,12 +38,25 @@ def test_a_training_killed_at_random_moments_and_resumed_equals_an_uninterrupted
     assert len(results) < VARIANTS or any(one["step"] > 0 for one in results)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def kill_run():
     spec = importlib.util.spec_from_file_location("kill_run", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def whole_training(kill_run, tmp_path_factory):
+    """The folder of a training that is not interrupted; each is run once for all tests."""
+
+    @functools.cache
+    def train(**options):
+        folder = tmp_path_factory.mktemp("whole")
+        kill_run.train(folder, **options)
+        return folder
+
+    return train
 
 
 @pytest.mark.parametrize(
@@ -59,14 +73,12 @@ def kill_run():
     "options", [{}, {"validation": False}, {"plateau": "epoch"}], ids=["", "no validation", "plateau"]
 )
 @pytest.mark.filterwarnings("ignore")
-def test_a_training_that_ended_as_planned_goes_on_as_if_it_had_not(kill_run, tmp_path, first, second, options):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    whole.mkdir()
-    parts.mkdir()
-    kill_run.train(whole, **options, **second)
-    kill_run.train(parts, **options, **first)
-    kill_run.train(parts, **options, **second)
-    assert kill_run.differences(parts, whole, ended=False) == []
+def test_a_training_that_ended_as_planned_goes_on_as_if_it_had_not(
+    kill_run, whole_training, tmp_path, first, second, options
+):
+    kill_run.train(tmp_path, **options, **first)
+    kill_run.train(tmp_path, **options, **second)
+    assert kill_run.differences(tmp_path, whole_training(**options, **second), ended=False) == []
 
 
 @pytest.mark.parametrize(
