@@ -231,7 +231,7 @@ def wrappers(rounds: int, _: bool, __: str) -> None:
 
 
 def small_network(channels: int, in_channels: int, rank: int) -> nn.Module:
-    """Two convolutions with normalisation, and a linear layer; without convolutions at rank 0."""
+    """Two convolutions with normalization, and a linear layer; without convolutions at rank 0."""
     if rank == 0:
         layers = [nn.Linear(in_channels, channels), nn.ReLU(), nn.Linear(channels, channels), nn.ReLU()]
         return nn.Sequential(*layers, nn.Linear(channels, 10))

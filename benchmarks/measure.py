@@ -1,6 +1,6 @@
 """What the benchmarks share: timing in turns, peak memory, options, versions and tables.
 
-A script that nox runs with `python -I` does not find its neighbours, so each benchmark puts this folder on `sys.path`.
+A script that nox runs with `python -I` does not find its neighbors, so each benchmark puts this folder on `sys.path`.
 """
 
 import argparse

@@ -420,7 +420,7 @@ def test_values_that_are_not_finite_are_found_on_real_tensors():
     components = {"net": Model(lambda scores: scores / 0), "ce": Loss()}
     check_contract(components, real_batch([0] * 4))
     found = problems(components, real_batch([0] * 4), real=True)
-    assert "Model 'net' gives values that are not finite: 'model.logits.cls'. Check its initialisation." in found
+    assert "Model 'net' gives values that are not finite: 'model.logits.cls'. Check its initialization." in found
 
 
 def test_components_and_batch_are_not_changed():
@@ -754,17 +754,17 @@ def test_options_that_would_do_nothing_are_refused(options, error, message):
 
 
 def test_a_mask_of_the_batch_may_leave_labels_out():
-    class Labelled(Loss):
-        reads = ("model.logits.cls", "data.label", "data.is_unlabelled")
+    class Labeled(Loss):
+        reads = ("model.logits.cls", "data.label", "data.is_unlabeled")
 
         def __call__(self, batch_dict):
             scores, label = batch_dict["model.logits.cls"], batch_dict["data.label"]
             if label.sum() > -9:
-                kept = ~batch_dict["data.is_unlabelled"]
+                kept = ~batch_dict["data.is_unlabeled"]
             return F.cross_entropy(scores[kept], label[kept])
 
-    batch = real_batch([0, 4, -1, 1]) | {"data.is_unlabelled": torch.tensor([False, False, True, False])}
-    check_contract({"net": Model(), "ce": Labelled()}, batch)
+    batch = real_batch([0, 4, -1, 1]) | {"data.is_unlabeled": torch.tensor([False, False, True, False])}
+    check_contract({"net": Model(), "ce": Labeled()}, batch)
 
 
 def test_what_a_metric_returns_from_its_update_is_no_loss():

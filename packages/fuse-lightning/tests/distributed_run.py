@@ -24,7 +24,7 @@ SHARDS_ON_CPU = hasattr(torch.cpu.Stream, "record_event")  # which fully_shard c
 
 
 class Model(nn.Module):
-    """A linear layer with a batch normalization, which distributed models synchronise before each forward."""
+    """A linear layer with a batch normalization, which distributed models synchronize before each forward."""
 
     reads, writes = ("data.x",), ("model.y",)
 

@@ -37,8 +37,8 @@ class Counting(nn.Module):
     reads = ("model.logits.cls", "data.label")
 
     def forward(self, batch_dict):
-        labelled = batch_dict["data.label"] >= 0
-        self.counted = labelled.sum()
+        labeled = batch_dict["data.label"] >= 0
+        self.counted = labeled.sum()
         self.terms = {"half": batch_dict["model.logits.cls"].detach().mean() / 2}
         return nn.functional.cross_entropy(batch_dict["model.logits.cls"], batch_dict["data.label"], ignore_index=-1)
 
@@ -69,9 +69,9 @@ class DividesByItsCount(nn.Module):
         self.kind = kind
 
     def forward(self, batch_dict):
-        labelled = batch_dict["data.label"] >= 0
-        self.counted = self.kind(labelled.sum())
-        return (batch_dict["model.logits.cls"].sum(1) * labelled).sum() / labelled.sum()
+        labeled = batch_dict["data.label"] >= 0
+        self.counted = self.kind(labeled.sum())
+        return (batch_dict["model.logits.cls"].sum(1) * labeled).sum() / labeled.sum()
 
 
 @pytest.mark.parametrize("kind", [int, torch.as_tensor])

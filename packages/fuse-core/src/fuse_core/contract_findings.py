@@ -219,8 +219,8 @@ class Findings:
         tensors_of_batch = NDict((key, v) for key, v in self.spec.items() if isinstance(v, Tensor))
         real = make_batch(tensors_of_batch, torch.zeros, run.size).cpu()
         zeros = real | {target: torch.zeros_like(real[target])}
-        labelled, unlabelled = (_run_on_zeros(name, self.components[name], run, one, "cpu") for one in (real, zeros))
-        if labelled.error is not None and unlabelled.error is None:
+        labeled, unlabeled = (_run_on_zeros(name, self.components[name], run, one, "cpu") for one in (real, zeros))
+        if labeled.error is not None and unlabeled.error is None:
             holds = f"{score!r} of {run.writers_before(name)[score]} holds {classes} class{'es' * (classes != 1)}"
             fix = "Correct the labels or the number of classes."
             self.add(f"{name} reads class {wrong[-1]} in {target!r}, but {holds}. {fix}", "certain")
@@ -239,7 +239,7 @@ class Findings:
             values = {**step.writes, "its loss": step.result}
             bad = [key for key, value in values.items() if is_dense(value) and not value.isfinite().all()]
             if bad:
-                self.add(f"{name} gives values that are not finite: {_some(bad)}. Check its initialisation.")
+                self.add(f"{name} gives values that are not finite: {_some(bad)}. Check its initialization.")
             if step.error is None:
                 self.notes = [note for note in self.notes if not note.startswith(f"{name} was not checked")]
             elif not any(problem.startswith(name) for problem in self.problems):

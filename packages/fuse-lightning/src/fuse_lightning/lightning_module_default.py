@@ -69,7 +69,7 @@ def _not_compiled(step: Function) -> Function:
 class LightningModuleDefault(pl.LightningModule):
     """Trains, validates, tests and predicts with a model, losses and metrics that work on a batch_dict.
 
-    Each step passes the batch_dict through the model, the losses and the metrics; the sum of the losses is minimised.
+    Each step passes the batch_dict through the model, the losses and the metrics; the sum of the losses is minimized.
     At an epoch's end, `<mode>.losses.<name>`, `<mode>.losses.total_loss` and `<mode>.metrics.<name>` are logged. The
     mode is `train`, `validation` or `test`. Losses are means, over all processes, of what they counted: see
     `step_losses`. A loss that does not tell it is weighted by the batches' samples.

@@ -55,11 +55,11 @@ def test_a_loss_with_a_cached_window_trains(make_module, make_trainer, make_load
 def test_a_loss_that_keeps_a_fake_tensor_does_not_train_on_it(make_module, make_trainer, make_loader):
     state = {"mean": torch.zeros(1)}
 
-    def centred(pred, y):
+    def centered(pred, y):
         state["mean"] = 0.9 * state["mean"] + 0.1 * pred.detach().mean(0)
         return (pred - state["mean"] - y).square().mean()
 
-    module = make_module(losses={"mse": LossDefault(pred="model.y", target="data.y", callable=centred)})
+    module = make_module(losses={"mse": LossDefault(pred="model.y", target="data.y", callable=centered)})
     with pytest.raises(RuntimeError, match=r"The losses are fake tensors .* LightningModuleDefault\(check='wiring'\)"):
         make_trainer().fit(module, make_loader(8))
 

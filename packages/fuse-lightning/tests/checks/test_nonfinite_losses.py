@@ -248,13 +248,13 @@ def test_batches_are_skipped_in_an_epoch_resumed_in_its_middle(make_module, make
     assert all(value.isfinite().all() for value in weights(module))
 
 
-class Labelled(nn.Module):
+class Labeled(nn.Module):
     """A mean over samples 4 to 7, NaN in other batches."""
 
     def forward(self, batch_dict):
-        labelled = torch.tensor([sample >= 4 for sample in batch_dict["data.sample_id"]])
-        self.counted = labelled.sum()
-        return nn.functional.mse_loss(batch_dict["model.y"][labelled], batch_dict["data.y"][labelled])
+        labeled = torch.tensor([sample >= 4 for sample in batch_dict["data.sample_id"]])
+        self.counted = labeled.sum()
+        return nn.functional.mse_loss(batch_dict["model.y"][labeled], batch_dict["data.y"][labeled])
 
 
 @pytest.mark.parametrize("policy", ["raise", "skip"])
@@ -262,7 +262,7 @@ def test_a_loss_that_counted_nothing_is_told_once_and_left_out(make_module, make
     means = {}
     for batch_size in (2, 8):
         module = make_module(
-            losses={"few": Labelled()},
+            losses={"few": Labeled()},
             on_nonfinite=policy,
             log_counted=True,
             optimizers_and_lr_schs=lambda module: torch.optim.SGD(module.parameters(), lr=0.0),

@@ -7,7 +7,7 @@ from fuse_models import Head1D, ModelMultiHead
 
 
 class FirstToken(nn.Module):
-    """Attention after normalisation, as in fuse.dl's Transformer; there queries, keys and values have no bias."""
+    """Attention after normalization, as in fuse.dl's Transformer; there queries, keys and values have no bias."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -86,8 +86,8 @@ def test_a_screenshot_shows_more_than_an_empty_page(browse, tmp_path):
     browse(f"--screenshot={tmp_path}/page.png", "--window-size=1280,2400")
     picture = imread(tmp_path / "page.png")[..., :3]
     assert picture.shape[:2] == (2400, 1280)
-    colours = (picture * 255).astype(np.uint8) @ np.array([1, 256, 65536])
-    assert len(np.unique(colours)) > 100
+    colors = (picture * 255).astype(np.uint8) @ np.array([1, 256, 65536])
+    assert len(np.unique(colors)) > 100
     blue = np.array([0x1F, 0x5F, 0xA8]) / 255  # of the score's tile
     assert (abs(picture - blue).max(axis=-1) < 0.02).sum() > 2000
 

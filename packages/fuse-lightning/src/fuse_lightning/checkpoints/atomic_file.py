@@ -43,7 +43,7 @@ def replace_file(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Write the new name to the disk too, on systems that can synchronise folders."""
+    """Write the new name to the disk too, on systems that can synchronize folders."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -14,7 +14,7 @@ THRESHOLD = 0.5
 
 
 def label_scores(probabilities: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Precision, recall, F1, AUROC, and numbers of positive and of labelled samples, shape [labels, 6].
+    """Precision, recall, F1, AUROC, and numbers of positive and of labeled samples, shape [labels, 6].
 
     A label is predicted above a probability of 0.5. Precision and recall are 0 where nothing is predicted or true. The
     AUROC is NaN without samples of both kinds.
@@ -62,7 +62,7 @@ def label_sections(columns: PredictionColumns, task: Task, class_names: Sequence
         (f"{mean}F1", f"{scores[:, 2].mean():.4f}"),
     ]
     samples = int(np.isfinite(target).any(axis=1).sum())
-    header = ("label", "precision", "recall", "F1", "AUROC", "positive", "labelled")
+    header = ("label", "precision", "recall", "F1", "AUROC", "positive", "labeled")
     about = f"{columns.about(task, samples)} A label is predicted above a probability of {THRESHOLD}."
     return TaskSections(
         numbers, {"Labels": [note(about), table(header, rows, f"The scores of each label of {task.name}.")]}

@@ -21,7 +21,7 @@ ABOUT = {
     "prediction. Of a volume, the slice with the most wrong pixels is shown.",
 }
 COLORS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#8c564b", "#bcbd22", "#17becf")
-"""Colors of the classes after class 0, first those of Okabe and Ito, which the colour-blind can tell apart."""
+"""Colors of the classes after class 0, first those of Okabe and Ito, which the color-blind can tell apart."""
 RGB = np.array([[int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)] for color in COLORS])
 OPACITY = 0.65
 

@@ -195,7 +195,7 @@ def _check_shapes(loss: str, logits: Tensor, target: Tensor, settings: DenseSett
 def _check_target(
     loss: str, target: Tensor, valid: Tensor | None, classes: int, per_class: bool, validate: bool
 ) -> None:
-    """Raise if a valid voxel's class index or probability is out of range, where looking costs no synchronisation."""
+    """Raise if a valid voxel's class index or probability is out of range, where looking costs no synchronization."""
     highest = 1 if per_class else classes - 1
     if target.dtype == torch.bool or target.numel() == 0 or not values_may_be_read(target, validate):
         return
@@ -218,7 +218,7 @@ def _check_target(
 
 
 def _check_prediction(loss: str, prediction: Tensor, valid: Tensor | None, validate: bool) -> None:
-    """Raise if a valid voxel of a prediction `[B, C, S]` is no probability, where looking costs no synchronisation."""
+    """Raise if a valid voxel of a prediction `[B, C, S]` is no probability, where looking costs no synchronization."""
     if prediction.numel() == 0 or not values_may_be_read(prediction, validate):
         return
     low, high = torch.aminmax(zero_where_invalid(prediction, valid))

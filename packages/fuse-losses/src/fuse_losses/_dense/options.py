@@ -60,7 +60,7 @@ class DenseOptions(TypedDict, total=False):
     regions: Sequence[Sequence[int]] | None
     """The classes that each channel of the prediction stands for, as in BraTS: `[[1, 2, 3], [2, 3], [3]]`. The target
     then holds class indices, and the truth of a channel is the union of its classes. A class of no region is
-    background: list every label, or leave unlabelled voxels out with `ignore_index`. For `activation="sigmoid"` and
+    background: list every label, or leave unlabeled voxels out with `ignore_index`. For `activation="sigmoid"` and
     `"none"`."""
 
     merge_unannotated: bool
@@ -80,7 +80,7 @@ class DenseOptions(TypedDict, total=False):
 
     validate: bool
     """Check the values of targets, of weights and, with `activation="none"`, of predictions on other devices than the
-    CPU too, at the price of a synchronisation. On the CPU they are always checked, but not in a compiled loss."""
+    CPU too, at the price of a synchronization. On the CPU they are always checked, but not in a compiled loss."""
 
 
 class TensorOptions(DenseOptions, total=False):

@@ -23,7 +23,7 @@ def region_target(target: Tensor, valid: Tensor | None, regions: Sequence[Sequen
 
 
 def check_region_indices(owner: str, target: Tensor, valid: Tensor | None, validate: bool) -> None:
-    """Raise if a valid voxel of a map of classes is negative, where looking costs no synchronisation."""
+    """Raise if a valid voxel of a map of classes is negative, where looking costs no synchronization."""
     if target.numel() == 0 or not values_may_be_read(target, validate):
         return
     negative = target < 0 if valid is None else (target < 0) & (valid if valid.ndim == target.ndim else valid.any(1))

@@ -32,7 +32,7 @@ def resize_target(
 ) -> Tensor:
     r"""Resize a target up or down, without ever mixing class numbers.
 
-    - `"nearest"`: each new voxel takes the value at its centre (voxel $\lfloor (i + 1/2)\, n / m \rfloor$ of n, for
+    - `"nearest"`: each new voxel takes the value at its center (voxel $\lfloor (i + 1/2)\, n / m \rfloor$ of n, for
       voxel i of m; torch's `nearest-exact`, in integers). Type and format stay.
     - `"maxpool"`: a new voxel holds every class that occurs in the part of the target that it covers. Small lesions
       survive, and none of the other classes is lost for it: the result is multilabel.
@@ -103,13 +103,13 @@ def resize_target(
 
 
 def resize_nearest(target: Tensor, size: Sequence[int]) -> Tensor:
-    """The target at the centres of the new voxels; the spatial axes are the last ones."""
+    """The target at the centers of the new voxels; the spatial axes are the last ones."""
     for axis, new in enumerate(size, start=target.ndim - len(size)):
         old = target.shape[axis]
         if old != new:
             _check_not_empty(target, old)
-            centres = torch.arange(new, device=target.device) * 2 + 1
-            target = target.index_select(axis, centres * old // (2 * new))
+            centers = torch.arange(new, device=target.device) * 2 + 1
+            target = target.index_select(axis, centers * old // (2 * new))
     return target
 
 

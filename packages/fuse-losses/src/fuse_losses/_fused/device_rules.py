@@ -27,7 +27,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def values_may_be_read(tensor: Tensor, validate: bool) -> bool:
-    """Whether Python may look at the values: it costs no synchronisation, or was asked for, and nothing is tracing."""
+    """Whether Python may look at the values: it costs no synchronization, or was asked for, and nothing is tracing."""
     if torch.compiler.is_compiling() or isinstance(tensor, FakeTensor) or is_functorch_wrapped_tensor(tensor):
         return False
     return validate or tensor.device.type == "cpu"

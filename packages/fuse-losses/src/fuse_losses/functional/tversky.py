@@ -53,7 +53,7 @@ def tversky_loss(
         logits: `[B, C, *spatial]` with up to three spatial axes, or `[B, C]`.
         target: class indices or probabilities; see `DenseOptions`.
         alpha: the price of false positives; at least 0.
-        beta: the price of false negatives; at least 0. Above `alpha`, it favours sensitivity.
+        beta: the price of false negatives; at least 0. Above `alpha`, it favors sensitivity.
         gamma: the exponent; at least 0. Below 1, nearly perfect classes count more.
         smooth_numerator: $s_n$.
         smooth_denominator: $s_d$.
