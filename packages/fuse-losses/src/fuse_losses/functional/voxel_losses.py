@@ -113,7 +113,9 @@ def _categorical_losses(inputs: DenseInputs, gamma: float, factor: Tensor | None
         log_probabilities = torch.log_softmax(logits, dim=1, dtype=dtype)
     else:
         log_probabilities = _safe_log(zero_where_invalid(logits, valid).to(dtype))
-    terms = class_probabilities(target, valid, classes, dtype) * focal_term(log_probabilities, gamma)
+    truth = class_probabilities(target, valid, classes, dtype)
+    log_probabilities = torch.where(truth == 0, 0.0, log_probabilities)  # minus infinity times 0 would be NaN
+    terms = truth * focal_term(log_probabilities, gamma)
     return (terms if factor is None else terms * factor[:, None]).sum(1)
 
 
