@@ -34,7 +34,8 @@ def check_voxel_options(owner: str, options: dict[str, Any]) -> None:
     alpha = options.get("alpha")
     if alpha is None or softmax:
         return
-    number, sigmoid = isinstance(alpha, (int, float)), options["activation"] == "sigmoid"
+    number = isinstance(alpha, (int, float))
+    sigmoid = options["activation"] == "sigmoid" or options.get("regions") is not None
     if number and sigmoid:
         check_number(owner, "alpha", alpha, at_most=1.0)
     elif not number and (sigmoid or len(alpha) == 1):  # one number in a list is for a single channel
@@ -43,7 +44,8 @@ def check_voxel_options(owner: str, options: dict[str, Any]) -> None:
 
 def is_binary(inputs: DenseInputs) -> bool:
     """Whether each channel is a probability by itself."""
-    return inputs.settings.activation == "sigmoid" or inputs.logits.shape[1] == 1
+    settings = inputs.settings
+    return settings.activation == "sigmoid" or settings.regions is not None or inputs.logits.shape[1] == 1
 
 
 def voxel_losses(
