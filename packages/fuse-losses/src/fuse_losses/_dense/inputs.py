@@ -16,7 +16,7 @@ from .regions import check_region_indices, region_target
 from .resize_target import mean_pool, resize_nearest, resize_pooled
 from .sum_over_processes import sum_over_processes
 
-_ROUNDING = 1e-2
+ROUNDING = 1e-2
 """How far predicted probabilities may be out of range, as averages and interpolations of half precision are."""
 
 
@@ -222,7 +222,7 @@ def _check_prediction(loss: str, prediction: Tensor, valid: Tensor | None, valid
     if prediction.numel() == 0 or not values_may_be_read(prediction, validate):
         return
     low, high = torch.aminmax(zero_where_invalid(prediction, valid))
-    if bool((low < -_ROUNDING) | (high > 1 + _ROUNDING)):  # NaN is not: it comes of training, not of a wrong option
+    if bool((low < -ROUNDING) | (high > 1 + ROUNDING)):  # NaN is not: it comes of training, not of a wrong option
         raise ValueError(
             f"{loss} with activation='none' takes probabilities from 0 to 1, got values from {low:g} to {high:g}. Use"
             " activation='softmax' or 'sigmoid' for logits."

@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from .._dense.class_weights import class_counts, numbers_on_device
-from .._dense.inputs import DenseInputs, holds_indices
+from .._dense.inputs import ROUNDING, DenseInputs, holds_indices
 from .._dense.option_checks import check_number, check_numbers
 from .._dense.options import Numbers
 from .._dense.sum_over_processes import sum_over_processes
 from .._fused.block_passes import Wanted
-from .._fused.device_rules import accumulation_dtype, adds_by_index, counting_dtype
+from .._fused.device_rules import accumulation_dtype, adds_by_index, counting_dtype, values_may_be_read
 from .._fused.focal_term import focal_term
 from .._fused.memory_saving_gradient import one_pass
 from .._fused.probabilities import by_class, class_probabilities, zero_where_invalid
@@ -114,11 +114,25 @@ def _categorical_losses(inputs: DenseInputs, gamma: float, factor: Tensor | None
     if activation == "softmax":
         log_probabilities = torch.log_softmax(logits, dim=1, dtype=dtype)
     else:
+        _check_sums(inputs)
         log_probabilities = _safe_log(zero_where_invalid(logits, valid).to(dtype))
     truth = class_probabilities(target, valid, classes, dtype)
     log_probabilities = torch.where(truth == 0, 0.0, log_probabilities)  # minus infinity times 0 would be NaN
     terms = truth * focal_term(log_probabilities, gamma)
     return (terms if factor is None else terms * factor[:, None]).sum(1)
+
+
+def _check_sums(inputs: DenseInputs) -> None:
+    """Raise if probabilities sum to more than 1 over the classes, where looking costs no synchronisation."""
+    prediction, settings = inputs.logits.detach(), inputs.settings
+    if prediction.numel() == 0 or not values_may_be_read(prediction, settings.validate):
+        return
+    highest = zero_where_invalid(prediction, inputs.valid).float().sum(1).amax()
+    if highest > 1 + ROUNDING:
+        raise ValueError(
+            f"{settings.owner} with activation='none' takes probabilities that sum to 1 over the classes, got a sum of"
+            f" {highest:g}. For channels by themselves pass logits and activation='sigmoid'."
+        )
 
 
 def _binary_losses(
