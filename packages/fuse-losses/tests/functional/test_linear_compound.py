@@ -122,6 +122,8 @@ def test_bad_input_is_an_error():
     options = {"merge_unannotated": True, "deep_supervision_weights": [1.0]}
     with pytest.raises(ValueError, match=r"^LossLinearCompound takes no merge_unannotated and no deep_supervision"):
         LossLinearCompound(layer=torch.nn.Conv2d(5, 3, 1), terms=TERMS[0], **options)
+    with pytest.raises(ValueError, match="takes no deep_supervision_weights"):
+        linear_compound_loss(*tensors, target, TERMS[0], deep_supervision_weights=torch.tensor([1.0, 0.5]))
     with pytest.raises(TypeError, match=r"layer=\) takes an nn.Linear or a convolution, got ReLU"):
         LossLinearCompound(layer=torch.nn.ReLU(), terms=TERMS[0])
     with pytest.raises(ValueError, match=r"takes a convolution with a kernel of 1 and nothing else, got Conv2d"):
