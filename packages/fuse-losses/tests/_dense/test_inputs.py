@@ -229,6 +229,12 @@ def test_both_mask_and_mask_key_are_an_error(loss):
 
 
 @pytest.mark.parametrize("loss", CLASSES)
+def test_a_mask_in_the_call_beside_that_of_the_loss_is_an_error(loss):
+    with pytest.raises(ValueError, match=f"{loss.__name__} was made with a mask, and is called with another"):
+        loss(mask=torch.ones(1, 4))(LOGITS, TARGET, mask=torch.ones(2, 4))
+
+
+@pytest.mark.parametrize("loss", CLASSES)
 def test_a_mask_that_is_no_tensor_is_an_error_at_construction(loss):
     with pytest.raises(TypeError, match=rf"{loss.__name__}\(mask=\) takes a tensor, got \[1, 0\]"):
         loss(pred="pred", target="target", mask=[1, 0])
