@@ -102,6 +102,13 @@ def test_the_module_uses_the_layer_of_the_model_without_registering_it():
     assert layer.weight.grad.abs().sum() > 0
 
 
+def test_a_kernel_of_1_may_have_the_padding_same():
+    (features, *_), target = batch()
+    layer = torch.nn.Conv2d(5, 3, 1, padding="same", dtype=features.dtype)
+    expected = compound_loss(layer(features), target, TERMS[0])
+    assert_close(LossLinearCompound(layer=layer, terms=TERMS[0])(features, target), expected)
+
+
 def test_bad_input_is_an_error():
     tensors, target = batch()
     features, weight, bias = tensors
