@@ -123,7 +123,7 @@ def _categorical_losses(inputs: DenseInputs, gamma: float, factor: Tensor | None
 
 
 def _check_sums(inputs: DenseInputs) -> None:
-    """Raise if probabilities sum to more than 1 over the classes, where looking costs no synchronisation."""
+    """Raise if probabilities sum to more than 1 over the classes, where looking costs no synchronization."""
     prediction, settings = inputs.logits.detach(), inputs.settings
     if prediction.numel() == 0 or not values_may_be_read(prediction, settings.validate):
         return
