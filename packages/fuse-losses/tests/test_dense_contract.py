@@ -175,6 +175,17 @@ def test_a_single_voxel_is_enough(loss, activation):
 
 
 @every_loss
+@pytest.mark.parametrize("default", [torch.float64, torch.float16])
+def test_the_dtype_of_the_result_is_not_torchs_default(loss, default):
+    logits, target = batch(2, 3, 4)
+    try:
+        torch.set_default_dtype(default)
+        assert loss(logits, target, class_weights=[1.0, 2.0, 0.5], ignore_index=2).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@every_loss
 @both_activations
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_as_exact_as_its_logits(loss, activation, dtype):

@@ -25,6 +25,13 @@ def test_it_is_the_function_of_prediction_and_target(batch):
     assert cross_entropy()(batch).item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_an_error_of_the_function_names_the_loss_and_its_keys(batch):
+    batch["data.label"] = batch["data.label"].float()
+    with pytest.raises(RuntimeError, match="dtype") as caught:
+        cross_entropy()(batch)
+    assert caught.value.__notes__ == ["Raised in LossDefault(pred='model.logits.cls', target='data.label')."]
+
+
 def test_the_weight_reaches_value_and_gradient(batch):
     cross_entropy()(batch).backward()
     plain = batch["model.logits.cls"].grad.clone()

@@ -196,6 +196,7 @@ def test_a_missing_key_shows_while_zero():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
+        ({"loss": LossDice()}, TypeError, r"loss=\) takes a loss with keys, got LossDice\(\)\. Give it pred= and"),
         ({"loss": torch.sum}, TypeError, r"loss=\) takes a loss, a module that is given a batch_dict, got <built-in"),
         ({"nof_iterations": -1}, ValueError, r"nof_iterations=\) is at least 0, got -1"),
         ({"nof_iterations": 1.0}, TypeError, r"nof_iterations=\) takes an int, got 1.0"),

@@ -35,6 +35,13 @@ def test_wrap_to_dict_names_a_missing_key():
         loss({"model.logit": torch.zeros(1)})
 
 
+def test_an_error_of_the_function_names_the_loss_and_its_keys():
+    loss = LossWrapToDict(loss_module=CROSS_ENTROPY, loss_arg_to_batch_key=KEYS)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'pred'") as caught:
+        loss(make_batch())
+    assert caught.value.__notes__ == [f"Raised in LossWrapToDict(loss_arg_to_batch_key={KEYS})."]
+
+
 def test_a_batch_without_objects_still_has_the_loss_of_its_predictions():
     def false_positives(scores, boxes):
         return scores.square().sum() + boxes.sum()

@@ -59,7 +59,11 @@ class LossDefault(LossBase):
         if predictions and all(one.shape[:1] == (0,) for one in predictions):  # a mean over no samples would be NaN
             self.counted = 0
             return connected_zero(predictions)
-        loss = self.callable(pred, target)
+        try:
+            loss = self.callable(pred, target)
+        except Exception as error:
+            error.add_note(f"Raised in {type(self).__name__}(pred={self.pred!r}, target={self.target!r}).")
+            raise
         if hasattr(self.callable, "counted"):
             hand_on(self, self.callable)
         else:

@@ -185,6 +185,8 @@ class LossDense(LossBase):
                     f" with {name}_key= instead."
                 )
             return super().forward(batch_dict)
+        if mask is not None and self.mask is not None:
+            raise ValueError(f"{self._owner} was made with a mask, and is called with another. Leave one out.")
         unread = [f"{tensor}_key={key!r}" for tensor, key in self._keys.items() if tensor not in tensors]
         unread += ["preprocess_func"] if self.preprocess_func is not None else []
         if unread:

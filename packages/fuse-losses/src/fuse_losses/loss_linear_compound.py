@@ -40,7 +40,8 @@ class LossLinearCompound(LossCompound):
                 f"LossLinearCompound(layer=) takes an nn.Linear or a convolution, got {type(layer).__name__}."
             )
         if not isinstance(layer, nn.Linear):
-            plain = {*layer.kernel_size, *layer.stride, layer.groups} == {1} and set(layer.padding) <= {0}
+            unpadded = isinstance(layer.padding, str) or set(layer.padding) <= {0}  # 'same' is 0 for a kernel of 1
+            plain = {*layer.kernel_size, *layer.stride, layer.groups} == {1} and unpadded
             if not plain:
                 raise ValueError(
                     f"LossLinearCompound(layer=) takes a convolution with a kernel of 1 and nothing else, got {layer}."

@@ -62,7 +62,12 @@ class LossWrapToDict(LossBase):
         if batched and all(len(one) == 0 for one in batched):
             self.counted = 0
             return connected_zero(arguments.values())  # a mean over no samples would be NaN
-        loss = self.loss_module(**arguments)
+        try:
+            loss = self.loss_module(**arguments)
+        except Exception as error:
+            keys = self.loss_arg_to_batch_key
+            error.add_note(f"Raised in {type(self).__name__}(loss_arg_to_batch_key={keys}).")
+            raise
         if hasattr(self.loss_module, "counted"):
             hand_on(self, self.loss_module)
         else:

@@ -26,6 +26,7 @@ def test_voxels_that_are_not_valid_or_no_class_do_not_count():
     target = torch.tensor([[0, 0, 1, 1, 255, -1]])
     valid = torch.tensor([[True, True, True, False, True, True]])
     assert_close(inverse_proportion_weights(target, 2, valid), torch.tensor([0.75, 1.5]))
+    assert_close(inverse_proportion_weights(target, 2, valid.float()), torch.tensor([0.75, 1.5]))
 
 
 def test_probabilities_count_with_their_sums():
@@ -55,6 +56,11 @@ def test_ipw_gives_the_weights_of_the_batch():
 def test_probabilities_of_another_number_of_classes_are_an_error():
     with pytest.raises(ValueError, match=r"takes probabilities \[B, 3, ...\] .* of shape \(1, 2, 4\)"):
         inverse_proportion_weights(torch.zeros(1, 2, 4), 3)
+
+
+def test_a_target_that_is_no_tensor_is_an_error():
+    with pytest.raises(TypeError, match=r"takes a tensor as target, got ndarray\. Convert it with torch\.as_tensor"):
+        inverse_proportion_weights(torch.zeros(1, 4).numpy(), 3)
 
 
 @pytest.mark.parametrize("class_weights", [[100.0], "ipw"])

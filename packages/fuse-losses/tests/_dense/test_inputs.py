@@ -164,6 +164,14 @@ def test_a_bad_argument_of_one_loss_is_an_error_there_too(function, loss, option
         ),
         (LOGITS, TARGET, {"ignore_classes": [3]}, ValueError, r"got ignore_classes=\[3\], .* classes 0 to 2"),
         (LOGITS, TARGET, {"ignore_classes": [0, 1, 2]}, ValueError, "no class left: the prediction has 3, and all are"),
+        (
+            torch.zeros(2, 1, 4),
+            TARGET,
+            {"include_background": False, "activation": "sigmoid"},
+            ValueError,
+            "the prediction has 1, and all are ignored. Leave out include_background=False",
+        ),
+        ({"out": LOGITS, "aux": LOGITS}, TARGET, {}, TypeError, "got dict. Pass one of its values: 'out', 'aux'"),
         (LOGITS.numpy(), TARGET, {}, TypeError, "takes a tensor as prediction, got ndarray"),
         (LOGITS, TARGET.tolist(), {}, TypeError, "takes a tensor as target, got list"),
         (LOGITS, TARGET, {"mask": [1, 1, 0, 1]}, TypeError, "takes a tensor as mask, got list"),
@@ -218,6 +226,12 @@ def test_both_mask_and_mask_key_are_an_error(loss):
         ValueError, match=f"{loss.__name__} takes a mask or a mask_key, got both: 'data.mask' and a tensor"
     ):
         loss(pred="pred", target="target", mask=torch.ones(1, 4), mask_key="data.mask")
+
+
+@pytest.mark.parametrize("loss", CLASSES)
+def test_a_mask_in_the_call_beside_that_of_the_loss_is_an_error(loss):
+    with pytest.raises(ValueError, match=f"{loss.__name__} was made with a mask, and is called with another"):
+        loss(mask=torch.ones(1, 4))(LOGITS, TARGET, mask=torch.ones(2, 4))
 
 
 @pytest.mark.parametrize("loss", CLASSES)

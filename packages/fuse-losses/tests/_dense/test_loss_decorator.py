@@ -52,6 +52,7 @@ def test_the_options_of_a_class_have_the_names_and_types_of_the_functions(functi
     [
         (LossFocal, "gama", "gamma"),
         (LossDice, "smooth_nr", "smooth_numerator"),
+        (LossDice, "smooth", "smooth_numerator' or 'smooth_denominator"),
         (LossTversky, "betta", "beta"),
         (LossSegmentationCrossEntropy, "mask_keys", "mask_key"),
     ],

@@ -38,6 +38,14 @@ def test_classes_not_annotated_are_merged_into_the_background(loss):
     assert torch.autograd.gradcheck(lambda x: loss(x, target, annotated=annotated, merge_unannotated=True), logits)
 
 
+@pytest.mark.parametrize(("dtype", "classes"), [(torch.uint8, 256), (torch.int8, 130)])
+def test_classes_are_merged_where_their_number_exceeds_the_targets_type(dtype, classes):
+    logits, target = torch.zeros(1, classes, 4), torch.tensor([[5, 6, 7, 8]])
+    options = {"annotated": torch.arange(classes)[None] != 5, "merge_unannotated": True}
+    value = functional.segmentation_cross_entropy(logits, target.to(dtype), **options)
+    assert_close(value, functional.segmentation_cross_entropy(logits, target, **options))
+
+
 def test_annotated_classes_with_a_softmax_need_merging():
     with pytest.raises(ValueError, match=r"taken for background\. Use merge_unannotated=True"):
         functional.dice_loss(torch.zeros(1, 2, 4), torch.zeros(1, 4).long(), annotated=torch.ones(1, 2).bool())

@@ -22,6 +22,15 @@ def test_regions_are_unions_of_classes(loss, ignore_index):
     assert_close(value, loss(logits, truth, activation="sigmoid", mask=mask))
 
 
+@pytest.mark.parametrize("loss", POINTWISE + OVERLAP)
+def test_regions_of_probabilities_are_those_of_their_logits(loss):
+    torch.manual_seed(0)
+    logits, target = torch.randn(2, 3, 5, 4), torch.randint(4, (2, 5, 4))
+    regions = [[1, 2, 3], [2, 3], [3]]
+    value = loss(logits.sigmoid(), target, activation="none", regions=regions)
+    assert_close(value, loss(logits, target, activation="sigmoid", regions=regions))
+
+
 def test_a_negative_class_with_regions_is_an_error_unless_it_does_not_count():
     logits, target = torch.randn(1, 2, 4), torch.tensor([[0, 1, 2, -1]])
     options = {"activation": "sigmoid", "regions": [[1, 2], [2]]}

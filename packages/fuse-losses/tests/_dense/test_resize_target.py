@@ -165,3 +165,8 @@ def test_classes_that_the_type_cannot_hold_do_not_wrap_around():
     target = torch.tensor([[1, 2, 250, 255]], dtype=torch.uint8)
     pooled = resize_target(target, [2], "maxpool", num_classes=300)
     assert pooled[0].nonzero().tolist() == [[1, 0], [2, 0], [250, 1], [255, 1]]
+
+
+def test_a_target_that_is_no_tensor_is_an_error():
+    with pytest.raises(TypeError, match=r"^resize_target takes a tensor, got list\. Convert it with torch\.as_tensor"):
+        resize_target([[0, 1]], [1], "nearest")

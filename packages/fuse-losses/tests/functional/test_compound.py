@@ -175,9 +175,9 @@ def test_an_error_in_a_batch_names_the_term():
 
 def test_the_options_that_a_term_has_are_its_own():
     with pytest.raises(
-        TypeError, match=r"'dice' has no option 'smooth'\. Its options: class_weights, empty, .*weight\."
+        TypeError, match=r"'dice' has no option 'batch'\. Its options: class_weights, empty, .*weight\."
     ):
-        LossCompound(terms={"dice": {"smooth": 1.0}})
+        LossCompound(terms={"dice": {"batch": True}})
     with pytest.raises(TypeError, match=r"'dice' takes no 'mask', which holds for all terms\. Give it to LossCompound"):
         LossCompound(terms={"dice": {"mask": torch.ones(1, 4)}})
 

@@ -48,3 +48,16 @@ def test_the_gradient_is_finite_where_the_loss_itself_exceeds_its_type(gamma):
     (grad,) = torch.autograd.grad(loss, logits)
     assert loss == torch.inf
     assert_close(grad, torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("target", [torch.tensor([0]), torch.tensor([[1.0, 0.0, 0.0]])])
+def test_a_class_ruled_out_by_a_logit_of_minus_infinity_costs_nothing(gamma, create_graph, target):
+    logits = torch.tensor([[0.0, 1.0, -torch.inf]], requires_grad=True)
+    loss = focal_loss(logits, target, gamma=gamma)
+    (grad,) = torch.autograd.grad(loss, logits, create_graph=create_graph)
+    without = logits.detach()[:, :2].requires_grad_()
+    expected_loss = focal_loss(without, torch.tensor([0]), gamma=gamma)
+    assert_close(loss, expected_loss)
+    assert_close(grad, torch.nn.functional.pad(torch.autograd.grad(expected_loss, without)[0], (0, 1)))

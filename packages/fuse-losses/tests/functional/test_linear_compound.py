@@ -102,6 +102,13 @@ def test_the_module_uses_the_layer_of_the_model_without_registering_it():
     assert layer.weight.grad.abs().sum() > 0
 
 
+def test_a_kernel_of_1_may_have_the_padding_same():
+    (features, *_), target = batch()
+    layer = torch.nn.Conv2d(5, 3, 1, padding="same", dtype=features.dtype)
+    expected = compound_loss(layer(features), target, TERMS[0])
+    assert_close(LossLinearCompound(layer=layer, terms=TERMS[0])(features, target), expected)
+
+
 def test_bad_input_is_an_error():
     tensors, target = batch()
     features, weight, bias = tensors
@@ -122,6 +129,8 @@ def test_bad_input_is_an_error():
     options = {"merge_unannotated": True, "deep_supervision_weights": [1.0]}
     with pytest.raises(ValueError, match=r"^LossLinearCompound takes no merge_unannotated and no deep_supervision"):
         LossLinearCompound(layer=torch.nn.Conv2d(5, 3, 1), terms=TERMS[0], **options)
+    with pytest.raises(ValueError, match="takes no deep_supervision_weights"):
+        linear_compound_loss(*tensors, target, TERMS[0], deep_supervision_weights=torch.tensor([1.0, 0.5]))
     with pytest.raises(TypeError, match=r"layer=\) takes an nn.Linear or a convolution, got ReLU"):
         LossLinearCompound(layer=torch.nn.ReLU(), terms=TERMS[0])
     with pytest.raises(ValueError, match=r"takes a convolution with a kernel of 1 and nothing else, got Conv2d"):

@@ -64,3 +64,13 @@ def test_label_smoothing_leaves_out_the_classes_merged_into_the_background(loss)
     merged = torch.stack([p[:, 0] + p[:, 2] + p[:, 3], p[:, 1]], 1).log()
     assert_close(value, loss(merged, target, label_smoothing=0.1))
     assert torch.autograd.grad(value, logits)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("loss", POINTWISE)
+def test_probabilities_of_sigmoids_are_an_error_where_those_of_a_softmax_are_meant(loss):
+    probabilities, target = torch.full((2, 3, 4), 0.9), torch.zeros(2, 4, dtype=torch.long)
+    with pytest.raises(ValueError, match=rf"{loss.__name__} .* sum to 1 over the classes, got a sum of 2\.7"):
+        loss(probabilities, target, activation="none")
+    mask = torch.tensor([True, False, False, False]).expand(2, 4)
+    probabilities[:, :, 0] = 1 / 3
+    assert loss(probabilities, target, activation="none", mask=mask) > 0  # voxels that do not count hold anything

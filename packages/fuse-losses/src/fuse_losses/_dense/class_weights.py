@@ -18,18 +18,25 @@ def inverse_proportion_weights(target: Tensor, num_classes: int, valid: Tensor |
     Args:
         target: class indices of any shape, or probabilities `[B, C, *spatial]` if floating-point.
         num_classes: C. Indices outside of 0 to C - 1 are not counted.
-        valid: which voxels count, bool, in the target's shape (without its class axis); None is all.
+        valid: which voxels count, bool or 0 and 1, in the target's shape (without its class axis); None is all.
 
     Returns:
         `[C]`, float64 for a float64 target, else float32.
 
     Raises:
+        TypeError: a target that is no tensor.
         ValueError: probabilities whose axis 1 is not C long.
 
     Example:
         >>> inverse_proportion_weights(torch.tensor([[0, 0, 0, 2]]), num_classes=3)
         tensor([0.6667, 0.0000, 2.0000])
     """
+    if not isinstance(target, Tensor):
+        raise TypeError(
+            f"inverse_proportion_weights takes a tensor as target, got {type(target).__name__}. Convert it with"
+            " torch.as_tensor."
+        )
+    valid = None if valid is None else valid.bool()
     if target.is_floating_point():
         if target.ndim < 2 or target.shape[1] != num_classes:
             raise ValueError(

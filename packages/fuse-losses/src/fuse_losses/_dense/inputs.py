@@ -1,5 +1,6 @@
 """Prediction, target and mask of a dense loss in the one form that the formulas work on."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -16,7 +17,7 @@ from .regions import check_region_indices, region_target
 from .resize_target import mean_pool, resize_nearest, resize_pooled
 from .sum_over_processes import sum_over_processes
 
-_ROUNDING = 1e-2
+ROUNDING = 1e-2
 """How far predicted probabilities may be out of range, as averages and interpolations of half precision are."""
 
 
@@ -143,6 +144,8 @@ def _check_tensors(loss: str, **tensors: object) -> None:
     for name, value in tensors.items():
         if not isinstance(value, Tensor) and not (name == "mask" and value is None):
             fix = "" if value is None else " Convert it with torch.as_tensor."
+            if isinstance(value, Mapping):  # as the models of torchvision return
+                fix = f" Pass one of its values: {', '.join(map(repr, value))}."
             raise TypeError(f"{loss} takes a tensor as {name}, got {type(value).__name__}.{fix}")
 
 
@@ -222,7 +225,7 @@ def _check_prediction(loss: str, prediction: Tensor, valid: Tensor | None, valid
     if prediction.numel() == 0 or not values_may_be_read(prediction, validate):
         return
     low, high = torch.aminmax(zero_where_invalid(prediction, valid))
-    if bool((low < -_ROUNDING) | (high > 1 + _ROUNDING)):  # NaN is not: it comes of training, not of a wrong option
+    if bool((low < -ROUNDING) | (high > 1 + ROUNDING)):  # NaN is not: it comes of training, not of a wrong option
         raise ValueError(
             f"{loss} with activation='none' takes probabilities from 0 to 1, got values from {low:g} to {high:g}. Use"
             " activation='softmax' or 'sigmoid' for logits."
@@ -272,7 +275,10 @@ def class_weights_of(logits: Tensor, target: Tensor, valid: Tensor | None, setti
             f"{loss} got ignore_classes={list(ignored)}, but the prediction has classes 0 to {classes - 1}."
         )
     if len(set(ignored)) == classes:
-        raise ValueError(f"{loss} has no class left: the prediction has {classes}, and all are ignored.")
+        raise ValueError(
+            f"{loss} has no class left: the prediction has {classes}, and all are ignored. Leave out"
+            " include_background=False or ignore_classes."
+        )
     if given is None:
         weights = torch.ones(classes, dtype=dtype, device=logits.device)
     elif isinstance(given, str):  # "ipw"

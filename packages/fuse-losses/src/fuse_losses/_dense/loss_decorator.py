@@ -146,6 +146,8 @@ def unknown_option(owner: str, name: str, known: Iterable[str], hint: str = "") 
     """The error for an option that a loss does not have: where it belongs, the nearest known one, or else all."""
     if not hint and name in _LOSSES_WITH:
         hint = f" It is an option of {', '.join(_LOSSES_WITH[name])}."
+    if not hint and (longer := [one for one in known if one.startswith(f"{name}_")]):
+        hint = f" Did you mean {' or '.join(map(repr, longer))}?"
     hint = hint or did_you_mean(name, known) or f" Its options: {', '.join(sorted(known))}."
     return TypeError(f"{owner} has no option {name!r}.{hint}")
 

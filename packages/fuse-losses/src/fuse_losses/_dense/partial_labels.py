@@ -29,9 +29,9 @@ def merge_into_background(logits: Tensor, annotated: Tensor) -> Tensor:
 def background_target(target: Tensor, annotated: Tensor) -> Tensor:
     """A target in which the classes that were not annotated are background."""
     if target.ndim == 2:
-        classes = annotated.shape[1]
-        is_class = (target >= 0) & (target < classes)
-        known = annotated.gather(1, torch.where(is_class, target, 0).long()) | ~is_class
+        index = target.long()  # uint8 compared with 256 would wrap around
+        is_class = (index >= 0) & (index < annotated.shape[1])
+        known = annotated.gather(1, torch.where(is_class, index, 0)) | ~is_class
         return torch.where(known, target, 0)
     merged = ~annotated
     merged = torch.cat([torch.zeros_like(merged[:, :1]), merged[:, 1:]], 1)[..., None]

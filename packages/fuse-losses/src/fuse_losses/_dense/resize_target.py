@@ -55,7 +55,7 @@ def resize_target(
         is no such channel, holds `ignore_index` in all.
 
     Raises:
-        TypeError: class indices of a floating-point type to pool.
+        TypeError: a target that is no tensor, or class indices of a floating-point type to pool.
         ValueError: an unknown mode, a target of the wrong rank or an empty one, or no `num_classes` to pool class
             indices.
 
@@ -69,6 +69,8 @@ def resize_target(
                  [0., 0., 1.]]])
     """
     check_choice("resize_target", "mode", mode, RESIZE_MODES)
+    if not isinstance(target, Tensor):
+        raise TypeError(f"resize_target takes a tensor, got {type(target).__name__}. Convert it with torch.as_tensor.")
     axes = len(size)
     has_channel = target.ndim == axes + 2
     if axes not in _MAX_POOL or target.ndim not in (axes + 1, axes + 2):

@@ -94,7 +94,8 @@ def _formula(
         results += [(one if voxel_weights is None else one * voxel_weights[:, None]).sum(2) for one in sums]
     if wanted.gamma is not None:
         log_probabilities = torch.log_softmax(logits, dim=1, dtype=accumulation_dtype(logits.dtype))
-        losses = torch.where(truth > 0, truth * focal_term(log_probabilities, wanted.gamma), 0.0)
+        # Minus infinity times 0 would be NaN, in the gradient too.
+        losses = truth * focal_term(torch.where(truth == 0, 0.0, log_probabilities), wanted.gamma)
         results.append((losses if class_factor is None else losses * class_factor[:, None]).sum(1))
     return results
 

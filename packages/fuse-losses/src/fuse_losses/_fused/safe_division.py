@@ -12,7 +12,7 @@ def divide_or_zero(numerator: Tensor, denominator: Tensor) -> Tensor:
         tensor([0.2500, 0.0000])
     """
     divisible = denominator != 0
-    quotient = numerator / torch.where(divisible, denominator, 1.0)
+    quotient = numerator / torch.where(divisible, denominator, 1)
     return torch.where(divisible, quotient, 0.0)
 
 

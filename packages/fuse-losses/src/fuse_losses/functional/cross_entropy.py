@@ -37,8 +37,8 @@ def segmentation_cross_entropy(
     - `activation="sigmoid"`: the binary cross-entropy of each channel by itself,
       $-w_c [y_c \log p_c + (1 - y_c) \log (1 - p_c)]$, and under `"mean"` the sum is divided by that of $w_c$ over
       valid voxels and channels.
-    - `activation="none"`: the first form on probabilities over the classes; the second for a single channel. Below the
-      type's epsilon (1.2e-7) a probability counts as that, without a gradient.
+    - `activation="none"`: the first form on probabilities over the classes; the second for a single channel and for
+      `regions`. Below the type's epsilon (1.2e-7) a probability counts as that, without a gradient.
 
     It is `focal_loss` with `gamma` 0.
 

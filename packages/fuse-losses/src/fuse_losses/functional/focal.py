@@ -41,8 +41,8 @@ def focal_loss(
     - `activation="sigmoid"`, each channel by itself: the loss of a voxel and channel is
       $-w_c [\alpha_c y_c (1 - p_c)^\gamma \log p_c + (1 - \alpha_c)(1 - y_c)\, p_c^\gamma \log (1 - p_c)]$, and under
       `"mean"` the sum is divided by that of $w_c$ over valid voxels and channels.
-    - `activation="none"`: the first form on probabilities over the classes; the second for a single channel. Below the
-      type's epsilon (1.2e-7) a probability counts as that, without a gradient.
+    - `activation="none"`: the first form on probabilities over the classes; the second for a single channel and for
+      `regions`. Below the type's epsilon (1.2e-7) a probability counts as that, without a gradient.
 
     The value and the gradient are finite for all finite logits and every `gamma`. With soft targets and class weights,
     `"mean"` divides by $\sum w_c y_c$ here, and by the number of voxels in `torch.nn.functional.cross_entropy`.

@@ -57,7 +57,8 @@ def linear_compound_loss(
 
 def check_linear_compound(owner: str, options: dict[str, Any]) -> None:
     """Raise for an option that works on whole logits only."""
-    refused = [name for name in ("merge_unannotated", "deep_supervision_weights") if options.get(name)]
+    names = ("merge_unannotated", "deep_supervision_weights")
+    refused = [name for name in names if options.get(name, False) is not False]
     refused += ["activation='none'"] if options.get("activation") == "none" else []
     if refused:
         raise ValueError(f"{owner} takes no {' and no '.join(refused)}, which need the logits. Use compound_loss.")

@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from .._dense.class_weights import class_counts, numbers_on_device
-from .._dense.inputs import DenseInputs, holds_indices
+from .._dense.inputs import ROUNDING, DenseInputs, holds_indices
 from .._dense.option_checks import check_number, check_numbers
 from .._dense.options import Numbers
 from .._dense.sum_over_processes import sum_over_processes
 from .._fused.block_passes import Wanted
-from .._fused.device_rules import accumulation_dtype, adds_by_index, counting_dtype
+from .._fused.device_rules import accumulation_dtype, adds_by_index, counting_dtype, values_may_be_read
 from .._fused.focal_term import focal_term
 from .._fused.memory_saving_gradient import one_pass
 from .._fused.probabilities import by_class, class_probabilities, zero_where_invalid
@@ -34,7 +34,8 @@ def check_voxel_options(owner: str, options: dict[str, Any]) -> None:
     alpha = options.get("alpha")
     if alpha is None or softmax:
         return
-    number, sigmoid = isinstance(alpha, (int, float)), options["activation"] == "sigmoid"
+    number = isinstance(alpha, (int, float))
+    sigmoid = options["activation"] == "sigmoid" or options.get("regions") is not None
     if number and sigmoid:
         check_number(owner, "alpha", alpha, at_most=1.0)
     elif not number and (sigmoid or len(alpha) == 1):  # one number in a list is for a single channel
@@ -43,7 +44,8 @@ def check_voxel_options(owner: str, options: dict[str, Any]) -> None:
 
 def is_binary(inputs: DenseInputs) -> bool:
     """Whether each channel is a probability by itself."""
-    return inputs.settings.activation == "sigmoid" or inputs.logits.shape[1] == 1
+    settings = inputs.settings
+    return settings.activation == "sigmoid" or settings.regions is not None or inputs.logits.shape[1] == 1
 
 
 def voxel_losses(
@@ -112,9 +114,25 @@ def _categorical_losses(inputs: DenseInputs, gamma: float, factor: Tensor | None
     if activation == "softmax":
         log_probabilities = torch.log_softmax(logits, dim=1, dtype=dtype)
     else:
+        _check_sums(inputs)
         log_probabilities = _safe_log(zero_where_invalid(logits, valid).to(dtype))
-    terms = class_probabilities(target, valid, classes, dtype) * focal_term(log_probabilities, gamma)
+    truth = class_probabilities(target, valid, classes, dtype)
+    log_probabilities = torch.where(truth == 0, 0.0, log_probabilities)  # minus infinity times 0 would be NaN
+    terms = truth * focal_term(log_probabilities, gamma)
     return (terms if factor is None else terms * factor[:, None]).sum(1)
+
+
+def _check_sums(inputs: DenseInputs) -> None:
+    """Raise if probabilities sum to more than 1 over the classes, where looking costs no synchronization."""
+    prediction, settings = inputs.logits.detach(), inputs.settings
+    if prediction.numel() == 0 or not values_may_be_read(prediction, settings.validate):
+        return
+    highest = zero_where_invalid(prediction, inputs.valid).float().sum(1).amax()
+    if highest > 1 + ROUNDING:
+        raise ValueError(
+            f"{settings.owner} with activation='none' takes probabilities that sum to 1 over the classes, got a sum of"
+            f" {highest:g}. For channels by themselves pass logits and activation='sigmoid'."
+        )
 
 
 def _binary_losses(
