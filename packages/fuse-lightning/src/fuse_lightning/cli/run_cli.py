@@ -106,10 +106,14 @@ class RunCLI(LightningCLI):
             config.return_predictions = False  # they are written to a file, batch by batch
 
     def _is_new_run(self, config: Namespace) -> bool:
-        """Whether this process prepares the folder of a new run. A checkpoint of another folder starts a new run."""
+        """Whether this process prepares the folder of a new run. A checkpoint of another folder starts a new run.
+
+        With `fast_dev_run` there is none, because nothing is written.
+        """
         run_dir = Path(config.run_dir).resolve()
         continues = config.ckpt_path is not None and Path(config.ckpt_path).parent.resolve().is_relative_to(run_dir)
-        return self.command == "fit" and not continues and getattr(rank_zero_only, "rank", 0) == 0
+        starts = self.command == "fit" and not continues and not config.trainer.fast_dev_run
+        return starts and getattr(rank_zero_only, "rank", 0) == 0
 
     def instantiate_classes(self) -> None:
         """Make module, data and trainer."""
