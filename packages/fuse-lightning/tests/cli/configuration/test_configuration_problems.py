@@ -148,6 +148,11 @@ MISTAKES = {
         "much",
         r"run.yaml:\d+: .*base_optimizer.init_args.momentum: it takes float, got much$",
     ),
+    "a word as a learning rate": (
+        f"{OPTIMIZER}.init_args.base_optimizer.init_args.lr",
+        "fast",
+        r"run.yaml:\d+: .*base_optimizer.init_args.lr: it takes float, got fast$",
+    ),
     "an optimizer that is none": (
         f"{OPTIMIZER}",
         {"class_path": "torch.nn.Linear", "init_args": {"in_features": 1, "out_features": 1}},
@@ -372,3 +377,6 @@ def test_an_options_value_of_another_type_is_told(project, capsys, run_command):
     printed = capsys.readouterr().err
     assert "- --trainer.max_epochs: it takes int, got many\n" in printed
     assert "- --data.init_args.batch_size: it takes int, got tiny\n" in printed
+    for option in (f"--{OPTIMIZER}.init_args.rho", "--model.optimizers_and_lr_schs.optimizer.rho"):
+        assert run_command("fit", option, "wide") == 2
+        assert capsys.readouterr().err == f"error: {option}: it takes float, got wide\n"

@@ -37,8 +37,8 @@ def configuration_problems(parser: ArgumentParser, arguments: list[str], refusal
         root, problems = read_arguments(arguments)
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         return [f"a configuration file cannot be read: {error}"]
-    # The parser takes a class with a mistake for a mapping where it can; else a Namespace holds the class.
-    check = _Check(judge_values=bool(refusal) or "'class_path': " in repr(config))
+    # The parser takes a class with a mistake, in an option too, for a mapping where it can; else it makes a Namespace.
+    check = _Check(judge_values=bool(refusal or re.search(r"'(class_path|\w+(\.\w+)+)': ", repr(config))))
     keys = {key.partition(".")[0] for key in parser.get_defaults(skip_validation=True).keys()}  # noqa: SIM118
     lines: dict[Any, str] = {}
     for node, key, problem in (*problems, *check.root(root, keys, refusal)):
@@ -70,7 +70,7 @@ class _Check(NamedTuple):
 
     def _value(self, node: Any, key: str, annotation: Any, refused: bool) -> Iterator[Problem]:
         inner, bases = entries(node), classes_in(annotation) - {type(None)}
-        named = refused and node.tag == STRING and str not in bases and any(issubclass(base, MADE) for base in bases)
+        named = refused and node.tag == STRING and not bases & {str, float} and any(issubclass(b, MADE) for b in bases)
         if "class_path" in inner or (is_text(node) and (named or bases <= OWN) and ".yaml" not in node.value):
             yield from self._class(node, key, annotation)
         elif "init_args" in inner:
