@@ -26,9 +26,9 @@ ROWS_AT_ONCE = 8192
 class PredictionsToFile(BasePredictionWriter):
     """Writes the results of `predict` to a file, one row per sample, in the order of the dataset.
 
-    The columns are those of `convert_predictions_to_dataframe`. A predicted and a true segmentation are written as
-    counts of pixels, `<prediction>.pixels.<true class>.<predicted class>`; an empty cell is 0. With several loaders the
-    first column, `loader`, holds the loader's name or position. Each batch is written to disk when it is predicted;
+    The columns are those of `convert_predictions_to_dataframe`. A predicted segmentation and its true one are written
+    as counts of pixels, `<prediction>.pixels.<true class>.<predicted class>`; an empty cell is 0. With several loaders
+    the first column, `loader`, holds the loader's name or position. Each batch is written to disk when it is predicted;
     memory stays bounded with `Trainer.predict(return_predictions=False)`. At the end, the first process merges the rows
     of all processes and drops samples that a distributed sampler repeats. The file appears when it is complete.
     `Trainer(fast_dev_run=True)` writes no file.
