@@ -57,6 +57,19 @@ def test_a_run_is_not_overwritten_unasked(trained, capsys, run_command):
     assert "overwrite: true" not in Path("run/config.yaml").read_text()
 
 
+def test_a_run_folder_may_be_below_the_home_folder(edited, project, monkeypatch, capsys, run_command):
+    monkeypatch.setenv("HOME", str(project / "home"))
+    edited("run_dir", "~/run")
+    assert run_command("fit", "--trainer.max_epochs", "1", "--report") == 0
+    written = {path.name for path in Path("home/run").iterdir()}
+    assert {"config.yaml", "index.html", "last.ckpt", "result.json"} <= written
+    assert not Path("~").exists()
+    assert run_command("fit") == 1
+    assert "home/run holds an earlier run" in capsys.readouterr().err
+    assert run_command("predict", "--report") == 0
+    assert Path("home/run/predictions.csv").is_file()
+
+
 @pytest.mark.parametrize("mine", ["thesis.txt", "config.yaml"])
 def test_a_folder_of_other_files_is_never_overwritten(project, capsys, mine, run_command):
     Path("run").mkdir()

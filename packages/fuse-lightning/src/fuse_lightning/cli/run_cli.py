@@ -1,6 +1,7 @@
 """LightningCLI with a run folder, checkpoints found by name, and messages that name the mistake."""
 
 import argparse
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -87,6 +88,7 @@ class RunCLI(LightningCLI):
         problems = configuration_problems(self.command_parser, self.options, str(refusal or ""), config)
         if problems:
             raise UsageError(*problems) from refusal
+        self.config[self.command].run_dir = os.path.expanduser(self.config[self.command].run_dir)  # as Lightning does
         # Lightning would take hyperparameters from a checkpoint that it finds here. Only the state comes from there.
         self.ckpt_path, self.config[self.command].ckpt_path = self.config[self.command].ckpt_path, None
 

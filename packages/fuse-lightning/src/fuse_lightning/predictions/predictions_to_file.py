@@ -51,7 +51,7 @@ class PredictionsToFile(BasePredictionWriter):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(write_interval="batch")
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         if self.path.suffix not in (".csv", ".parquet"):
             raise ValueError(f"PredictionsToFile(path=) ends in .csv or .parquet, got {self.path.name!r}.")
         if self.path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:

@@ -62,7 +62,7 @@ class RunReport(Callback):
         image: str = "data.image",
         title: str = "Training run",
     ) -> None:
-        self.run_dir = Path(run_dir)
+        self.run_dir = Path(run_dir).expanduser()
         self.pred, self.target, self.class_names, self.image = pred, target, class_names, image
         self.title = title
         self.epochs: dict[int, dict[str, float]] = {}
