@@ -55,6 +55,7 @@ class Own(Alone):
         pause: timedelta | None = None,
         depth: int | torch.nn.Module = 3,
         side: Literal["a", "b"] | torch.nn.Module = "a",
+        kind: type[torch.optim.Optimizer] = torch.optim.SGD,
     ):
         super().__init__()
 
@@ -126,6 +127,11 @@ MISTAKES = {
         f"{LOSS}.init_args.callable",
         "torch.nn.functional.cross_entrpy",
         r"importing torch.nn.functional.cross_entrpy fails: .* Did you mean 'cross_entropy'\?",
+    ),
+    "a function that is not there, or None": (
+        f"{LOSS}.init_args.preprocess_func",
+        "points.halff",
+        r"run.yaml:\d+: .*preprocess_func: module 'points' has no attribute 'halff'$",
     ),
     "a missing argument": (f"{LOSS}.init_args.pred", None, r"losses.side: fuse_losses.LossDefault needs pred"),
     "an argument beside init_args": (
@@ -320,6 +326,14 @@ def test_a_module_of_ones_own_takes_optimizers_losses_and_metrics_as_it_declares
         ("Own", {"pause": "abc"}, 'pause: it takes string with form "h:m:s" or "d days, h:m:s", got abc'),
         ("Own", {"depth": 0.5}, "depth: it takes int or Module, got 0.5"),
         ("Own", {"side": "c"}, "side: it takes Literal['a', 'b'], got c"),
+        (
+            "Own",
+            {"kind": "torch.optim.Adm"},
+            (
+                "kind: it takes Optimizer, got 'torch.optim.Adm': importing torch.optim.Adm fails: "
+                "ModuleNotFoundError: No module named 'torch.optim.Adm'. Did you mean 'Adam'?"
+            ),
+        ),
         ("Passing", {"log_counted": "maybe"}, "log_counted: it takes bool, got maybe"),
     ],
 )

@@ -1,7 +1,6 @@
 """What is wrong in a configuration, each mistake with its place and the nearest valid name.
 
-The parser tells one mistake at a time, and passes over some, such as a misspelt key that holds nothing. So the
-configuration is read here too; values are left to the parser to judge.
+The parser tells one mistake at a time and passes over some. So the file is read here too; the parser judges values.
 """
 
 import re
@@ -97,8 +96,7 @@ class _Check(NamedTuple):
         if arguments.not_in_files and {object, optim.Optimizer} <= bases:
             yield path_node, key, f"{path} goes under fuse_lightning.ConfigureOptimizers, as optimizer or lr_scheduler."
         if key == "model" and isinstance(made, type) and issubclass(made, LightningModuleDefault):
-            any_type = [name for name in PARTS if object in classes_in(arguments.types.get(name))]
-            arguments.types.update({name: PARTS[name] for name in any_type})
+            arguments.types |= {name: PARTS[name] for name in PARTS if object in classes_in(arguments.types.get(name))}
         yield from self._arguments(given, f"{key}.init_args", arguments, path_node)
         there = entries(given).keys() | ({"model_dir"} if key == "model" else set())  # which comes from the run folder
         missing = [name for name in arguments.required if name not in there]
