@@ -6,7 +6,7 @@ from torch import nn
 from torchmetrics import MeanSquaredError
 
 from fuse_core import NDict, WiringError, collate
-from fuse_lightning import LightningModuleDefault, MetricDefault, ModelEpochSummary
+from fuse_lightning import LightningModuleDefault, MetricDefault, ModelEpochSummary, PredictionsToFile, RunReport
 from fuse_losses import LossDefault
 from fuse_models import ModelWrapSeqToDict
 from fuse_optim import SAM
@@ -344,6 +344,14 @@ def test_a_checkpoint_with_losses_and_metrics_loads_without_them(make_module, ma
 def test_options_that_write_files_need_a_folder(make_module, option):
     with pytest.raises(ValueError, match=rf"^{next(iter(option))}=(True)? needs model_dir, the folder for"):
         make_module(model_dir=None, **option)
+
+
+def test_all_files_go_below_the_home_folder(make_module, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert make_module(model_dir="~/run").model_dir == tmp_path / "run"
+    assert ModelEpochSummary("~/run", "validation.losses.mse").model_dir == tmp_path / "run"
+    assert PredictionsToFile("~/run/predictions.csv").path == tmp_path / "run" / "predictions.csv"
+    assert RunReport("~/run").run_dir == tmp_path / "run"
 
 
 def test_without_a_folder_nothing_is_written_but_lightnings_checkpoint(

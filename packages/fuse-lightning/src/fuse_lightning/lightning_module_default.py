@@ -194,7 +194,7 @@ class LightningModuleDefault(pl.LightningModule):
         _check_option("log_unit", log_unit, (None, *get_args(LogUnit)))
         _check_option("check", check, get_args(CheckMode))
         self._check = check
-        self.model_dir = None if model_dir is None else Path(model_dir)
+        self.model_dir = None if model_dir is None else Path(model_dir).expanduser()
         self.model = model
         self.losses = register_components("losses", losses)
         # Shared losses are registered once, so that a checkpoint holds them once.

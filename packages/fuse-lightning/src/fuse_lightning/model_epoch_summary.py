@@ -48,7 +48,7 @@ class ModelEpochSummary(Checkpoint):
         super().__init__()
         if mode not in ("min", "max"):
             raise ValueError(f"ModelEpochSummary(mode=) is 'min' or 'max', got {mode!r}.")
-        self.model_dir = None if model_dir is None else Path(model_dir)
+        self.model_dir = None if model_dir is None else Path(model_dir).expanduser()
         self.monitor = monitor
         self.mode = mode
         self.best_epoch: int | None = None

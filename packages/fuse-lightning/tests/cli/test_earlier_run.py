@@ -50,6 +50,13 @@ def test_a_training_without_a_batch_replaces_nothing(trained, run_command):
     assert files_of("run") == before
 
 
+@pytest.mark.parametrize("options", [[], ["--overwrite"]])
+def test_a_trial_run_replaces_nothing(trained, run_command, options):
+    before = files_of("run")
+    assert run_command("fit", "--trainer.fast_dev_run", "true", *options) == 0
+    assert files_of("run") == before
+
+
 @pytest.fixture
 def stops_in_the_middle():
     """Ends the moves of files at the second one, by the given exception, and once only."""

@@ -1,5 +1,6 @@
 """`fuse-lightning fit`: a run, its folder, and a run that is continued or replaced."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -55,6 +56,30 @@ def test_a_run_is_not_overwritten_unasked(trained, capsys, run_command):
     for mine in ("notes.txt", "pretrained.ckpt", "config_mine.yaml"):
         assert Path("run", mine).read_text() == "mine"
     assert "overwrite: true" not in Path("run/config.yaml").read_text()
+
+
+def test_a_run_folder_may_be_below_the_home_folder(edited, project, monkeypatch, capsys, run_command):
+    monkeypatch.setenv("HOME", str(project / "home"))
+    edited("run_dir", "~/run")
+    assert run_command("fit", "--trainer.max_epochs", "1", "--report") == 0
+    written = {path.name for path in Path("home/run").iterdir()}
+    assert {"config.yaml", "index.html", "last.ckpt", "result.json"} <= written
+    assert not Path("~").exists()
+    assert run_command("fit") == 1
+    assert "home/run holds an earlier run" in capsys.readouterr().err
+    assert run_command("predict") == 0
+    assert Path("home/run/predictions.csv").is_file()
+
+
+def test_the_page_of_a_run_goes_on_without_the_option(project, run_command):
+    assert run_command("fit", "--trainer.max_epochs", "1", "--report") == 0
+    assert run_command("fit", "--ckpt_path", "last") == 0
+    assert run_command("test") == 0
+    page = json.loads(Path("run/report.json").read_text())
+    assert list(page["epochs"]) == ["0", "1"]
+    assert "test.metrics.accuracy" in page["test"]
+    assert run_command("fit", "--overwrite") == 0
+    assert not Path("run/index.html").exists()
 
 
 @pytest.mark.parametrize("mine", ["thesis.txt", "config.yaml"])

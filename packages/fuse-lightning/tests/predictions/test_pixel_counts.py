@@ -67,6 +67,24 @@ def test_a_prediction_is_counted_with_the_declared_target_only():
     assert "model.output.seg.pixels.0.0" in masks_to_counts(prediction, {"model.logits.seg": "data.image"})
 
 
+def test_each_prediction_is_counted_with_its_own_target():
+    masks = {"data.organ": torch.tensor([[[0, 1]]]), "data.lesion": torch.tensor([[[1, 1]]])}
+    scores = {"model.logits.organ": torch.tensor([[[[2.0, 2.0]], [[1.0, 1.0]]]])}
+    classes = {"model.output.organ": torch.tensor([[[1, 1]]]), "model.output.lesion": torch.tensor([[[0, 1]]])}
+    compared = {"model.logits.organ": "data.organ", "model.logits.lesion": "data.lesion"}
+    counts = masks_to_counts({**scores, **classes, **masks}, compared)
+    assert {name: int(count[0]) for name, count in counts.items() if count[0]} == {
+        "model.logits.organ.pixels.0.0": 1,
+        "model.logits.organ.pixels.1.0": 1,
+        "model.output.organ.pixels.0.1": 1,
+        "model.output.organ.pixels.1.1": 1,
+        "model.output.lesion.pixels.1.0": 1,
+        "model.output.lesion.pixels.1.1": 1,
+    }
+    image = {"model.output.lesion": classes["model.output.lesion"], "data.lesion": torch.zeros(1, 3, 4, 4)}
+    assert masks_to_counts(image, compared) == image
+
+
 def test_only_pairs_of_classes_that_occur_are_columns_and_each_class():
     masks = {"model.output.seg": torch.tensor([[[0, 2]]]), "data.mask": torch.tensor([[[0, 0]]])}
     columns = masks_to_counts({"data.sample_id": ["a"], **masks})

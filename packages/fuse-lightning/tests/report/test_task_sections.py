@@ -45,6 +45,17 @@ def test_many_classes_show_the_most_frequent_mistakes_in_place_of_a_matrix(secti
     assert rows(parts["Confusion matrix"]) == [["3", "7", "2"], ["100", "5", "1"]]
 
 
+@pytest.mark.parametrize("pred", ["model.output.y", "model.output.y.0"])
+def test_predicted_classes_need_no_probabilities(sections, pred):
+    numbers, parts = sections(f"{pred},data.y\n0,0\n2,0\n2,2.0\n1,255\n1,\n", ["cat", "dog", "elk", "fox"])
+    assert numbers == {"accuracy": "0.6667", "95 % interval": "0.208 to 0.939"}
+    assert rows(parts["Confusion matrix"])[0] == ["cat", "1", "·", "1", "·"]
+    assert rows(parts["Classes"])[2] == ["elk", "0.500", "1.000", "0.667", "1"]
+    assert "Calibration" not in parts
+    numbers, _ = sections("model.output.y,data.y\n0,0.5\n2,2.0\n")
+    assert next(iter(numbers)) == "mean absolute error"
+
+
 def test_classes_that_never_occur_keep_their_names(sections):
     _, parts = sections("data.sample_id,model.output.y.pixels.0.0\na,9\n", ["ground", "tumor"])
     assert rows(parts["Classes"])[1] == ["tumor", "-", "-", "-", "0", "0"]

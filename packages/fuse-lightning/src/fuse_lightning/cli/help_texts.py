@@ -40,7 +40,8 @@ configuration
 run
   --run_dir DIR         the folder for everything that the run writes (default: runs/default)
   --seed_everything N   the seed of all random numbers
-  --report              write a page of results, index.html: after fit, and with more after test and predict
+  --report              write a page of results, index.html: after fit, and with more after test and predict.
+                        A run that has a page keeps it up to date without this option
 """
 
 _CHECKPOINT = """\

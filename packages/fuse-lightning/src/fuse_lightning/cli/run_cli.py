@@ -1,6 +1,7 @@
 """LightningCLI with a run folder, checkpoints found by name, and messages that name the mistake."""
 
 import argparse
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from fuse_lightning.lightning_module_default import LightningModuleDefault
 from fuse_lightning.predictions.predictions_to_file import PredictionsToFile
+from fuse_lightning.report.run_page import DATA_FILE
 from fuse_lightning.report.run_report import RunReport
 from fuse_lightning.run_folder import LAST_CHECKPOINT, PREDICTIONS_FILE
 
@@ -87,6 +89,7 @@ class RunCLI(LightningCLI):
         problems = configuration_problems(self.command_parser, self.options, str(refusal or ""), config)
         if problems:
             raise UsageError(*problems) from refusal
+        self.config[self.command].run_dir = os.path.expanduser(self.config[self.command].run_dir)  # as Lightning does
         # Lightning would take hyperparameters from a checkpoint that it finds here. Only the state comes from there.
         self.ckpt_path, self.config[self.command].ckpt_path = self.config[self.command].ckpt_path, None
 
@@ -105,11 +108,15 @@ class RunCLI(LightningCLI):
         if self.command == "predict" and config.return_predictions is None:
             config.return_predictions = False  # they are written to a file, batch by batch
 
-    def _is_new_run(self, config: Namespace) -> bool:
-        """Whether this process prepares the folder of a new run. A checkpoint of another folder starts a new run."""
+    def _starts_run(self, config: Namespace) -> bool:
+        """Whether a new run starts: from a checkpoint of another folder, too, but not with `fast_dev_run`."""
         run_dir = Path(config.run_dir).resolve()
         continues = config.ckpt_path is not None and Path(config.ckpt_path).parent.resolve().is_relative_to(run_dir)
-        return self.command == "fit" and not continues and getattr(rank_zero_only, "rank", 0) == 0
+        return self.command == "fit" and not continues and not config.trainer.fast_dev_run
+
+    def _is_new_run(self, config: Namespace) -> bool:
+        """Whether this process prepares the folder of a new run."""
+        return self._starts_run(config) and getattr(rank_zero_only, "rank", 0) == 0
 
     def instantiate_classes(self) -> None:
         """Make module, data and trainer."""
@@ -142,7 +149,9 @@ class RunCLI(LightningCLI):
                 f"trainer.accelerator is {accelerator!r}, but: {error} To use what this machine has, add "
                 f"--trainer.accelerator auto --trainer.devices auto"
             ) from error
-        if config.report and not any(isinstance(callback, RunReport) for callback in trainer.callbacks):
+        keeps_page = (Path(config.run_dir) / DATA_FILE).is_file() and not self._starts_run(config)
+        has_callback = any(isinstance(callback, RunReport) for callback in trainer.callbacks)
+        if (config.report or keeps_page) and not has_callback:
             trainer.callbacks.append(RunReport(config.run_dir))
         return cast(pl.Trainer, trainer)
 

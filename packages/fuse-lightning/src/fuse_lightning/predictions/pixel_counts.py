@@ -15,15 +15,16 @@ MOST_CLASSES = 256  # more are no classes, but values such as depths
 
 
 def masks_to_counts(prediction: Mapping[str, Any], compared: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The prediction with counts in place of its masks, if it holds one predicted and one true segmentation.
+    """The prediction with counts in place of its masks, for each predicted segmentation whose true one it holds.
 
-    The true one is below `data`. The predicted one holds classes, or a score for each class. Both become the columns
+    True ones are below `data`. Predicted ones hold classes, or a score for each class. Both become the columns
     `<prediction>.pixels.<true class>.<predicted class>`: how many of the sample's pixels have these two classes.
     Everything else about the masks, such as the Dice of each class, follows from them.
 
     Args:
         prediction: predicted and true values by key.
-        compared: the target of each prediction, as far as it is known. The masks of another pair stay masks.
+        compared: the target of each prediction, as far as it is known. Without it, a single predicted and a single true
+            segmentation are compared. All other masks stay masks.
 
     Example:
         >>> masks = {"model.output.seg": torch.tensor([[[0, 1, 1]]]), "data.mask": torch.tensor([[[0, 1, 0]]])}
@@ -35,20 +36,21 @@ def masks_to_counts(prediction: Mapping[str, Any], compared: Mapping[str, str] |
     """
     large = [key for key, value in prediction.items() if isinstance(value, Tensor) and value.ndim > 2]
     true = [key for key in large if key.startswith("data.")]
-    predicted = [key for key in large if not key.startswith("data.")]
-    if not (len(large) == 2 and len(true) == len(predicted) == 1):
-        return dict(prediction)
-    if compared_target(predicted[0], compared or {}) not in ("", true[0]):
-        return dict(prediction)
-    masks = class_masks(predicted[0], prediction[predicted[0]], prediction[true[0]])
-    if masks is None:
-        return dict(prediction)
-    others = {key: value for key, value in prediction.items() if key not in large}
-    counts = pixel_counts(*masks)
+    only = true[0] if len(large) == 2 and len(true) == 1 else ""
+    counted, columns = set(), {}
+    for key in [key for key in large if key not in true]:
+        target = compared_target(key, compared or {}) or only
+        if target in true and (masks := class_masks(key, prediction[key], prediction[target])) is not None:
+            counted |= {key, target}
+            columns.update(_columns(f"{key}.{PIXELS}", pixel_counts(*masks)))
+    return {**{key: value for key, value in prediction.items() if key not in counted}, **columns}
+
+
+def _columns(start: str, counts: np.ndarray) -> dict[str, np.ndarray]:
+    """The counts of the pairs of classes that occur, and of each class with itself."""
     classes = np.arange(counts.shape[1])
     occurs = counts.any(axis=0) | (classes[:, None] == classes)
-    columns = {f"{predicted[0]}.{PIXELS}.{row}.{column}": counts[:, row, column] for row, column in np.argwhere(occurs)}
-    return {**others, **columns}
+    return {f"{start}.{row}.{column}": counts[:, row, column] for row, column in np.argwhere(occurs)}
 
 
 def class_masks(key: str, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, int] | None:

@@ -26,9 +26,9 @@ ROWS_AT_ONCE = 8192
 class PredictionsToFile(BasePredictionWriter):
     """Writes the results of `predict` to a file, one row per sample, in the order of the dataset.
 
-    The columns are those of `convert_predictions_to_dataframe`. A predicted and a true segmentation are written as
-    counts of pixels, `<prediction>.pixels.<true class>.<predicted class>`; an empty cell is 0. With several loaders the
-    first column, `loader`, holds the loader's name or position. Each batch is written to disk when it is predicted;
+    The columns are those of `convert_predictions_to_dataframe`. A predicted segmentation and its true one are written
+    as counts of pixels, `<prediction>.pixels.<true class>.<predicted class>`; an empty cell is 0. With several loaders
+    the first column, `loader`, holds the loader's name or position. Each batch is written to disk when it is predicted;
     memory stays bounded with `Trainer.predict(return_predictions=False)`. At the end, the first process merges the rows
     of all processes and drops samples that a distributed sampler repeats. The file appears when it is complete.
     `Trainer(fast_dev_run=True)` writes no file.
@@ -51,7 +51,7 @@ class PredictionsToFile(BasePredictionWriter):
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(write_interval="batch")
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         if self.path.suffix not in (".csv", ".parquet"):
             raise ValueError(f"PredictionsToFile(path=) ends in .csv or .parquet, got {self.path.name!r}.")
         if self.path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:

@@ -95,18 +95,28 @@ def class_scores(confusion: np.ndarray) -> np.ndarray:
     return np.stack([right / np.maximum(predicted, 1), right / np.maximum(true, 1), f1, true], axis=1)
 
 
-def read_class_predictions(columns: PredictionColumns, task: Task) -> ClassPredictions | None:
+def read_class_predictions(columns: PredictionColumns, task: Task, classes: int = 0) -> ClassPredictions | None:
     """Probabilities and true classes, without the samples whose class is unknown.
 
     An unknown class is empty, negative, or 255 if there are fewer classes. Scores below `model.logits` become
-    probabilities by a softmax.
+    probabilities by a softmax. A predicted class, a whole number below 100, gets the probability 1.
+
+    Args:
+        columns: the predictions.
+        task: the keys to compare.
+        classes: the least number of classes, if classes are predicted.
 
     Returns:
         The predictions; None if the columns hold no probabilities of classes, or no classes.
     """
     scores, target = columns.numbers(task.pred), columns.numbers(task.target)
-    if scores is None or target is None or scores.shape[1] < 2 or target.shape[1] != 1:
+    if scores is None or target is None or target.shape[1] != 1:
         return None
+    if scores.shape[1] < 2:
+        if not (columns.is_whole(task.pred) and scores.size and scores.max() < MOST_CLASSES):
+            return None
+        known = target[(target < MOST_CLASSES) & (target == target.round())]
+        scores = np.eye(int(max(classes, scores.max() + 1, *known + 1)))[scores[:, 0].astype(int)]
     if task.pred.startswith("model.logits."):
         exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
         scores = exponentials / exponentials.sum(axis=1, keepdims=True)
@@ -132,14 +142,12 @@ def mistakes_table(confusion: np.ndarray, names: Sequence[str]) -> str:
 
 def class_sections(columns: PredictionColumns, task: Task, class_names: Sequence[str]) -> TaskSections | None:
     """Accuracy, confusion matrix, scores and calibration; None if the columns hold no classes."""
-    found = read_class_predictions(columns, task)
+    found = read_class_predictions(columns, task, len(class_names))
     if found is None:
         return None
     counts = found.confusion()
     right, total = int(counts.trace()), int(counts.sum())
     low, high = wilson_interval(right, total)
-    bins = found.calibration()
-    error = calibration_error(*bins)
     names = names_or_numbers(class_names, len(counts))
     rows = [
         (name, *map(number, scores), f"{samples:.0f}")
@@ -148,7 +156,6 @@ def class_sections(columns: PredictionColumns, task: Task, class_names: Sequence
     numbers = [
         ("accuracy", f"{right / total:.4f}"),
         ("95 % interval", f"{low:.3f} to {high:.3f}"),
-        ("calibration error", f"{error:.4f}"),
     ]
     header = ("class", "precision", "recall", "F1", "samples")
     sections = {
@@ -159,9 +166,11 @@ def class_sections(columns: PredictionColumns, task: Task, class_names: Sequence
             else mistakes_table(counts, names),
         ],
         "Classes": [table(header, rows, f"The scores of each class of {task.name}.")],
-        "Calibration": [
-            note(f"Expected calibration error {error:.4f}, from {len(bins[0])} bins of confidence."),
-            reliability_chart(*bins),
-        ],
     }
+    if not np.isin(found.probabilities, (0, 1)).all():  # classes alone are not calibrated
+        bins = found.calibration()
+        error = calibration_error(*bins)
+        numbers.append(("calibration error", f"{error:.4f}"))
+        about = f"Expected calibration error {error:.4f}, from {len(bins[0])} bins of confidence."
+        sections["Calibration"] = [note(about), reliability_chart(*bins)]
     return TaskSections(numbers, sections)

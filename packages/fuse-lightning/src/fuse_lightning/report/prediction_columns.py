@@ -52,6 +52,10 @@ class PredictionColumns:
         except (KeyError, ValueError):
             return None
 
+    def is_whole(self, key: str) -> bool:
+        """Whether a key has one whole number for each sample, as a predicted class; a float is written as 1.0."""
+        return all(text.isdigit() for text in self._columns.get(f"{key}.0", self._columns.get(key, [])))
+
     def of_one_shape(self, task: Task) -> tuple[np.ndarray, np.ndarray] | None:
         """The numbers predicted and true, if there are as many of both for each sample."""
         predicted, target = self.numbers(task.pred), self.numbers(task.target)

@@ -26,7 +26,7 @@ class RunReport(Callback):
     testing it also shows the test's values. After prediction, a new `predictions.csv` in the same folder, such as
     `PredictionsToFile` writes, adds for each prediction with a target:
 
-    - classes: accuracy, confusion matrix, scores of each class, and calibration;
+    - classes: accuracy, confusion matrix, scores of each class, and the calibration of probabilities;
     - segmentations: the Dice of each class over images and over pixels, and the confusion matrix of pixels;
     - labels: precision, recall, F1 and AUROC of each label;
     - numbers: errors, and a chart of predicted against true numbers.
@@ -62,7 +62,7 @@ class RunReport(Callback):
         image: str = "data.image",
         title: str = "Training run",
     ) -> None:
-        self.run_dir = Path(run_dir)
+        self.run_dir = Path(run_dir).expanduser()
         self.pred, self.target, self.class_names, self.image = pred, target, class_names, image
         self.title = title
         self.epochs: dict[int, dict[str, float]] = {}

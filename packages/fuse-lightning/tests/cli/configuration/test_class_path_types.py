@@ -112,3 +112,20 @@ class Noisy(pl.Callback):
     edited("trainer.callbacks", [{"class_path": "points.Noisy"}])
     assert run_command("wiring") == 0
     assert not Path("called").exists()
+
+
+def test_a_function_that_makes_the_schedule_is_given_by_its_path_alone(edited, project, run_command, capsys):
+    schedule = """
+def halved(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    return torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
+"""
+    (project / "points.py").write_text((project / "points.py").read_text() + schedule)
+    place = f"{OPTIMIZERS}.init_args.lr_scheduler"
+    edited(place, {"class_path": "points.halved"})
+    assert run_command("fit") == 2
+    assert re.search(
+        rf"run.yaml:\d+: {place}: it takes LRScheduler, got 'points.halved': a function is given by its path alone, ",
+        capsys.readouterr().err,
+    )
+    edited(place, "points.halved")
+    assert run_command("fit", "--trainer.max_epochs", "1") == 0

@@ -55,6 +55,7 @@ class Own(Alone):
         pause: timedelta | None = None,
         depth: int | torch.nn.Module = 3,
         side: Literal["a", "b"] | torch.nn.Module = "a",
+        kind: type[torch.optim.Optimizer] = torch.optim.SGD,
     ):
         super().__init__()
 
@@ -127,6 +128,11 @@ MISTAKES = {
         "torch.nn.functional.cross_entrpy",
         r"importing torch.nn.functional.cross_entrpy fails: .* Did you mean 'cross_entropy'\?",
     ),
+    "a function that is not there, or None": (
+        f"{LOSS}.init_args.preprocess_func",
+        "points.halff",
+        r"run.yaml:\d+: .*preprocess_func: module 'points' has no attribute 'halff'$",
+    ),
     "a missing argument": (f"{LOSS}.init_args.pred", None, r"losses.side: fuse_losses.LossDefault needs pred"),
     "an argument beside init_args": (
         f"{LOSS}.weight",
@@ -147,6 +153,11 @@ MISTAKES = {
         f"{OPTIMIZER}.init_args.base_optimizer.init_args.momentum",
         "much",
         r"run.yaml:\d+: .*base_optimizer.init_args.momentum: it takes float, got much$",
+    ),
+    "a word as a learning rate": (
+        f"{OPTIMIZER}.init_args.base_optimizer.init_args.lr",
+        "fast",
+        r"run.yaml:\d+: .*base_optimizer.init_args.lr: it takes float, got fast$",
     ),
     "an optimizer that is none": (
         f"{OPTIMIZER}",
@@ -315,6 +326,14 @@ def test_an_own_module_takes_optimizers_losses_and_metrics_as_it_declares_them(o
         ("Own", {"pause": "abc"}, 'pause: it takes string with form "h:m:s" or "d days, h:m:s", got abc'),
         ("Own", {"depth": 0.5}, "depth: it takes int or Module, got 0.5"),
         ("Own", {"side": "c"}, "side: it takes Literal['a', 'b'], got c"),
+        (
+            "Own",
+            {"kind": "torch.optim.Adm"},
+            (
+                "kind: it takes Optimizer, got 'torch.optim.Adm': importing torch.optim.Adm fails: "
+                "ModuleNotFoundError: No module named 'torch.optim.Adm'. Did you mean 'Adam'?"
+            ),
+        ),
         ("Passing", {"log_counted": "maybe"}, "log_counted: it takes bool, got maybe"),
     ],
 )
@@ -372,3 +391,6 @@ def test_an_options_value_of_another_type_is_told(project, capsys, run_command):
     printed = capsys.readouterr().err
     assert "- --trainer.max_epochs: it takes int, got many\n" in printed
     assert "- --data.init_args.batch_size: it takes int, got tiny\n" in printed
+    for option in (f"--{OPTIMIZER}.init_args.rho", "--model.optimizers_and_lr_schs.optimizer.rho"):
+        assert run_command("fit", option, "wide") == 2
+        assert capsys.readouterr().err == f"error: {option}: it takes float, got wide\n"

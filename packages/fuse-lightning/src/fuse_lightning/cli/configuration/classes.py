@@ -46,6 +46,8 @@ def find_class(class_path: str, bases: Collection[type] = (object,)) -> Any:
         is_right = isinstance(found, type)
     if not is_right:
         raise LookupError("it is no such class, and no function whose return type is annotated as one.")
+    if not isinstance(found, type) and {Optimizer, LRScheduler} & {*bases}:  # the parser would call it without those
+        raise LookupError("a function is given by its path alone, without class_path and init_args.")
     return found
 
 
@@ -81,17 +83,17 @@ class Arguments:
         """What the parser says of a value that it refuses."""
         parser = ArgumentParser(exit_on_error=False)
         self._add_to(parser, set(self.names) - {key.value})
-        text = yaml.serialize(yaml.MappingNode(MAPPING, [(key, value)]), Dumper=yaml.SafeDumper)
         try:
-            parser.parse_string(text)
-        except argparse.ArgumentError as error:
+            parser.parse_string(yaml.serialize(yaml.MappingNode(MAPPING, [(key, value)]), Dumper=yaml.SafeDumper))
+        except (argparse.ArgumentError, AttributeError) as error:  # the second for a class that is not there
             return shortened(str(error))
         return None
 
 
 def shortened(refusal: str) -> str:
     """What the parser expected and got, in one line."""
-    text = re.sub(r"<\w+ '(?:\w+\.)*(\w+)'>|typing\.|member of |Parser key .*:\n", r"\1", refusal)
+    not_there = r"(?s:.*)((?:No module named|module '\S+' has no attribute) '\S+')(?s:.*)"
+    text = re.sub(rf"{not_there}|<\w+ '(?:\w+\.)*(\w+)'>|typing\.|member of |Parser key .*:\n", r"\1\2", refusal)
     kinds = r"(?:Expected (?:an? )?+|subclass of )(?!NoneType|path|dot|import|')(.*?)(?: but got .*|\. Got value.*)?$"
     takes = dict.fromkeys(re.findall(kinds, text, re.MULTILINE))
     got = re.search(r"(?:Got|Given) value: (.*)", text)

@@ -1,7 +1,6 @@
 """What is wrong in a configuration, each mistake with its place and the nearest valid name.
 
-The parser tells one mistake at a time, and passes over some, such as a misspelt key that holds nothing. So the
-configuration is read here too; values are left to the parser to judge.
+The parser tells one mistake at a time and passes over some. So the file is read here too; the parser judges values.
 """
 
 import re
@@ -37,8 +36,8 @@ def configuration_problems(parser: ArgumentParser, arguments: list[str], refusal
         root, problems = read_arguments(arguments)
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         return [f"a configuration file cannot be read: {error}"]
-    # The parser takes a class with a mistake for a mapping where it can; else a Namespace holds the class.
-    check = _Check(judge_values=bool(refusal) or "'class_path': " in repr(config))
+    # The parser takes a class with a mistake, in an option too, for a mapping where it can; else it makes a Namespace.
+    check = _Check(judge_values=bool(refusal or re.search(r"'(class_path|\w+(\.\w+)+)': ", repr(config))))
     keys = {key.partition(".")[0] for key in parser.get_defaults(skip_validation=True).keys()}  # noqa: SIM118
     lines: dict[Any, str] = {}
     for node, key, problem in (*problems, *check.root(root, keys, refusal)):
@@ -70,7 +69,7 @@ class _Check(NamedTuple):
 
     def _value(self, node: Any, key: str, annotation: Any, refused: bool) -> Iterator[Problem]:
         inner, bases = entries(node), classes_in(annotation) - {type(None)}
-        named = refused and node.tag == STRING and str not in bases and any(issubclass(base, MADE) for base in bases)
+        named = refused and node.tag == STRING and not bases & {str, float} and any(issubclass(b, MADE) for b in bases)
         if "class_path" in inner or (is_text(node) and (named or bases <= OWN) and ".yaml" not in node.value):
             yield from self._class(node, key, annotation)
         elif "init_args" in inner:
@@ -97,8 +96,7 @@ class _Check(NamedTuple):
         if arguments.not_in_files and {object, optim.Optimizer} <= bases:
             yield path_node, key, f"{path} goes under fuse_lightning.ConfigureOptimizers, as optimizer or lr_scheduler."
         if key == "model" and isinstance(made, type) and issubclass(made, LightningModuleDefault):
-            any_type = [name for name in PARTS if object in classes_in(arguments.types.get(name))]
-            arguments.types.update({name: PARTS[name] for name in any_type})
+            arguments.types |= {name: PARTS[name] for name in PARTS if object in classes_in(arguments.types.get(name))}
         yield from self._arguments(given, f"{key}.init_args", arguments, path_node)
         there = entries(given).keys() | ({"model_dir"} if key == "model" else set())  # which comes from the run folder
         missing = [name for name in arguments.required if name not in there]
