@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, WeightAveraging
+from pytorch_lightning.callbacks import Callback, StochasticWeightAveraging, WeightAveraging
 from pytorch_lightning.plugins.precision import DoublePrecision
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
@@ -450,7 +450,9 @@ class LightningModuleDefault(pl.LightningModule):
         if self._train_ended or self.trainer.limit_train_batches == 0:
             return
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set by one of its connectors
-            if isinstance(callback, WeightAveraging):
+            # With batch normalization, an epoch follows the copy: the checkpoint already holds the mean.
+            is_swa = isinstance(callback, StochasticWeightAveraging)
+            if isinstance(callback, WeightAveraging) or (is_swa and not callback.pl_module_contains_batch_norm(self)):
                 callback.on_train_end(self.trainer, self)  # copies the mean weights to the module
         self.on_train_end()
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from pytorch_lightning.loops.fit_loop import _FitLoop as FitLoop
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -54,6 +55,9 @@ class TrainingEpoch:
     def resume(self, pl_module: Any) -> None:
         """Go on from the checkpoint, when training starts, and do what came after it was written in its step."""
         trainer = pl_module.trainer
+        for callback in trainer.callbacks:
+            if isinstance(callback, GradientAccumulationScheduler):  # Lightning skips it in an epoch resumed inside
+                callback.on_train_epoch_start(trainer)
         self.running.logged_step = trainer.global_step
         if len(self._resumed) != trainer.world_size:
             return
