@@ -26,6 +26,7 @@ from .checks.module_contract import CheckMode, check_first_batch, check_is_real
 from .checks.module_wiring import mode_losses, module_wiring
 from .checks.monitors import check_monitors, names_to_log
 from .checks.nonfinite_losses import NonFiniteLosses, NonFinitePolicy
+from .checks.replaced_hooks import warn_of_replaced_hooks
 from .default_callbacks import callbacks_for_trainer, model_default_callbacks
 from .epoch_ends import epoch_end_compute_and_log_losses, epoch_end_compute_and_log_metrics, log_reduced
 from .evaluation import Evaluation
@@ -158,6 +159,10 @@ class LightningModuleDefault(pl.LightningModule):
 
         Train it with `Trainer(...).fit(module, loader)`, where the loader yields such batches.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        warn_of_replaced_hooks(cls, LightningModuleDefault)
 
     def __init__(
         self,
