@@ -4,6 +4,7 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
 from torchmetrics import MeanSquaredError, MetricCollection
+from torchmetrics.wrappers import Running
 
 from fuse_lightning import MetricDefault, resumable_loader
 
@@ -21,6 +22,21 @@ def test_a_collection_with_shared_states_is_continued_inside_an_epoch(make_modul
     uninterrupted = train(6)
     train(2)
     assert train(6, tmp_path / "last.ckpt") == uninterrupted
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_a_running_metric_is_continued_inside_an_epoch(make_module, make_trainer, make_loader, tmp_path):
+    def train(steps, checkpoint=None):
+        last_two = Running(MeanSquaredError(), window=2)
+        module = make_module(train_metrics={"m": MetricDefault(pred="model.y", target="data.y", metric=last_two)})
+        trainer = make_trainer(max_epochs=-1, max_steps=steps)
+        loader = resumable_loader(make_loader(24).dataset, batch_size=4, seed=0)
+        trainer.fit(module, loader, ckpt_path=checkpoint)
+        return trainer.callback_metrics["train.metrics.m"].item()
+
+    uninterrupted = train(4)
+    train(3)
+    assert train(4, tmp_path / "last.ckpt") == pytest.approx(uninterrupted)
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")

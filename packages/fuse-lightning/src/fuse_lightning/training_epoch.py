@@ -8,6 +8,7 @@ from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from pytorch_lightning.loops.fit_loop import _FitLoop as FitLoop
 from torch import Tensor, nn
 from torchmetrics import Metric
+from torchmetrics.wrappers import Running
 
 from .losses.epoch_losses import EpochLosses, RunningLosses
 from .processes import of_all_processes
@@ -90,6 +91,8 @@ def _metric_states(metrics: nn.ModuleDict) -> dict[str, Any]:
         if isinstance(metric, Metric):
             state = _on_device(metric.metric_state, torch.device("cpu"))
             states[name] = {"states": state, "updates": metric.update_count}
+            if isinstance(metric, Running):
+                states[name]["seen"] = metric._num_vals_seen
         elif hasattr(metric, "has_samples"):
             states[name] = {"has_samples": metric.has_samples}
     return states
@@ -102,6 +105,8 @@ def _load_metric_states(metrics: nn.ModuleDict, states: Mapping[str, Any]) -> No
             for attribute, value in _on_device(states[name]["states"], metric.device).items():
                 setattr(metric, attribute, value)
             metric._update_count = states[name]["updates"]  # torchmetrics has no public way
+            if isinstance(metric, Running):
+                metric._num_vals_seen = states[name].get("seen", 0)
         elif hasattr(metric, "has_samples") and name in states:
             metric.has_samples = states[name]["has_samples"]
 
