@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -49,6 +50,13 @@ def test_drop_last_concerns_training():
     data = DataModuleDefault(dataset(), dataset(), batch_size=3, drop_last=True)
     assert len(data.train_dataloader()) == 2
     assert len(data.val_dataloader()[0]) == 3
+
+
+def test_it_can_be_printed_and_takes_numpy_numbers():
+    data = DataModuleDefault(train=dataset(), validation=[dataset(), dataset()], batch_size=np.int64(2))
+    size = len(dataset())
+    assert str(data) == f"DataModuleDefault of train=[{size}], validation=[{size}, {size}] samples"
+    assert type(data.batch_size) is int
 
 
 def test_an_iterable_dataset_keeps_its_order():

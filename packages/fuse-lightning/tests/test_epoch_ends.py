@@ -251,6 +251,12 @@ def test_what_is_no_number_is_refused_by_its_type_alone(make_module, make_traine
         make_trainer().validate(module, make_loader(4), verbose=False)
 
 
+def test_a_metric_whose_values_are_not_named_by_strings_is_told(make_module, make_trainer, make_loader):
+    module = make_module(validation_metrics={"odd": Returns({0: 1.0})})
+    with pytest.raises(MetricError, match=r"The metric 'odd', Returns, failed: TypeError: .* got 0 of type int"):
+        make_trainer().validate(module, make_loader(4), verbose=False)
+
+
 def test_a_curve_is_refused_with_the_metric_and_what_to_log(make_module, make_trainer, make_loader):
     described = r"MetricDefault\(pred='model.logits', target='data.label', metric=MulticlassROC\)"
     message = rf"{described}: metrics are logged as numbers, but 'm' returned a tuple\. .* AUROC in place of ROC"

@@ -1,6 +1,7 @@
 """A LightningDataModule of datasets."""
 
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytorch_lightning as pl
@@ -69,7 +70,7 @@ class DataModuleDefault(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         for name, number, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
-            if not isinstance(number, int) or number < least:
+            if not isinstance(number, Integral) or number < least:
                 raise ValueError(f"DataModuleDefault({name}=) is an integer of at least {least}, got {number!r}.")
         given = {"train": train, "validation": validation, "test": test, "predict": predict}
         if all(datasets is None for datasets in given.values()):
@@ -97,11 +98,17 @@ class DataModuleDefault(pl.LightningDataModule):
         self.collate_fn = collate_fn
         self.train_collate_fn = collate_fn if train_collate_fn is None else train_collate_fn
         self.loader_arguments: dict[str, Any] = {
-            "batch_size": batch_size,
-            "num_workers": num_workers,
+            "batch_size": int(batch_size),
+            "num_workers": int(num_workers),
             "persistent_workers": num_workers > 0,
             "pin_memory": pin_memory,
         }
+
+    def __str__(self) -> str:
+        """The numbers of samples; None for a dataset without a length. Lightning's own reads only a DataLoader."""
+        given = {name: getattr(self, name) for name in ("train", "validation", "test", "predict")}
+        sizes = [f"{name}={[*map(_size, _each(one))]}" for name, one in given.items() if one is not None]
+        return f"DataModuleDefault of {', '.join(sizes)} samples"
 
     @property
     def batch_size(self) -> int:

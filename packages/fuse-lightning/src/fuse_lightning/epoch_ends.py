@@ -121,11 +121,11 @@ def epoch_end_compute_and_log_metrics(
         collected = isinstance(metric, MetricCollected)
         try:
             value = _compute(metric, results) if name in updated else _nan(name, metric, mode)
+            if collected:  # its value may differ between processes
+                value = trainer.strategy.broadcast(value)
+            results[f"metrics.{name}"] = value
         except Exception as error:
             raise MetricError(name, metric, error) from error
-        if collected:  # its value may differ between processes
-            value = trainer.strategy.broadcast(value)
-        results[f"metrics.{name}"] = value
         for full_name, one in NDict({name: value}).items():
             if isinstance(one, np.ndarray) and not collected:
                 one = torch.as_tensor(one)

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, WeightAveraging
+from pytorch_lightning.callbacks import Callback, StochasticWeightAveraging, WeightAveraging
 from pytorch_lightning.plugins.precision import DoublePrecision
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
@@ -26,6 +26,7 @@ from .checks.module_contract import CheckMode, check_first_batch, check_is_real
 from .checks.module_wiring import mode_losses, module_wiring
 from .checks.monitors import check_monitors, names_to_log
 from .checks.nonfinite_losses import NonFiniteLosses, NonFinitePolicy
+from .checks.replaced_hooks import warn_of_replaced_hooks
 from .default_callbacks import callbacks_for_trainer, model_default_callbacks
 from .epoch_ends import epoch_end_compute_and_log_losses, epoch_end_compute_and_log_metrics, log_reduced
 from .evaluation import Evaluation
@@ -158,6 +159,10 @@ class LightningModuleDefault(pl.LightningModule):
 
         Train it with `Trainer(...).fit(module, loader)`, where the loader yields such batches.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        warn_of_replaced_hooks(cls, LightningModuleDefault)
 
     def __init__(
         self,
@@ -450,7 +455,9 @@ class LightningModuleDefault(pl.LightningModule):
         if self._train_ended or self.trainer.limit_train_batches == 0:
             return
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # set by one of its connectors
-            if isinstance(callback, WeightAveraging):
+            # With batch normalization, an epoch follows the copy: the checkpoint already holds the mean.
+            is_swa = isinstance(callback, StochasticWeightAveraging)
+            if isinstance(callback, WeightAveraging) or (is_swa and not callback.pl_module_contains_batch_norm(self)):
                 callback.on_train_end(self.trainer, self)  # copies the mean weights to the module
         self.on_train_end()
 

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from pytorch_lightning.loops.fit_loop import _FitLoop as FitLoop
 from torch import Tensor, nn
 from torchmetrics import Metric
+from torchmetrics.wrappers import Running
 
 from .losses.epoch_losses import EpochLosses, RunningLosses
 from .processes import of_all_processes
@@ -54,6 +56,9 @@ class TrainingEpoch:
     def resume(self, pl_module: Any) -> None:
         """Go on from the checkpoint, when training starts, and do what came after it was written in its step."""
         trainer = pl_module.trainer
+        for callback in trainer.callbacks:
+            if isinstance(callback, GradientAccumulationScheduler):  # Lightning skips it in an epoch resumed inside
+                callback.on_train_epoch_start(trainer)
         self.running.logged_step = trainer.global_step
         if len(self._resumed) != trainer.world_size:
             return
@@ -86,6 +91,8 @@ def _metric_states(metrics: nn.ModuleDict) -> dict[str, Any]:
         if isinstance(metric, Metric):
             state = _on_device(metric.metric_state, torch.device("cpu"))
             states[name] = {"states": state, "updates": metric.update_count}
+            if isinstance(metric, Running):
+                states[name]["seen"] = metric._num_vals_seen
         elif hasattr(metric, "has_samples"):
             states[name] = {"has_samples": metric.has_samples}
     return states
@@ -98,6 +105,8 @@ def _load_metric_states(metrics: nn.ModuleDict, states: Mapping[str, Any]) -> No
             for attribute, value in _on_device(states[name]["states"], metric.device).items():
                 setattr(metric, attribute, value)
             metric._update_count = states[name]["updates"]  # torchmetrics has no public way
+            if isinstance(metric, Running):
+                metric._num_vals_seen = states[name].get("seen", 0)
         elif hasattr(metric, "has_samples") and name in states:
             metric.has_samples = states[name]["has_samples"]
 

@@ -39,6 +39,28 @@ def test_an_epoch_has_every_sample_once_in_a_new_order():
     assert len(loader) == 6
 
 
+def test_a_numpy_seed_is_the_same_number_before_and_after_a_resume():
+    assert epoch(make(seed=np.int64(3), batch_size=np.int64(2)), 0) == epoch(make(), 0)
+    assert type(make(seed=np.int64(3)).state_dict()["seed"]) is int
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        yield from range(4)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "message"),
+    [
+        (Stream(), {}, r"a dataset with __len__ and __getitem__, got Stream\. Give an Iterable"),
+        ([0, 1], {"sampler": [1, 0]}, r"takes no sampler=: seed and epoch decide .* Use shuffle=, or"),
+    ],
+)
+def test_what_cannot_be_resumed_is_refused(dataset, options, message):
+    with pytest.raises(TypeError, match=message):
+        resumable_loader(dataset, **options)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_batches_do_not_depend_on_the_number_of_workers(workers):
     expected = make()

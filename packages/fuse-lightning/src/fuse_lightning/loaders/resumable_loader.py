@@ -47,6 +47,10 @@ def resumable_loader(
         collate_fn: makes a batch of a list of samples.
         options: further arguments of `torch.utils.data.DataLoader`, such as `num_workers`.
 
+    Raises:
+        TypeError: a dataset without a length, or an option that would draw the samples in another way.
+        ValueError: `batch_size` is below 1.
+
     Example:
         >>> loader = resumable_loader(list(range(6)), batch_size=2, seed=0, collate_fn=list)
         >>> batches = iter(loader)
@@ -57,6 +61,17 @@ def resumable_loader(
         >>> list(resumed) == rest
         True
     """
+    if not hasattr(dataset, "__len__"):
+        raise TypeError(
+            f"resumable_loader takes a dataset with __len__ and __getitem__, got {type(dataset).__name__}. Give an "
+            f"IterableDataset to a DataLoader."
+        )
+    for name in ("sampler", "batch_sampler", "generator"):
+        if name in options:
+            raise TypeError(
+                f"resumable_loader takes no {name}=: seed and epoch decide which samples a batch has. Use shuffle=, or "
+                f"a DataLoader."
+            )
     return ResumableLoader(
         dataset, SeededBatches(cast(Sized, dataset), batch_size, shuffle, seed, drop_last), collate_fn, options
     )
@@ -119,9 +134,10 @@ class SeededBatches(Sampler[list[int]]):
     def __init__(self, samples: Sized, batch_size: int, shuffle: bool, seed: int | None, drop_last: bool) -> None:
         if batch_size < 1:
             raise ValueError(f"resumable_loader(batch_size=) is at least 1, got {batch_size}.")
-        self.batch_size = batch_size
+        self.batch_size = int(batch_size)
         self.shuffle = shuffle
-        self.seed = int(os.environ.get("PL_GLOBAL_SEED") or torch.initial_seed()) if seed is None else seed
+        # An int: a checkpoint holds no NumPy number, and another type would be mixed to another seed.
+        self.seed = int((os.environ.get("PL_GLOBAL_SEED") or torch.initial_seed()) if seed is None else seed)
         self.drop_last = drop_last
         self.epoch = 0
         self.position = 0  # the number of batches given in this epoch
