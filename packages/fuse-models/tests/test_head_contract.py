@@ -167,7 +167,7 @@ def test_it_compiles_in_one_graph(head_class, kind):
 
 @every_head
 def test_batches_of_any_size_need_two_compilations(head_class):
-    """The second, when the compiler has learnt that the size changes, is for all others."""
+    """The second, when the compiler has learned that the size changes, is for all others."""
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounter()
     compiled = torch.compile(make(head_class), fullgraph=True, backend=counter)

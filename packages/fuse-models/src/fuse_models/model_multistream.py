@@ -37,7 +37,7 @@ class ModelMultistream(ModelWithHeads):
             the features of its stream are then a vector that is trained, or zeros, at every location. A batch lacks it
             if the key is missing or holds None; a sample does where `<key>_present`, `(batch,)`, is False. It takes one
             key for each stream, and streams with `feature_depth`. A stream runs on zeros in place of missing samples,
-            which its batch normalisation sees. For batches that lack a key, DistributedDataParallel needs
+            which its batch normalization sees. For batches that lack a key, DistributedDataParallel needs
             `find_unused_parameters=True`.
 
     Attributes:

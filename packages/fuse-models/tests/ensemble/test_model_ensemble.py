@@ -33,7 +33,7 @@ class Fixed(nn.Module):
 
 
 def network(classes=3):
-    """Logits and probabilities by a small convolutional network with normalisation and dropout."""
+    """Logits and probabilities by a small convolutional network with normalization and dropout."""
     layers = nn.Sequential(
         nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(4 * 4 * 4, classes)
     )
@@ -628,7 +628,7 @@ def test_members_with_lazy_layers_run(batch, execution, monkeypatch):
     layers = [nn.Sequential(nn.Flatten(), nn.LazyLinear(3), nn.Softmax(1)) for _ in range(2)]
     members = [ModelWrapSeqToDict(model=one, model_inputs=["data.image"], model_outputs=[KEY]) for one in layers]
     ensemble = ModelEnsemble(members, [KEY], execution=execution).eval()
-    first = ensemble(batch.copy())  # initialises the layers
+    first = ensemble(batch.copy())  # initializes the layers
     assert_same_results(ensemble(batch.copy()), first)
     assert len(calls) == (1 if execution == "vmap" else 0)
 

@@ -89,7 +89,7 @@ def test_the_callers_state_dict_is_not_changed(make, first, shape):
 
 @every_case
 def test_for_one_channel_the_first_convolution_is_summed(make, first, shape):
-    """A grey image gives what it gives repeated over the three channels."""
+    """A gray image gives what it gives repeated over the three channels."""
     source = trained(make)
     grey = torch.rand(shape[0], 1, *shape[2:])
     adapted = make(in_channels=1, weights=source.state_dict()).eval()

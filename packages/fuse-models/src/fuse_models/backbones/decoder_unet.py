@@ -17,7 +17,7 @@ class DecoderUNet(nn.Module):
     """A backbone whose feature maps are brought back to the input's size, with those of finer levels joined.
 
     From the coarsest level on, a map is upsampled (nearest) to the size of the next finer one, concatenated with it on
-    the channel axis, and goes through two convolutions with batch normalisation and ReLU. At the input's size there is
+    the channel axis, and goes through two convolutions with batch normalization and ReLU. At the input's size there is
     usually nothing to join.
 
     Source: Ronneberger et al., U-Net, MICCAI 2015, https://arxiv.org/abs/1505.04597.

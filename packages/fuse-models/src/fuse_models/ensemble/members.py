@@ -1,4 +1,4 @@
-"""The members of an ensemble, run one after another or in one vectorised pass."""
+"""The members of an ensemble, run one after another or in one vectorized pass."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args

@@ -38,10 +38,10 @@ class ModelEnsemble(nn.Module):
     values; only the keys above are added.
 
     **Execution.** `"sequential"` runs the models one after another. `"vmap"` runs models of one architecture in one
-    vectorised pass over their stacked weights (`torch.func.vmap`), which is faster for many small models on small
+    vectorized pass over their stacked weights (`torch.func.vmap`), which is faster for many small models on small
     inputs. The results are equal up to rounding. In each call it compares the models, because attributes may change,
     and refuses models that differ in anything but the values of their weights. It runs them one after another where
-    vectorising would change the results: in training mode, with hooks, and while a compiler or exporter traces. It
+    vectorizing would change the results: in training mode, with hooks, and while a compiler or exporter traces. It
     does not suit models that keep something from a forward, such as attention maps as an attribute, and under
     autocast it may give float32 where a model alone gives half precision.
 
@@ -59,7 +59,7 @@ class ModelEnsemble(nn.Module):
             Otherwise keys below `model.logits` hold logits and all others probabilities; the latter are checked to sum
             to 1. With None, outputs without `model.logits.<head>` are then values.
         average: `"probabilities"` averages the models' probabilities; `"logits"` averages their logits, which is the
-            normalised geometric mean of their probabilities. Both averages work for both kinds of K.
+            normalized geometric mean of their probabilities. Both averages work for both kinds of K.
         average_weights: a positive weight for each model in the average; None for equal weights.
         classes_axis: the axis of the classes in K. Maps of shape (N, C, H, W) are voted on at each location.
         execution: see above.
