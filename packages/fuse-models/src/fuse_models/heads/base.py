@@ -51,7 +51,7 @@ class HeadBase(TakesFuseMedMLStateDict):
         self.mode = mode
         self.conv_inputs = _declared(conv_inputs, f"{kind}(conv_inputs=)")
         self.vector_inputs = _declared(vector_inputs, f"{kind}({self.vectors_argument}=)")
-        self.optional_inputs = OptionalInputs(optional_inputs, dict(self.vector_inputs), kind)
+        self.optional_inputs = OptionalInputs(optional_inputs, dict(self.vector_inputs), kind, self.vectors_argument)
         self.optional_reads = self.optional_inputs.optional_reads
 
     @property
