@@ -412,3 +412,12 @@ def test_fx_traces_heads_with_declared_channels(head_class):
     plain = ModelWrapDictToSeq(head, "model.output.cls", keys)
     inputs = [batch_of(head_class)[key] for key in keys]
     torch.testing.assert_close(torch.fx.symbolic_trace(plain)(*inputs), plain(*inputs))
+
+
+def test_fx_traces_a_number_for_each_sample():
+    head = Head1D("risk", "regression", [("x", 4)], 1, [("age", 1)], optional_inputs={"age": "learned"})
+    plain = ModelWrapDictToSeq(head, "model.output.risk", ["x", "age"])
+    traced = torch.fx.symbolic_trace(plain.eval())
+    for age in (torch.rand(3), torch.rand(3, 1)):
+        inputs = torch.rand(3, 4), age
+        torch.testing.assert_close(traced(*inputs), plain(*inputs))
