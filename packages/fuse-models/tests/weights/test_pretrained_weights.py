@@ -243,6 +243,11 @@ def test_anything_else_is_refused(weights):
         BackboneResnet(weights=weights)
 
 
+def test_a_module_is_refused_without_its_whole_description():
+    with pytest.raises(TypeError, match=r"takes a state dict, got a Linear\. Give its state_dict\(\)\.$"):
+        BackboneResnet(weights=nn.Linear(3, 2))
+
+
 def test_a_missing_file_is_named():
     with pytest.raises(FileNotFoundError, match=r"No weights at 'IMAGENET1K_V1'"):
         BackboneResnet(weights="IMAGENET1K_V1")

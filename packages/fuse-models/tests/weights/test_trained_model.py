@@ -254,3 +254,8 @@ def test_a_checkpoint_with_objects_loads_if_trusted(dirs, trained):
 def test_weights_need_a_model(dirs):
     with pytest.raises(ValueError, match=r"best_epoch\.ckpt' holds weights, for which model_factory must make"):
         ModelEnsemble.from_directories(dirs, None)
+
+
+def test_a_model_in_place_of_the_factory_is_refused(dirs):
+    with pytest.raises(ValueError, match=r"model_factory must make the model, but it is a ModelWrapSeqToDict\. Give a"):
+        ModelEnsemble.from_directories(dirs, model())
