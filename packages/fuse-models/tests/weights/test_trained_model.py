@@ -146,7 +146,7 @@ def test_a_factory_that_gives_the_same_weights_again_is_an_error(dirs):
 
 def test_the_options_are_those_of_the_ensemble(dirs):
     ensemble = ModelEnsemble.from_directories(dirs, model, prediction_keys={KEY: "values"}, execution="vmap")
-    assert ensemble.models.execution == "vmap"
+    assert ensemble.execution == "vmap"
     assert ensemble.prediction_keys == {KEY: "values"}
 
 
