@@ -93,7 +93,7 @@ MODELS = {
         {"data.x": IMAGE},
     ),
     "weighted ensemble": (lambda: ensemble("sequential", average="logits", average_weights=[1, 2]), {"data.x": IMAGE}),
-    "vectorised ensemble": (lambda: ensemble("vmap"), {"data.x": IMAGE}),
+    "vectorized ensemble": (lambda: ensemble("vmap"), {"data.x": IMAGE}),
     "ensemble in low memory": (lambda: ensemble("sequential", low_memory=True), {"data.x": IMAGE}),
     "perceptron": (
         lambda: with_head(BackboneMultilayerPerceptron([4], 3), Head1D("cls", conv_inputs=[features(4)])),
@@ -170,7 +170,7 @@ def test_it_converts_to_onnx(name, tmp_path):
     reference = pytest.importorskip("onnx.reference", reason="torch's exporter to ONNX needs onnx")
     model, inputs, _ = plain(name)
     if torch.__version__.startswith("2.6.") and any(isinstance(one, _BatchNorm) for one in model.modules()):
-        pytest.skip("torch 2.6's exporter to ONNX converts no batch normalisation")
+        pytest.skip("torch 2.6's exporter to ONNX converts no batch normalization")
     program = torch.onnx.export(model, inputs, dynamo=True, verbose=False)
     program.save(str(tmp_path / "model.onnx"))
     session = reference.ReferenceEvaluator(str(tmp_path / "model.onnx"))

@@ -167,7 +167,7 @@ def test_it_compiles_in_one_graph(head_class, kind):
 
 @every_head
 def test_batches_of_any_size_need_two_compilations(head_class):
-    """The second, when the compiler has learnt that the size changes, is for all others."""
+    """The second, when the compiler has learned that the size changes, is for all others."""
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounter()
     compiled = torch.compile(make(head_class), fullgraph=True, backend=counter)
@@ -412,3 +412,12 @@ def test_fx_traces_heads_with_declared_channels(head_class):
     plain = ModelWrapDictToSeq(head, "model.output.cls", keys)
     inputs = [batch_of(head_class)[key] for key in keys]
     torch.testing.assert_close(torch.fx.symbolic_trace(plain)(*inputs), plain(*inputs))
+
+
+def test_fx_traces_a_number_for_each_sample():
+    head = Head1D("risk", "regression", [("x", 4)], 1, [("age", 1)], optional_inputs={"age": "learned"})
+    plain = ModelWrapDictToSeq(head, "model.output.risk", ["x", "age"])
+    traced = torch.fx.symbolic_trace(plain.eval())
+    for age in (torch.rand(3), torch.rand(3, 1)):
+        inputs = torch.rand(3, 4), age
+        torch.testing.assert_close(traced(*inputs), plain(*inputs))

@@ -145,7 +145,7 @@ def test_gradients_reach_every_parameter(make, batch):
     logits_of(model(batch)).pow(2).sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
-        # normalisation takes away what a constant before it adds
+        # normalization takes away what a constant before it adds
         assert parameter.grad.abs().sum() > 0 or name.endswith("0.bias"), name
 
 

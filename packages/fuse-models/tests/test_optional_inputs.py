@@ -140,6 +140,10 @@ def test_a_model_trains_on_batches_with_and_without_a_modality():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (
+            lambda: Head1D("risk", conv_inputs=[("x", 4)], optional_inputs={"x": "zero"}),
+            r"Head1D\(optional_inputs=\) takes keys of append_features, here none, got 'x'",
+        ),
         (lambda: head(append_features=[("data.clinical", 3)]), r"Head1D\(optional_inputs=\) takes keys .*'data\.age'"),
         (
             lambda: Head1D(append_features=[("age", 1)], optional_inputs={"age": "zeros"}),
@@ -155,7 +159,7 @@ def test_a_model_trains_on_batches_with_and_without_a_modality():
         ),
         (
             lambda: ModelMultistream(["x", "y"], [BackboneResnet()] * 2, [], optional_inputs={"z": "zero"}),
-            r"takes keys that may be missing, 'x', 'y', got 'z'",
+            r"takes keys of conv_inputs, 'x', 'y', got 'z'",
         ),
     ],
 )

@@ -37,7 +37,7 @@ class ModelMultistream(ModelWithHeads):
             the features of its stream are then a vector that is trained, or zeros, at every location. A batch lacks it
             if the key is missing or holds None; a sample does where `<key>_present`, `(batch,)`, is False. It takes one
             key for each stream, and streams with `feature_depth`. A stream runs on zeros in place of missing samples,
-            which its batch normalisation sees. For batches that lack a key, DistributedDataParallel needs
+            which its batch normalization sees. For batches that lack a key, DistributedDataParallel needs
             `find_unused_parameters=True`.
 
     Attributes:
@@ -96,7 +96,7 @@ class ModelMultistream(ModelWithHeads):
 
     def _optional(self, substitutes: Mapping[str, Substitute], streams: Sequence[nn.Module]) -> OptionalInputs:
         if not substitutes:
-            return OptionalInputs({}, {}, "ModelMultistream")
+            return OptionalInputs({}, {}, "ModelMultistream", "conv_inputs")
         if self.splits_channels or self.split_logic is not None:
             raise ValueError("ModelMultistream(optional_inputs=) needs one key in conv_inputs for each stream.")
         keys = (key for key, _ in self.inputs)
@@ -107,7 +107,7 @@ class ModelMultistream(ModelWithHeads):
                     f"ModelMultistream(optional_inputs=): the stream of {key!r} needs the attribute feature_depth, the "
                     f"number of its output channels."
                 )
-        return OptionalInputs(substitutes, sizes, "ModelMultistream")
+        return OptionalInputs(substitutes, sizes, "ModelMultistream", "conv_inputs")
 
     def _check_inputs(self) -> None:
         keys, streams = len(self.inputs), len(self._module_of_stream)

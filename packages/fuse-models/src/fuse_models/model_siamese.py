@@ -16,7 +16,7 @@ class ModelSiamese(ModelWithHeads):
 
     If the inputs of both branches have the same shape, they go through the backbone in one pass, as one batch of twice
     the size; otherwise in two passes. The results are the same, except for layers that look across the batch: in
-    training mode, batch normalisation uses the statistics of both branches together in one pass, and of each branch
+    training mode, batch normalization uses the statistics of both branches together in one pass, and of each branch
     alone in two. `batched=False` always takes two passes.
 
     Args:

@@ -88,6 +88,12 @@ def test_a_backbone_of_ones_own_needs_to_be_described():
         wrong(torch.zeros(1, 1, 8, 8))
 
 
+def test_volumes_for_a_decoder_of_images_are_refused():
+    decoder = DecoderUNet(BackboneResnet(in_channels=1))
+    with pytest.raises(ValueError, match=r"DecoderUNet\(ndim=2\) takes 2D inputs .*got the shape \(1, 1, 8, 32, 32\)"):
+        decoder(torch.zeros(1, 1, 8, 32, 32))
+
+
 def test_timms_feature_extractors_serve():
     timm = pytest.importorskip("timm", reason="timm needs torchvision: see the group test-torch2_6")
     decoder = DecoderUNet(timm.create_model("test_resnet", in_chans=1, features_only=True))
@@ -103,6 +109,7 @@ def test_timms_feature_extractors_serve():
         ({"channels": (8, 8)}, r"\(channels=\) takes 5 positive integers, got \(8, 8\)"),
         ({"ndim": 4}, r"\(ndim=\) takes 2 or 3, got 4"),
         ({"feature_info": [(4, 1)]}, r"DecoderUNet needs maps of two levels or more"),
+        ({"feature_info": [(8, 4), (4, 2)]}, r"DecoderUNet needs the finest map first, got feature_info="),
     ],
 )
 def test_wrong_options_are_refused(options, message):

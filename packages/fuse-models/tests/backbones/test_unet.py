@@ -42,7 +42,7 @@ def test_every_parameter_learns(ndim, block):
         optimizer.zero_grad()
         (backbone(image(ndim)) - 1).square().mean().backward()
         optimizer.step()
-    for name, parameter in backbone.named_parameters():  # a normalisation takes away the bias before it
+    for name, parameter in backbone.named_parameters():  # a normalization takes away the bias before it
         assert parameter.grad.abs().sum() > 0 or name.endswith("conv.bias"), name
 
 

@@ -33,7 +33,7 @@ class Fixed(nn.Module):
 
 
 def network(classes=3):
-    """Logits and probabilities by a small convolutional network with normalisation and dropout."""
+    """Logits and probabilities by a small convolutional network with normalization and dropout."""
     layers = nn.Sequential(
         nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(), nn.Flatten(), nn.Linear(4 * 4 * 4, classes)
     )
@@ -210,6 +210,32 @@ def test_fx_traces_an_ensemble(batch):
     plain = ModelWrapDictToSeq(ensemble, keys, "data.image")
     traced = torch.fx.symbolic_trace(plain)
     torch.testing.assert_close(traced(batch["data.image"]), plain(batch["data.image"]))
+
+
+def test_prediction_keys_may_be_replaced_later(batch):
+    members = [network() for _ in range(2)]
+    ensemble = ModelEnsemble(members, [KEY]).eval()
+    ensemble.prediction_keys = {"model.logits.cls": "logits", KEY: "probabilities"}
+    result = ensemble(batch.copy())
+    for i, member in enumerate(members):
+        alone = member(batch.copy())
+        for key in ("model.logits.cls", KEY):
+            assert result[f"{key}_ensemble_{i}"].equal(alone[key])
+
+
+@pytest.mark.parametrize("mode", ["multilabel", "regression"])
+def test_an_ensemble_of_ensembles_takes_the_kinds_of_their_averages(batch, mode):
+    def member():
+        head = Head1D("cls", mode, [("model.backbone_features", 72)], num_outputs=3)
+        return ModelMultiHead(nn.Flatten(), [head], conv_inputs=["data.image"])
+
+    key = KEY if mode == "regression" else "model.logits.cls"
+    folds = [ModelEnsemble([member() for _ in range(2)], [key]) for _ in range(3)]
+    ensemble = ModelEnsemble(folds, [f"{key}_ensemble_average"]).eval()
+    result = ensemble(batch.copy())
+    averages = torch.stack([fold(batch.copy())[f"{key}_ensemble_average"] for fold in folds])
+    expected = averages.mean(0) if mode == "regression" else averages.sigmoid().mean(0).logit()
+    torch.testing.assert_close(result[f"{key}_ensemble_average_ensemble_average"], expected)
 
 
 def test_kinds_that_differ_are_an_error():
@@ -628,7 +654,7 @@ def test_members_with_lazy_layers_run(batch, execution, monkeypatch):
     layers = [nn.Sequential(nn.Flatten(), nn.LazyLinear(3), nn.Softmax(1)) for _ in range(2)]
     members = [ModelWrapSeqToDict(model=one, model_inputs=["data.image"], model_outputs=[KEY]) for one in layers]
     ensemble = ModelEnsemble(members, [KEY], execution=execution).eval()
-    first = ensemble(batch.copy())  # initialises the layers
+    first = ensemble(batch.copy())  # initializes the layers
     assert_same_results(ensemble(batch.copy()), first)
     assert len(calls) == (1 if execution == "vmap" else 0)
 

@@ -61,6 +61,21 @@ def test_monais_resnets_are_refused_without_the_pooling_of_their_stem():
         BackboneResnet3D(in_channels=1, weights=peer.state_dict(), **options)
 
 
+def test_monais_resnets_without_that_pooling_load_as_the_error_says():
+    options = {"n_input_channels": 1, "bias_downsample": False, "no_max_pool": True}
+    peer = randomised(resnet.ResNet(resnet.ResNetBlock, LAYERS[10], [8, 16, 32, 64], **options))
+    options = {"layers": LAYERS[10], "first_channel_dim": 8, "stem_kernel_size": 7, "stem_stride": 1}
+    with pytest.raises(ValueError, match=r"no_max_pool=True, use load_weights\(backbone, weights, strict=\['fc'\]\)"):
+        BackboneResnet3D(in_channels=1, weights=peer.state_dict(), **options)
+    backbone = BackboneResnet3D(in_channels=1, **options).eval()
+    load_weights(backbone, peer.state_dict(), strict=["fc"])
+    x = torch.randn(1, 1, 9, 16, 12)
+    with torch.inference_mode():
+        theirs = peer.act(peer.bn1(peer.conv1(x)))
+        theirs = peer.layer4(peer.layer3(peer.layer2(peer.layer1(theirs))))
+        torch.testing.assert_close(backbone(x), theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_weights_that_no_layout_knows_name_the_layouts_that_were_tried():
     peer = resnet.resnet10(spatial_dims=3, n_input_channels=1)
     message = (

@@ -89,7 +89,7 @@ def test_the_callers_state_dict_is_not_changed(make, first, shape):
 
 @every_case
 def test_for_one_channel_the_first_convolution_is_summed(make, first, shape):
-    """A grey image gives what it gives repeated over the three channels."""
+    """A gray image gives what it gives repeated over the three channels."""
     source = trained(make)
     grey = torch.rand(shape[0], 1, *shape[2:])
     adapted = make(in_channels=1, weights=source.state_dict()).eval()
@@ -241,6 +241,11 @@ def test_weights_of_another_depth_are_refused_with_the_first_few_names():
 def test_anything_else_is_refused(weights):
     with pytest.raises(TypeError, match=r"BackboneResnet\(weights=\) takes a state dict, the path of one, or"):
         BackboneResnet(weights=weights)
+
+
+def test_a_module_is_refused_without_its_whole_description():
+    with pytest.raises(TypeError, match=r"takes a state dict, got a Linear\. Give its state_dict\(\)\.$"):
+        BackboneResnet(weights=nn.Linear(3, 2))
 
 
 def test_a_missing_file_is_named():

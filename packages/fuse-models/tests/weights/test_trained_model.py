@@ -146,7 +146,7 @@ def test_a_factory_that_gives_the_same_weights_again_is_an_error(dirs):
 
 def test_the_options_are_those_of_the_ensemble(dirs):
     ensemble = ModelEnsemble.from_directories(dirs, model, prediction_keys={KEY: "values"}, execution="vmap")
-    assert ensemble.models.execution == "vmap"
+    assert ensemble.execution == "vmap"
     assert ensemble.prediction_keys == {KEY: "values"}
 
 
@@ -254,3 +254,8 @@ def test_a_checkpoint_with_objects_loads_if_trusted(dirs, trained):
 def test_weights_need_a_model(dirs):
     with pytest.raises(ValueError, match=r"best_epoch\.ckpt' holds weights, for which model_factory must make"):
         ModelEnsemble.from_directories(dirs, None)
+
+
+def test_a_model_in_place_of_the_factory_is_refused(dirs):
+    with pytest.raises(ValueError, match=r"model_factory must make the model, but it is a ModelWrapSeqToDict\. Give a"):
+        ModelEnsemble.from_directories(dirs, model())

@@ -41,8 +41,8 @@ class LookSAM(SAM):
     Args:
         params: parameters or parameter groups, as for `SAM`.
         base_optimizer: the optimizer that takes the step, as for `SAM`.
-        rho: the radius of the neighbourhood.
-        adaptive: measure the neighbourhood relative to each weight.
+        rho: the radius of the neighborhood.
+        adaptive: measure the neighborhood relative to each weight.
         interval: take the perturbed pass every `interval` steps. The paper uses 5.
         reuse_alpha: :math:`\alpha`, the length of the reused component relative to the gradient's. The paper uses 0.7
             with large batches; small batches need less.

@@ -42,9 +42,9 @@ class SAM(OptimizerWrapper):
             have settings of these names. Change them between steps there, as `lr`.
         base_optimizer: the optimizer that takes the step: its class, a function of `(params, **base_kwargs)`, or an
             optimizer over the same parameters, whose groups may hold `rho`, `adaptive` and `adaptive_eta`.
-        rho: the radius of the neighbourhood, in units of the weights. With `adaptive` it is relative to each weight,
+        rho: the radius of the neighborhood, in units of the weights. With `adaptive` it is relative to each weight,
             and usually about ten times as large.
-        adaptive: measure the neighbourhood relative to each weight (ASAM).
+        adaptive: measure the neighborhood relative to each weight (ASAM).
         adaptive_eta: :math:`\eta`, which lets ASAM move weights that are zero. Its authors use 0.01.
         norm_over: the gradients whose norm is taken. `"perturbed"`: those of groups with a `rho` above 0. So SAM-ON,
             which perturbs normalization layers only, is a second group with `rho` 0; `norm_layers` makes both groups.

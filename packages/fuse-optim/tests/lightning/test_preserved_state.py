@@ -172,13 +172,50 @@ def test_a_tensor_in_a_list_that_is_changed_in_place_is_named():
     module = Stateful()
     module.outputs = [torch.zeros(2)]
     with (
-        pytest.warns(UserWarning, match=r"Stateful\.outputs once more: .*a tensor in a container was changed in place"),
+        pytest.warns(UserWarning, match=r"Stateful\.outputs once more: .*a tensor was changed in place"),
         preserved_state(module),
     ):
         module.outputs[0] += 1
     with preserved_state(module):
         module.outputs.append(torch.ones(2))
     assert len(module.outputs) == 1
+
+
+class MomentumEncoder(pl.LightningModule):
+    """As for contrastive learning: a second network follows the trained one in each step."""
+
+    def __init__(self, replaces_data: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.student, self.teacher = nn.Linear(2, 1), nn.Linear(2, 1).requires_grad_(False)
+        self.replaces_data = replaces_data
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        with torch.no_grad():
+            for slow, fast in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+                if self.replaces_data:
+                    slow.data = 0.9 * slow.data + 0.1 * fast.data
+                else:
+                    slow.lerp_(fast, 0.1)
+        return (self.student(batch) - self.teacher(batch)).square().mean()
+
+    def configure_optimizers(self) -> SAM:
+        return SAM(self.student.parameters(), torch.optim.SGD, rho=0.5, lr=0.1)
+
+
+def test_a_momentum_encoder_moves_once_where_its_data_is_replaced(make_trainer, recwarn):
+    model = MomentumEncoder(replaces_data=True)
+    fast, slow = model.student.weight.detach().clone(), model.teacher.weight.detach().clone()
+    trainer = make_trainer(max_steps=1, callbacks=[OptimizerClosureCallback()])
+    trainer.fit(model, DataLoader(torch.ones(6, 2), batch_size=2))
+    torch.testing.assert_close(model.teacher.weight.data, 0.9 * slow + 0.1 * fast)
+    assert not [one for one in recwarn if "cannot be copied" in str(one.message)]
+
+
+def test_a_momentum_encoder_that_is_changed_in_place_is_named(make_trainer):
+    trainer = make_trainer(max_steps=1, callbacks=[OptimizerClosureCallback()])
+    with pytest.warns(UserWarning, match=r"may have changed MomentumEncoder\.teacher once more: .*changed in place"):
+        trainer.fit(MomentumEncoder(replaces_data=False), DataLoader(torch.ones(6, 2), batch_size=2))
 
 
 def test_an_object_that_holds_the_trainer_or_an_optimizer_is_preserved(make_trainer, recwarn):

@@ -17,7 +17,7 @@ class DecoderUNet(nn.Module):
     """A backbone whose feature maps are brought back to the input's size, with those of finer levels joined.
 
     From the coarsest level on, a map is upsampled (nearest) to the size of the next finer one, concatenated with it on
-    the channel axis, and goes through two convolutions with batch normalisation and ReLU. At the input's size there is
+    the channel axis, and goes through two convolutions with batch normalization and ReLU. At the input's size there is
     usually nothing to join.
 
     Source: Ronneberger et al., U-Net, MICCAI 2015, https://arxiv.org/abs/1505.04597.
@@ -36,8 +36,8 @@ class DecoderUNet(nn.Module):
         feature_depth: the number of channels of the output.
 
     Raises:
-        ValueError: there is no `feature_info`, the channels are not as many as levels, or the backbone returns other
-            maps than it tells.
+        ValueError: there is no `feature_info`, the channels are not as many as levels, the input has another rank, or
+            the backbone returns other maps than it tells.
 
     Example:
         >>> from fuse_models import BackboneResnet
@@ -68,6 +68,7 @@ class DecoderUNet(nn.Module):
             channels = [max(16, 256 // 2**i) for i in range(len(skips))]
         channels = check_all_positive(channels, "DecoderUNet(channels=)", count=len(skips))
         self.backbone = backbone
+        self.ndim = rank
         self.channels_of_levels = tuple(level.channels for level in levels)
         inputs = [levels[-1].channels, *channels[:-1]]
         self.blocks = nn.ModuleList(
@@ -77,6 +78,11 @@ class DecoderUNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, in_channels, *spatial)` to `(batch, feature_depth, *spatial)`."""
+        if not is_symbolic(x) and x.ndim != self.ndim + 2:
+            raise ValueError(
+                f"DecoderUNet(ndim={self.ndim}) takes {self.ndim}D inputs (batch, channels, *spatial), got the shape "
+                f"{tuple(x.shape)}. Give the ndim of the backbone: feature_info with single numbers leaves it at 2."
+            )
         backbone: Any = self.backbone
         maps = list(backbone.feature_maps(x) if hasattr(backbone, "feature_maps") else backbone(x))
         if getattr(backbone, "output_fmt", "NCHW") == "NHWC":  # timm's Swin
@@ -110,6 +116,11 @@ def _feature_levels(backbone: Any, given: Sequence[tuple[int, int | Sequence[int
     ]
     if len(levels) < 2:
         raise ValueError(f"DecoderUNet needs maps of two levels or more, got feature_info={info}.")
+    if max(levels[0].stride) > max(levels[-1].stride):
+        raise ValueError(
+            f"DecoderUNet needs the finest map first, got feature_info={info}. If the backbone returns the coarsest "
+            f"first, wrap it in a module that reverses its list, and reverse feature_info."
+        )
     return levels
 
 

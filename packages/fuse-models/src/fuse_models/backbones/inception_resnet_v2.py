@@ -50,7 +50,7 @@ class BackboneInceptionResnetV2(nn.Module):
         weights: a state dict or the path of a `.pth` or `.safetensors` file, with the names of Cadene's
             pretrained-models or of timm. They may be of the full network, whatever `logical_units_num`: units behind
             the cut and the classifier are left out; all others must fit. They are adapted to `in_channels` as in
-            `BackboneResnet`. None initialises at random.
+            `BackboneResnet`. None initializes at random.
         pool: `"avg"` or `"max"` to return a vector instead of a feature map.
         weights_strict: names that need not fit, see `BackboneResnet`.
 

@@ -29,7 +29,7 @@ class BackboneResnet(nn.Module):
     Args:
         weights: a state dict, the path of a `.pth`, `.ckpt` or `.safetensors` file, or a member of a torchvision
             weights enum; see `load_weights`. All must fit, except the classifier (`fc`), which is left out. None
-            initialises at random. If the first convolution of the weights has 3 channels and `in_channels` is another
+            initializes at random. If the first convolution of the weights has 3 channels and `in_channels` is another
             number, it is summed for one channel, otherwise repeated cyclically and scaled by `3 / in_channels`.
         in_channels: the number of channels of the images.
         name: `resnet18`, `resnet34`, `resnet50`, `resnet101` or `resnet152`.

@@ -124,7 +124,8 @@ class BackboneResnet3D(nn.Module):
         if self.load_report is not None and self.load_report.layout == MONAI_RESNET and not stem_pool:
             raise ValueError(
                 f"BackboneResnet3D(weights=) got weights with the names of {MONAI_RESNET}, whose stem ends in a max "
-                "pooling, but stem_pool=False. The outputs would be wrong. Give stem_pool=True."
+                "pooling, but stem_pool=False. The outputs would be wrong. Give stem_pool=True. For a network made "
+                "with MONAI's no_max_pool=True, use load_weights(backbone, weights, strict=['fc'])."
             )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ class BackboneTransformer(nn.Module):
     In `ModelMultiHead`, give `backbone_args=["data.tokens"]`, or `["data.tokens", "data.mask"]` with a mask.
 
     Source: Vaswani et al., Attention Is All You Need, NeurIPS 2017, https://arxiv.org/abs/1706.03762, with the
-    normalisation before each layer ("pre-norm").
+    normalization before each layer ("pre-norm").
 
     Args:
         num_tokens: the number of different tokens, for sequences of indices; None for vectors.

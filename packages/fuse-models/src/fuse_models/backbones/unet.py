@@ -32,7 +32,7 @@ class BackboneUNet(nn.Module):
         strides: the stride of each level, a number or one for each axis; that of the first is usually 1. None is 1 for
             the first level and 2 for the others.
         block: `"plain"` for convolutions in the encoder, `"residual"` for residual blocks.
-        norm: `"instance"` or `"batch"` normalisation.
+        norm: `"instance"` or `"batch"` normalization.
         deep_supervision: whether to return, in training mode, the maps of all levels of the decoder, finest first, for
             `HeadDenseSegmentation(deep_supervision=)`. In eval mode the finest map is returned alone.
         kernel_sizes: odd kernel sizes, a number for all levels or one (or one for each axis) for each level.

@@ -12,7 +12,7 @@ Kind = Literal["probabilities", "logits", "labels", "label_logits", "values"]
 scores) or their logits; or values, as in a regression."""
 
 Average = Literal["probabilities", "logits"]
-"""What is averaged: probabilities (an arithmetic mean of them), or logits (a normalised geometric mean of them)."""
+"""What is averaged: probabilities (an arithmetic mean of them), or logits (a normalized geometric mean of them)."""
 
 KINDS: tuple[str, ...] = get_args(Kind)
 AVERAGES: tuple[str, ...] = get_args(Average)
@@ -24,7 +24,7 @@ def average_predictions(
     """The models' average, of the same kind as the predictions.
 
     Averaging probabilities is p = mean_i p_i. Averaging logits is p = softmax(mean_i z_i): the geometric mean of the
-    p_i, normalised, because log p_i and z_i differ by a constant. Both work for both kinds of predictions: for
+    p_i, normalized, because log p_i and z_i differ by a constant. Both work for both kinds of predictions: for
     probabilities z_i = log p_i, and for logits the average of probabilities is returned as log p. So
     `softmax(average of logits)` always equals the average of the corresponding probabilities.
 

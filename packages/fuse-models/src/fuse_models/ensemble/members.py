@@ -1,4 +1,4 @@
-"""The members of an ensemble, run one after another or in one vectorised pass."""
+"""The members of an ensemble, run one after another or in one vectorized pass."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -19,17 +19,7 @@ EXECUTIONS: tuple[str, ...] = get_args(Execution)
 class EnsembleMembers(nn.ModuleList):
     """Modules that each take a copy of the batch_dict; their predictions are stacked. See `ModelEnsemble`."""
 
-    def __init__(
-        self,
-        members: Sequence[nn.Module],
-        prediction_keys: Sequence[str] = (),  # slices are made by PyTorch, from modules alone
-        execution: Execution = "sequential",
-        low_memory: bool = False,
-    ) -> None:
-        super().__init__(members)
-        self.prediction_keys = tuple(prediction_keys)
-        self.execution = execution
-        self.low_memory = low_memory
+    low_memory = False  # set by the ensemble; slices are made by PyTorch, from modules alone
 
     def check_one_architecture(self) -> None:
         """Raises `ValueError` unless the members differ in the values of their weights only."""
@@ -41,17 +31,19 @@ class EnsembleMembers(nn.ModuleList):
                     f"{difference}. Use execution='sequential'."
                 )
 
-    def forward(self, batch_dict: Mapping[str, Any]) -> list[tuple[Sequence[Tensor], Tensor]]:
+    def forward(
+        self, batch_dict: Mapping[str, Any], keys: Sequence[str], execution: Execution
+    ) -> list[tuple[Sequence[Tensor], Tensor]]:
         """For each prediction key the members' predictions, and the same stacked on a new first axis."""
         if not len(self):
             raise ValueError("ModelEnsemble has no models left. Append one to ModelEnsemble.models.")
-        if self.execution == "vmap" and _can_be_vectorised(self, batch_dict):
+        if execution == "vmap" and _can_be_vectorised(self, batch_dict):
             self.check_one_architecture()  # in each call, because members may be changed or replaced at any time
-            return [(predictions.unbind(), predictions) for predictions in self._predict_stacked(batch_dict)]
+            return [(predictions.unbind(), predictions) for predictions in self._predict_stacked(batch_dict, keys)]
         predict = self._predict_and_leave if self.low_memory else self._predict
-        by_member = [predict(member, batch_dict, f"model {i}") for i, member in enumerate(self)]
+        by_member = [predict(member, batch_dict, keys, f"model {i}") for i, member in enumerate(self)]
         by_key = list(zip(*by_member, strict=True))
-        for key, predictions in zip(self.prediction_keys, by_key, strict=True):
+        for key, predictions in zip(keys, by_key, strict=True):
             if is_symbolic(predictions[0]):
                 continue
             if any(prediction.shape != predictions[0].shape for prediction in predictions):
@@ -59,14 +51,16 @@ class EnsembleMembers(nn.ModuleList):
                 raise ValueError(f"ModelEnsemble needs predictions of one shape, but those for {key!r} have {shapes}.")
         return [(predictions, torch.stack(predictions)) for predictions in by_key]
 
-    def _predict_and_leave(self, member: nn.Module, batch_dict: Mapping[str, Any], name: str) -> tuple[Tensor, ...]:
+    def _predict_and_leave(
+        self, member: nn.Module, batch_dict: Mapping[str, Any], keys: Sequence[str], name: str
+    ) -> tuple[Tensor, ...]:
         """Predict with a member that is on the batch's device only meanwhile."""
         device = next((value.device for value in batch_dict.values() if isinstance(value, Tensor)), torch.device("cpu"))
         try:
             with torch.no_grad():  # gradients would need all members on the device
                 if not _is_on(member, device):  # exporters cannot follow a move, even to where it is
                     member.to(device)
-                return self._predict(member, batch_dict, name)
+                return self._predict(member, batch_dict, keys, name)
         finally:
             if not _is_on(member, torch.device("cpu")):
                 member.cpu()
@@ -80,7 +74,7 @@ class EnsembleMembers(nn.ModuleList):
             member.cpu()
         return self
 
-    def _predict_stacked(self, batch_dict: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    def _predict_stacked(self, batch_dict: Mapping[str, Any], keys: Sequence[str]) -> tuple[Tensor, ...]:
         """The members' predictions, stacked on a new first axis, from one pass over their stacked weights.
 
         The weights are stacked in each call, so that they are the members' current ones, and gradients reach the
@@ -93,15 +87,17 @@ class EnsembleMembers(nn.ModuleList):
             def member(batch_dict: Mapping[str, Any]) -> Any:
                 return functional_call(self[0], of_member, (batch_dict,), tie_weights=False)
 
-            return self._predict(member, batch_dict, "a model")
+            return self._predict(member, batch_dict, keys, "a model")
 
         predictions: tuple[Tensor, ...] = vmap(predict, randomness="different")(stacked)
         return predictions
 
-    def _predict(self, member: Callable[..., Any], batch_dict: Mapping[str, Any], name: str) -> tuple[Tensor, ...]:
+    def _predict(
+        self, member: Callable[..., Any], batch_dict: Mapping[str, Any], keys: Sequence[str], name: str
+    ) -> tuple[Tensor, ...]:
         result = member(_own_copy(batch_dict))
         predictions = []
-        for key in self.prediction_keys:
+        for key in keys:
             prediction = read_key(result, key, f"ModelEnsemble, in what {name} returned,")
             is_tensor = isinstance(prediction, Tensor)
             if not is_symbolic(prediction) and not (is_tensor and prediction.is_floating_point()):

@@ -38,10 +38,10 @@ class ModelEnsemble(nn.Module):
     values; only the keys above are added.
 
     **Execution.** `"sequential"` runs the models one after another. `"vmap"` runs models of one architecture in one
-    vectorised pass over their stacked weights (`torch.func.vmap`), which is faster for many small models on small
+    vectorized pass over their stacked weights (`torch.func.vmap`), which is faster for many small models on small
     inputs. The results are equal up to rounding. In each call it compares the models, because attributes may change,
     and refuses models that differ in anything but the values of their weights. It runs them one after another where
-    vectorising would change the results: in training mode, with hooks, and while a compiler or exporter traces. It
+    vectorizing would change the results: in training mode, with hooks, and while a compiler or exporter traces. It
     does not suit models that keep something from a forward, such as attention maps as an attribute, and under
     autocast it may give float32 where a model alone gives half precision.
 
@@ -59,7 +59,7 @@ class ModelEnsemble(nn.Module):
             Otherwise keys below `model.logits` hold logits and all others probabilities; the latter are checked to sum
             to 1. With None, outputs without `model.logits.<head>` are then values.
         average: `"probabilities"` averages the models' probabilities; `"logits"` averages their logits, which is the
-            normalised geometric mean of their probabilities. Both averages work for both kinds of K.
+            normalized geometric mean of their probabilities. Both averages work for both kinds of K.
         average_weights: a positive weight for each model in the average; None for equal weights.
         classes_axis: the axis of the classes in K. Maps of shape (N, C, H, W) are voted on at each location.
         execution: see above.
@@ -92,7 +92,7 @@ class ModelEnsemble(nn.Module):
         (torch.Size([4, 3]), torch.Size([4]))
     """
 
-    __jit_unused_properties__: ClassVar = ["reads", "writes"]  # torch.jit.trace would compile them
+    __jit_unused_properties__: ClassVar = ["reads", "writes", "prediction_kinds"]  # torch.jit.trace would compile them
 
     def __init__(
         self,
@@ -131,7 +131,8 @@ class ModelEnsemble(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "models" and isinstance(value, nn.ModuleList | list | tuple):
-            value = EnsembleMembers(list(value), tuple(self.prediction_keys), self.execution, self.low_memory)
+            value = EnsembleMembers(list(value))
+            value.low_memory = self.low_memory
         super().__setattr__(name, value)
 
     @property
@@ -154,11 +155,18 @@ class ModelEnsemble(nn.Module):
             for name in (*range(len(self.models)), "average", "std", *(["majority_vote"] if kind != "values" else []))
         )
 
+    @property
+    def prediction_kinds(self) -> dict[str, str]:
+        """The kind of each model's predictions and of their average, for an ensemble of ensembles."""
+        names = (*range(len(self.models)), "average")
+        return {f"{key}_ensemble_{name}": kind for key, kind in self.prediction_keys.items() for name in names}
+
     def forward(self, batch_dict: BatchDict) -> BatchDict:
         """The same batch_dict with the predictions of each model and of all together written to it."""
         self._check_weights()  # models may have been appended
         self._check_kinds()  # heads may have been replaced
-        for (key, kind), (own, predictions) in zip(self.prediction_keys.items(), self.models(batch_dict), strict=True):
+        of_keys = self.models(batch_dict, tuple(self.prediction_keys), self.execution)
+        for (key, kind), (own, predictions) in zip(self.prediction_keys.items(), of_keys, strict=True):
             if kind in ("probabilities", "logits") and not is_symbolic(predictions):
                 check_classes(key, predictions.shape[1:], self.classes_axis)
             if kind == "probabilities" and key in self._guessed and self._may_look_at(predictions):

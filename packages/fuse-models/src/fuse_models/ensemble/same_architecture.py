@@ -51,7 +51,7 @@ def _described(tensor: Tensor | None) -> str:
     if tensor is None:
         return "nothing"
     if is_lazy(tensor):
-        return "not initialised yet"
+        return "not initialized yet"
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)} on {tensor.device}"
 
 

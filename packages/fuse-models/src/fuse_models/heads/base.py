@@ -51,7 +51,7 @@ class HeadBase(TakesFuseMedMLStateDict):
         self.mode = mode
         self.conv_inputs = _declared(conv_inputs, f"{kind}(conv_inputs=)")
         self.vector_inputs = _declared(vector_inputs, f"{kind}({self.vectors_argument}=)")
-        self.optional_inputs = OptionalInputs(optional_inputs, dict(self.vector_inputs), kind)
+        self.optional_inputs = OptionalInputs(optional_inputs, dict(self.vector_inputs), kind, self.vectors_argument)
         self.optional_reads = self.optional_inputs.optional_reads
 
     @property
@@ -100,8 +100,8 @@ class HeadBase(TakesFuseMedMLStateDict):
                 return None
         else:
             vector = read_key(batch_dict, key, self._reader)
-        if isinstance(vector, Tensor) and vector.ndim == 1 and size == 1:
-            vector = vector[:, None]
+        if size == 1 and (is_symbolic(vector) or (isinstance(vector, Tensor) and vector.ndim == 1)):
+            vector = vector.reshape(-1, 1)
         if not is_symbolic(vector) and (not isinstance(vector, Tensor) or vector.shape[1:] != (size,)):
             raise ValueError(
                 f"{self._reader} expects {key!r} to be vectors of size {size}, of shape (batch, {size}), but "

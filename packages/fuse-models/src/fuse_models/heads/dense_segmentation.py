@@ -189,7 +189,7 @@ class LocationClassifier(nn.Module):
     def __init__(self, in_channels: int, hidden: Sequence[int], num_classes: int, dropout_rate: float) -> None:
         super().__init__()
         self.in_channels = in_channels
-        pointwise = partial(nn.Conv1d, kernel_size=1)  # with a kernel of 1, locations have no neighbours
+        pointwise = partial(nn.Conv1d, kernel_size=1)  # with a kernel of 1, locations have no neighbors
         self.layers = perceptron_layers(
             in_channels, hidden, num_classes, dropout_rate=dropout_rate, pointwise=pointwise
         )

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class ConvNormRelu(nn.Module):
-    """A convolution, batch normalisation and ReLU: `conv`, `bn`."""
+    """A convolution, batch normalization and ReLU: `conv`, `bn`."""
 
     def __init__(
         self,

@@ -22,17 +22,20 @@ class OptionalInputs(nn.Module):
     if the batch_dict holds a list with None there, which is what collating gives.
 
     `substitutes` hold for each optional key `"learned"`, a vector that is trained, at first zeros, or `"zero"`; `sizes`
-    the sizes of these vectors. `owner` is named in errors.
+    the sizes of these vectors. `owner` and its `argument` that declares the keys are named in errors.
     """
 
-    def __init__(self, substitutes: Mapping[str, Substitute] | None, sizes: Mapping[str, int], owner: str) -> None:
+    def __init__(
+        self, substitutes: Mapping[str, Substitute] | None, sizes: Mapping[str, int], owner: str, argument: str
+    ) -> None:
         super().__init__()
         self.keys = tuple(substitutes or ())
         for key, substitute in (substitutes or {}).items():
             if key not in sizes:
+                known = ", ".join(map(repr, sizes)) or "here none"
                 raise ValueError(
-                    f"{owner}(optional_inputs=) takes keys that may be missing, {', '.join(map(repr, sizes))}, got "
-                    f"{key!r}.{did_you_mean(key, sizes)}"
+                    f"{owner}(optional_inputs=) takes keys of {argument}, {known}, got {key!r}."
+                    f"{did_you_mean(key, sizes)}"
                 )
             check_option(substitute, get_args(Substitute), f"{owner}(optional_inputs={{{key!r}: ...}})")
             vector = torch.zeros(sizes[key])

@@ -7,7 +7,7 @@ NORMS: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {2: nn.BatchNorm
 
 
 class ResidualBlock(nn.Module):
-    """`relu(x + F(x))`, where F is two or three convolutions, each with batch normalisation.
+    """`relu(x + F(x))`, where F is two or three convolutions, each with batch normalization.
 
     "Basic" blocks have two convolutions of kernel 3; "bottleneck" blocks a 1, a 3 and a 1, the last with four times the
     channels. The stride is at the first kernel of 3, as in torchvision ("ResNet v1.5"). Source: He et al., Deep
@@ -84,7 +84,7 @@ def residual_stage(
 
 
 def initialise(network: nn.Module) -> None:
-    """Initialise convolutions as in He et al., Delving Deep into Rectifiers (2015), with the mode "fan out"."""
+    """Initialize convolutions as in He et al., Delving Deep into Rectifiers (2015), with the mode "fan out"."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

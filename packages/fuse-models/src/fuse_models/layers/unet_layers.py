@@ -23,7 +23,7 @@ SLOPE = 0.01  # of the leaky ReLUs below 0
 
 
 class ConvNorm(nn.Module):
-    """A convolution and a normalisation, `conv` and `norm`, and a leaky ReLU unless told otherwise."""
+    """A convolution and a normalization, `conv` and `norm`, and a leaky ReLU unless told otherwise."""
 
     def __init__(
         self,

@@ -103,6 +103,8 @@ def read_weights(weights: Weights, where: str) -> Mapping[str, Tensor]:
         return state_dict_in(weights, where)
     if isinstance(weights, DownloadableWeights) and not isinstance(weights, type):
         return weights.get_state_dict(progress=True, check_hash=True)
+    if isinstance(weights, nn.Module):
+        raise TypeError(f"{where} takes a state dict, got a {type(weights).__name__}. Give its state_dict().")
     raise TypeError(
         f"{where} takes a state dict, the path of one, or a member of a torchvision weights enum such as "
         f"ResNet18_Weights.DEFAULT, got {weights!r}."

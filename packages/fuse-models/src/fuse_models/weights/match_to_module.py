@@ -64,7 +64,7 @@ def fit_weights(
     """The module's weights under its names, and a report, or a `MisfitError`.
 
     Args:
-        own: the module's state dict; with `keep_vars=True`, weights that modules share are recognised.
+        own: the module's state dict; with `keep_vars=True`, weights that modules share are recognized.
         given: the weights.
         strict: see `load_weights`.
         left_out: names to ignore in the given weights (with the names below them).
@@ -153,7 +153,7 @@ def _misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
 
 
 def _fits(name: str, own: Tensor, given: Tensor) -> bool:
-    """Whether the shapes are equal. Integers (quantised weights) do not fit floating-point weights.
+    """Whether the shapes are equal. Integers (quantized weights) do not fit floating-point weights.
 
     Lazy weights take any shape, and a module's extra state may be no tensor.
     """

@@ -44,7 +44,7 @@ def load_pretrained_weights(
 def adapt_input_channels(weight: Tensor, in_channels: int) -> Tensor:
     """A first convolution's weights for another number of input channels.
 
-    For one channel they are summed: a grey image then gives the same as when it is repeated over the channels. For
+    For one channel they are summed: a gray image then gives the same as when it is repeated over the channels. For
     other numbers they are repeated cyclically (R, G, B, R, …) and scaled by `old / new`, which keeps the size of the
     activations.
 

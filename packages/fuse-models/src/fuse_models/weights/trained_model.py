@@ -25,8 +25,9 @@ def load_trained_model(
             raise PickledObjectsError(
                 f"{error} If you trust its author, trust_pickle=True unpickles it and runs the code it holds."
             ) from None
-    if model_factory is None:
-        raise ValueError(f"{str(path)!r} holds weights, for which model_factory must make the model, but it is None.")
+    if model_factory is None or isinstance(model_factory, nn.Module):
+        given = "it is None" if model_factory is None else f"it is a {type(model_factory).__name__}. Give a function"
+        raise ValueError(f"{str(path)!r} holds weights, for which model_factory must make the model, but {given}.")
     model = model_factory()
     kind = type(model).__name__
     owner = f"{str(path)!r} for the {kind} that model_factory makes"

@@ -38,8 +38,8 @@ def preserved_state(root: nn.Module, warned: set[str] | None = None) -> Iterator
     included. The copies need as much memory as the buffers and attributes.
 
     Not copied are parameters, data sets, data loaders, loggers, the trainer, and tensors in lists and dicts, because
-    lists of outputs may grow long. If such a tensor is changed in place, or if an attribute cannot be copied, such as
-    an iterator, a warning names it.
+    lists of outputs may grow long. If such a tensor, or a parameter that no optimizer has, is changed in place, or if
+    an attribute cannot be copied, such as an iterator, a warning names it.
 
     Args:
         root: the module.
@@ -52,8 +52,13 @@ def preserved_state(root: nn.Module, warned: set[str] | None = None) -> Iterator
     kept_buffers: list[tuple[nn.Module, str, Tensor | None]] = []
     kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
     modules = list(root.modules())
+    optimized: set[int] = set()
     if (trainer := vars(root).get("_trainer")) is not None:  # objects of the module may hold these
         copies.share(trainer, *trainer.optimizers, *trainer.callbacks, *trainer.loggers)
+        optimized = {id(p) for one in trainer.optimizers for group in one.param_groups for p in group["params"]}
+    for name, parameter in root.named_parameters():  # such as those of a momentum encoder
+        if id(parameter) not in optimized:
+            copies.watch(parameter, f"{type(root).__name__}.{name.partition('.')[0]}")
     try:
         for module in modules:
             copies.share(module, *module._parameters.values())
@@ -81,7 +86,7 @@ def preserved_state(root: nn.Module, warned: set[str] | None = None) -> Iterator
             for name in [name for name in attributes if name not in before and name not in _MACHINERY]:
                 del attributes[name]
             attributes.update(before)
-        copies.restore_generators()
+        copies.restore()
     copies.warn(set() if warned is None else warned)
 
 
@@ -98,12 +103,23 @@ class _Copies:
         self.memo: dict[int, Any] = {}  # as of copy.deepcopy
         self.found: list[nn.Module] = []  # modules in attributes
         self._generators: list[tuple[torch.Generator, Tensor]] = []
-        self._versions: list[tuple[str, Tensor, int]] = []  # of tensors in containers
+        self._versions: list[tuple[str, Tensor, int]] = []  # of parameters, and of tensors in containers
+        self._data: list[tuple[nn.Parameter, Tensor]] = []  # of parameters
         self._failed: dict[str, str] = {}
 
     def share(self, *objects: Any) -> None:
         """Copy nothing of these objects."""
         self.memo.update((id(one), one) for one in objects)
+
+    def watch(self, parameter: nn.Parameter, name: str) -> None:
+        """Restore the parameter if its `data` is replaced, and notice if it is changed in place."""
+        self._watch(parameter, name)
+        if not is_lazy(parameter):
+            self._data.append((parameter, parameter.data))
+
+    def _watch(self, tensor: Tensor, name: str) -> None:
+        if not is_lazy(tensor) and not tensor.is_inference():
+            self._versions.append((name, tensor, tensor._version))
 
     def of_attribute(self, value: Any, name: str) -> Any:
         # A tensor that needs a gradient is a parameter elsewhere, or was computed from one.
@@ -121,8 +137,7 @@ class _Copies:
         if id(value) in self.memo:
             return self.memo[id(value)]
         if isinstance(value, Tensor):
-            if not is_lazy(value) and not value.is_inference():
-                self._versions.append((name, value, value._version))
+            self._watch(value, name)
             return value
         if isinstance(value, torch.Generator):
             self._generators.append((value, value.get_state()))
@@ -145,14 +160,18 @@ class _Copies:
             self.memo[id(value)] = value
             return value
 
-    def restore_generators(self) -> None:
+    def restore(self) -> None:
+        """Restore what works on originals: generators, and parameters whose `data` was replaced."""
+        for parameter, data in self._data:
+            if parameter.data_ptr() != data.data_ptr():
+                parameter.data = data
         for generator, state in self._generators:
             generator.set_state(state)
 
     def warn(self, warned: set[str]) -> None:
         for name, tensor, version in self._versions:
             if tensor._version != version:
-                self._failed[name] = "a tensor in a container was changed in place"
+                self._failed[name] = "a tensor was changed in place"
         for name in self._failed.keys() - warned:
             warnings.warn(
                 f"The optimizer's second pass may have changed {name} once more: it cannot be copied "

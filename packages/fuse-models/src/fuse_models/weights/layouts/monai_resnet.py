@@ -9,7 +9,7 @@ from torch import Tensor
 def rename_monai_resnet(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
     """`conv1, bn1, layer1.0.conv1, layer1.0.bn1` become `stem.0, stem.1, layer1.0.conv1.0, layer1.0.conv1.1`.
 
-    MONAI's shortcuts may have a bias, which the batch normalisation behind them takes away: it is subtracted from the
+    MONAI's shortcuts may have a bias, which the batch normalization behind them takes away: it is subtracted from the
     running mean.
     """
     if "stem.0.weight" not in own:
