@@ -11,7 +11,6 @@ from fuse_core import GLOBAL_STEP, read_key
 
 from ._dense.option_checks import check_bool, check_choice, check_int
 from .loss_base import LossBase, PreprocessFunc, connected_zero, hand_on, tensors_of
-from .loss_dense import LossDense
 
 Ramp = Literal["linear", "cosine"]
 
@@ -75,7 +74,7 @@ class LossWarmUp(LossBase):
     ) -> None:
         if not isinstance(loss, nn.Module):
             raise TypeError(f"LossWarmUp(loss=) takes a loss, a module that is given a batch_dict, got {loss!r}.")
-        if isinstance(loss, LossDense) and loss.pred is None:  # else an error, but only after the warm-up
+        if getattr(loss, "pred", "") is None:  # else an error, but only after the warm-up
             raise TypeError(f"LossWarmUp(loss=) takes a loss with keys, got {loss!r}. Give it pred= and target=.")
         nof_iterations = check_int("LossWarmUp", "nof_iterations", nof_iterations, at_least=0)
         check_bool("LossWarmUp", "compute_while_zero", compute_while_zero)
