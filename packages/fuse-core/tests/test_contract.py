@@ -144,6 +144,18 @@ def test_a_wrong_output_of_a_model_is_found(function, message):
             lambda pred, target: F.cross_entropy(pred, target.int()),
             r"'ce' gets class indices of torch\.int32: convert them to torch\.int64\. It reads",
         ),
+        (
+            lambda pred, target: torch.subtract(pred[:, :1], target).abs().mean(),
+            r"'ce' compares each sample with each other one, \(6, 1\) with \(6,\) for 6 samples",
+        ),
+        (
+            lambda pred, target: F.poisson_nll_loss(pred[:, :1], target),
+            r"'ce' compares each sample with each other one, \(6, 1\) with \(6,\) for 6 samples",
+        ),
+        (
+            lambda pred, target: F.gaussian_nll_loss(pred[:, :1], target, pred[:, 1:2].exp()),
+            r"'ce' compares each sample with each other one, \(6, 1\) with \(6,\) for 6 samples",
+        ),
         (lambda pred, target: pred.sum().detach(), r"Loss 'ce' depends on no trainable parameter"),
         (
             lambda pred, target: F.cross_entropy(pred.mul_(2), target),
@@ -194,6 +206,33 @@ def test_all_pairs_of_two_kept_axes_are_no_problem():
         return (norms + norms.T - 2 * pred @ pred.T).mean()
 
     check_contract({"net": Model(), "distances": Loss(distances)}, SPEC)
+
+
+def test_outputs_without_a_batch_axis_are_a_note_unless_they_are_predictions():
+    class Prototypes(Model):
+        def forward(self, batch_dict):
+            batch_dict["model.prototypes"] = self.linear.weight
+            return super().forward(batch_dict)
+
+    note = check_contract({"net": Prototypes(), "ce": Loss()}, SPEC).notes[0]
+    assert note.startswith(
+        "Prototypes 'net' writes 'model.prototypes' of shape (5, 8) for 6 samples and (5, 8) for 14."
+    )
+
+
+@pytest.mark.parametrize(
+    "in_training", [lambda scores: scores[:, None].expand(-1, 2, -1), lambda scores: scores[:, :3]]
+)
+def test_an_output_may_have_another_shape_in_eval_mode(in_training):
+    class DeepSupervision(Model):
+        def forward(self, batch_dict):
+            super().forward(batch_dict)
+            if self.training:
+                batch_dict["model.logits.cls"] = in_training(batch_dict["model.logits.cls"])
+            return batch_dict
+
+    loss = Loss(lambda pred, target: pred.square().mean())
+    check_contract({"net": DeepSupervision(), "loss": loss}, SPEC, real=True)
 
 
 def test_several_outputs_per_sample_are_no_problem():
@@ -617,6 +656,39 @@ def test_the_contract_is_a_table_and_a_drawing():
     ]
     assert contract.trained_by == {"Model 'net'": {"linear.weight": ["Loss 'ce'"], "linear.bias": ["Loss 'ce'"]}}
     assert '    c1 -- "(B, 5) float32" --> k2\n    k2 --> c2' in contract.to_mermaid()
+
+
+def test_a_spec_without_a_batch_axis_is_checked_with_its_sizes():
+    spec = {"data.image": TensorSpec((7, 8)), "data.label": TensorSpec((7,), torch.int64)}
+    contract = check_contract({"net": Model(), "ce": Loss()}, spec, real=True)
+    assert contract.keys["model.logits.cls"].shape == ("B", 5)
+    contract.check_batch({"data.image": torch.ones(7, 8), "data.label": torch.zeros(7, dtype=torch.int64)})
+
+
+def test_a_wrong_spec_is_refused():
+    with pytest.raises(
+        ValueError, match=r"TensorSpec\(shape=\) holds each axis' size, and None for the batch axis, got"
+    ):
+        TensorSpec((-1, 8))
+    with pytest.raises(TypeError, match=r"TensorSpec\(dtype=\) takes a torch\.dtype .*, got 'float32'\."):
+        TensorSpec((None, 8), "float32")
+
+
+def test_tensors_of_inference_mode_are_no_problem():
+    class Distilled(Model):
+        def forward(self, batch_dict):
+            with torch.inference_mode():
+                batch_dict["model.teacher"] = self.linear(batch_dict["data.image"])
+            return super().forward(batch_dict)
+
+    contract = check_contract({"net": Distilled(), "ce": Loss()}, SPEC)
+    assert contract.keys["model.teacher"].shape == ("B", 5)
+
+
+def test_class_indices_of_uint8_are_no_problem():
+    labels = torch.tensor([0, 1, 2, 3], dtype=torch.uint8)
+    check_contract({"net": Model(), "ce": Loss()}, real_batch([0] * 4) | {"data.label": labels}, real=True)
+    F.cross_entropy(torch.zeros(4, 5), labels)
 
 
 def test_a_spec_that_contradicts_a_real_batch_names_both():

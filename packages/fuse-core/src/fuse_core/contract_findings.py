@@ -121,7 +121,7 @@ class Findings:
         return f"It reads {', '.join(found)}." if found else ""
 
     def batch_axes(self) -> None:
-        """Outputs whose first axis is not the batch axis, or whose other axes depend on the batch size."""
+        """Outputs whose first axis is not the batch axis."""
         first, second = self.runs
         if first.size == second.size:
             return
@@ -129,15 +129,14 @@ class Findings:
             for key, one in step.writes.items():
                 other: Any = dict.get(second.batch, key)
                 shape = common_shape(one, other, first.size, second.size)
-                if shape and shape[0] == "?" and one.ndim == other.ndim:
-                    per_sample, rest = divmod(len(one), first.size)
-                    if rest == 0 and len(other) == per_sample * second.size:  # such as views or patches
-                        shape = ("B", *shape[1:])
-                if shape and (shape[0] != "B" or "?" in shape):
-                    found = f"{tuple(one.shape)} for {first.size} samples and {tuple(other.shape)} for {second.size}"
-                    text = f"{name} writes {key!r} of shape {found}. Keep the samples on the first axis."
-                    # Hidden states and paths of time may have the samples on another axis, predictions may not.
-                    self.notes.append(text) if "B" in shape and not _head(key) else self.add(text)
+                if not shape or _keeps_samples(one, other, first.size, second.size):
+                    continue  # the other axes may differ: the second run is in eval mode
+                found = f"{tuple(one.shape)} for {first.size} samples and {tuple(other.shape)} for {second.size}"
+                text = f"{name} writes {key!r} of shape {found}. Keep the samples on the first axis."
+                # Hidden states and paths of time may have the samples on another axis, prototypes and anchors may have
+                # none, predictions may not.
+                is_meant = "B" in shape or one.shape == other.shape
+                self.notes.append(text) if is_meant and not _head(key) else self.add(text)
 
     def gradients(self, short_names: Mapping[str, str], frozen: Sequence[str]) -> None:
         """Losses without a gradient, and parameters that no loss trains."""
@@ -285,6 +284,12 @@ def _differ_in_last_sample(one: Any, other: Any) -> bool:
     dtype = torch.complex128 if one.is_complex() else torch.float64
     last, other_last = one[-1].to(dtype), other[-1].to(dtype)
     return last.shape == other_last.shape and not torch.allclose(last, other_last, rtol=1e-2, atol=1e-4)
+
+
+def _keeps_samples(one: Tensor, other: Tensor, size: int, other_size: int) -> bool:
+    """Whether the first axis holds one entry per sample, or several, such as views or patches."""
+    both_have_axes = one.ndim > 0 and other.ndim > 0
+    return both_have_axes and len(one) % size == 0 and len(one) * other_size == len(other) * size
 
 
 def _run_on_zeros(name: str, component: Any, run: Run, given: Mapping[str, Any], device: str | None = None) -> Step:
