@@ -462,6 +462,13 @@ def test_values_that_are_not_finite_are_found_on_real_tensors():
     assert "Model 'net' gives values that are not finite: 'model.logits.cls'. Check its initialization." in found
 
 
+def test_values_that_are_not_finite_in_the_batch_are_named():
+    found = problems(
+        {"net": Model(), "ce": Loss()}, real_batch([0] * 4) | {"data.image": torch.full((4, 8), torch.nan)}, real=True
+    )
+    assert "'model.logits.cls'. It reads such values: 'data.image'." in found
+
+
 def test_components_and_batch_are_not_changed():
     model, batch = Undeclared(), real_batch([0] * 4)
     state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -526,6 +533,37 @@ def test_samples_that_influence_one_another_are_found_on_real_tensors(function):
     assert "Model 'net': a sample's 'model.logits.cls' depend on the other samples. Keep samples apart" in found
 
 
+def test_a_small_influence_of_other_samples_is_found():
+    torch.manual_seed(0)
+    found = problems({"net": Model(lambda scores: (scores / 50).softmax(0)), "ce": Loss()}, real=True)
+    assert "a sample's 'model.logits.cls' depend on the other samples" in found
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda scores: F.normalize(scores) @ F.normalize(scores).T,  # pairs of samples
+        lambda scores: torch.stack([scores, scores * 2]),  # as the hidden states of two recurrent layers
+    ],
+)
+def test_pairs_and_hidden_states_are_no_influence(function):
+    net = Model(function, writes="model.hidden")
+    loss = Loss(lambda pred, target: pred.square().mean())
+    loss.reads = ("model.hidden", "data.label")
+    check_contract({"net": net, "loss": loss}, SPEC, real=True)
+
+
+def test_the_nodes_of_one_graph_are_no_samples():
+    class Graph(Model):
+        def forward(self, batch_dict):
+            graph = torch.zeros(2, 5).index_add(0, batch_dict["data.graph"], self.linear(batch_dict["data.image"]))
+            batch_dict["model.logits.cls"] = graph
+            return batch_dict
+
+    nodes = {"data.image": torch.rand(7, 8), "data.graph": torch.tensor([0, 0, 0, 1, 1, 1, 1])}
+    check_contract({"net": Graph(), "ce": Loss()}, nodes | {"data.label": torch.tensor([0, 1])}, real=True)
+
+
 @pytest.mark.parametrize("part", [nn.BatchNorm1d(5), nn.Dropout(), nn.LayerNorm(5)])
 def test_batch_norm_and_random_numbers_are_no_influence(part):
     check_contract({"net": Model(part), "ce": Loss()}, SPEC, real=True, frozen=["net.function"])
@@ -535,8 +573,9 @@ def test_batch_norm_and_random_numbers_are_no_influence(part):
 def test_a_component_may_run_in_one_mode_only():
     components = {"net": OnlyInTraining(), "ce": Loss()}
     assert "Loss 'ce' fails for a batch of 14" in problems(components)
-    contract = check_contract(components, SPEC, only_in={"ce": "train"})
-    assert contract.keys["model.logits.cls"].shape == ("B", 5)
+    for real in (False, True):
+        contract = check_contract(components, SPEC, only_in={"ce": "train"}, real=real)
+        assert contract.keys["model.logits.cls"].shape == ("B", 5)
     assert contract.keys["model.logits.cls"].readers == ["Loss 'ce'"]
     with_accuracy = components | {
         "net": Model(),
