@@ -801,6 +801,17 @@ def test_parameters_used_by_a_function_get_no_gradient():
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
+def test_a_part_that_two_models_share_is_trained_in_both():
+    first, second = Model(), Model(writes="model.logits.again")
+    second.linear = first.linear
+    again = Loss()
+    again.reads = ("model.logits.again", "data.label")
+    contract = check_contract({"first": first, "ce": Loss(), "second": second, "again": again}, SPEC)
+    trained = contract.trained_by["Model 'second'"]
+    assert trained == contract.trained_by["Model 'first'"]
+    assert trained["linear.weight"] == ["Loss 'ce'", "Loss 'again'"]
+
+
 def test_an_optional_read_is_a_read():
     reader = Loss(lambda label: label.sum() * 0)
     reader.reads, reader.optional_reads = ("data.label",), ("model.logits.other",)

@@ -224,6 +224,7 @@ def _record_gradients(run: Run) -> None:
                 run.steps[loss].backward_error = error
             for name, key, parameter in parameters:
                 run.trained_by[name][key] += [loss] if parameter.grad is not None else []
+            for *_, parameter in parameters:  # afterwards: components may share parameters
                 parameter.grad = None
             for leaf, gradient in before:  # a function, which is not copied, may use parameters of the program
                 leaf.grad = gradient
