@@ -288,3 +288,12 @@ def test_arrays_that_no_tensor_holds_become_a_list_whatever_their_dtypes(values)
     assert all(one is value for one, value in zip(listed, values, strict=True))
     with pytest.raises(ValueError, match=r"agree in 'x': .* holds ndarray .* <U4, .* holds ndarray .* float64"):
         collate([{"x": np.array(["lung"])}, {"x": np.array([1.0])}])
+
+
+def test_masked_entries_of_arrays_are_not_taken_for_values():
+    masked = np.ma.array([1.0, -9999.0], mask=[False, True])
+    with pytest.raises(ValueError, match=r"could not batch 'x' \(MaskedArray .*\): a tensor has no mask\. Fill"):
+        collate([{"x": masked}, {"x": masked}])
+    assert torch.equal(
+        collate([{"x": np.ma.array([1, 2])}, {"x": masked.filled(0).astype(int)}])["x"][0], torch.tensor([1, 2])
+    )

@@ -204,6 +204,8 @@ def _batched(values: list[Any], types: set[type]) -> Any:
     if len(set(map(_dtype, values))) > 1:
         raise TypeError("they differ in dtype")
     if kinds == {np.ndarray}:
+        if types != {np.ndarray} and any(map(np.ma.is_masked, values)):
+            raise TypeError("a tensor has no mask. Fill the masked entries in the dataset, such as with `filled(0)`.")
         return torch.from_numpy(np.stack(values))  # one conversion is faster than one per array
     return values if all(value.is_nested for value in values) else stack(values)
 
