@@ -273,3 +273,27 @@ def test_the_number_of_samples():
     assert number_of_samples({"x": torch.zeros(4, 2), "data": 1, "data.sample_id": ["p", "q", "r"]}) == 3
     assert number_of_samples({"scalar": 1, "x": torch.zeros(4, 2)}) == 4
     assert number_of_samples({"scalar": 1, "x": torch.zeros(())}) is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (np.array(["lung"]), np.array(["a longer name"])),
+        (np.array(["2020-01-01"], "M8[D]"), np.array(["2020-01-01T10"], "M8[h]")),
+        (np.array([None], object), np.array(["text"])),
+    ],
+)
+def test_arrays_that_no_tensor_holds_become_a_list_whatever_their_dtypes(values):
+    listed = collate([{"x": value} for value in values])["x"]
+    assert all(one is value for one, value in zip(listed, values, strict=True))
+    with pytest.raises(ValueError, match=r"agree in 'x': .* holds ndarray .* <U4, .* holds ndarray .* float64"):
+        collate([{"x": np.array(["lung"])}, {"x": np.array([1.0])}])
+
+
+def test_masked_entries_of_arrays_are_not_taken_for_values():
+    masked = np.ma.array([1.0, -9999.0], mask=[False, True])
+    with pytest.raises(ValueError, match=r"could not batch 'x' \(MaskedArray .*\): a tensor has no mask\. Fill"):
+        collate([{"x": masked}, {"x": masked}])
+    assert torch.equal(
+        collate([{"x": np.ma.array([1, 2])}, {"x": masked.filled(0).astype(int)}])["x"][0], torch.tensor([1, 2])
+    )

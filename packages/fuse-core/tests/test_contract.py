@@ -144,6 +144,18 @@ def test_a_wrong_output_of_a_model_is_found(function, message):
             lambda pred, target: F.cross_entropy(pred, target.int()),
             r"'ce' gets class indices of torch\.int32: convert them to torch\.int64\. It reads",
         ),
+        (
+            lambda pred, target: torch.subtract(pred[:, :1], target).abs().mean(),
+            r"'ce' compares each sample with each other one, \(6, 1\) with \(6,\) for 6 samples",
+        ),
+        (
+            lambda pred, target: F.poisson_nll_loss(pred[:, :1], target),
+            r"'ce' compares each sample with each other one, \(6, 1\) with \(6,\) for 6 samples",
+        ),
+        (
+            lambda pred, target: F.gaussian_nll_loss(pred[:, :1], target, pred[:, 1:2].exp()),
+            r"'ce' compares each sample with each other one, \(6, 1\) with \(6,\) for 6 samples",
+        ),
         (lambda pred, target: pred.sum().detach(), r"Loss 'ce' depends on no trainable parameter"),
         (
             lambda pred, target: F.cross_entropy(pred.mul_(2), target),
@@ -194,6 +206,33 @@ def test_all_pairs_of_two_kept_axes_are_no_problem():
         return (norms + norms.T - 2 * pred @ pred.T).mean()
 
     check_contract({"net": Model(), "distances": Loss(distances)}, SPEC)
+
+
+def test_outputs_without_a_batch_axis_are_a_note_unless_they_are_predictions():
+    class Prototypes(Model):
+        def forward(self, batch_dict):
+            batch_dict["model.prototypes"] = self.linear.weight
+            return super().forward(batch_dict)
+
+    note = check_contract({"net": Prototypes(), "ce": Loss()}, SPEC).notes[0]
+    assert note.startswith(
+        "Prototypes 'net' writes 'model.prototypes' of shape (5, 8) for 6 samples and (5, 8) for 14."
+    )
+
+
+@pytest.mark.parametrize(
+    "in_training", [lambda scores: scores[:, None].expand(-1, 2, -1), lambda scores: scores[:, :3]]
+)
+def test_an_output_may_have_another_shape_in_eval_mode(in_training):
+    class DeepSupervision(Model):
+        def forward(self, batch_dict):
+            super().forward(batch_dict)
+            if self.training:
+                batch_dict["model.logits.cls"] = in_training(batch_dict["model.logits.cls"])
+            return batch_dict
+
+    loss = Loss(lambda pred, target: pred.square().mean())
+    check_contract({"net": DeepSupervision(), "loss": loss}, SPEC, real=True)
 
 
 def test_several_outputs_per_sample_are_no_problem():
@@ -423,6 +462,13 @@ def test_values_that_are_not_finite_are_found_on_real_tensors():
     assert "Model 'net' gives values that are not finite: 'model.logits.cls'. Check its initialization." in found
 
 
+def test_values_that_are_not_finite_in_the_batch_are_named():
+    found = problems(
+        {"net": Model(), "ce": Loss()}, real_batch([0] * 4) | {"data.image": torch.full((4, 8), torch.nan)}, real=True
+    )
+    assert "'model.logits.cls'. It reads such values: 'data.image'." in found
+
+
 def test_components_and_batch_are_not_changed():
     model, batch = Undeclared(), real_batch([0] * 4)
     state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -487,6 +533,37 @@ def test_samples_that_influence_one_another_are_found_on_real_tensors(function):
     assert "Model 'net': a sample's 'model.logits.cls' depend on the other samples. Keep samples apart" in found
 
 
+def test_a_small_influence_of_other_samples_is_found():
+    torch.manual_seed(0)
+    found = problems({"net": Model(lambda scores: (scores / 50).softmax(0)), "ce": Loss()}, real=True)
+    assert "a sample's 'model.logits.cls' depend on the other samples" in found
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda scores: F.normalize(scores) @ F.normalize(scores).T,  # pairs of samples
+        lambda scores: torch.stack([scores, scores * 2]),  # as the hidden states of two recurrent layers
+    ],
+)
+def test_pairs_and_hidden_states_are_no_influence(function):
+    net = Model(function, writes="model.hidden")
+    loss = Loss(lambda pred, target: pred.square().mean())
+    loss.reads = ("model.hidden", "data.label")
+    check_contract({"net": net, "loss": loss}, SPEC, real=True)
+
+
+def test_the_nodes_of_one_graph_are_no_samples():
+    class Graph(Model):
+        def forward(self, batch_dict):
+            graph = torch.zeros(2, 5).index_add(0, batch_dict["data.graph"], self.linear(batch_dict["data.image"]))
+            batch_dict["model.logits.cls"] = graph
+            return batch_dict
+
+    nodes = {"data.image": torch.rand(7, 8), "data.graph": torch.tensor([0, 0, 0, 1, 1, 1, 1])}
+    check_contract({"net": Graph(), "ce": Loss()}, nodes | {"data.label": torch.tensor([0, 1])}, real=True)
+
+
 @pytest.mark.parametrize("part", [nn.BatchNorm1d(5), nn.Dropout(), nn.LayerNorm(5)])
 def test_batch_norm_and_random_numbers_are_no_influence(part):
     check_contract({"net": Model(part), "ce": Loss()}, SPEC, real=True, frozen=["net.function"])
@@ -496,8 +573,9 @@ def test_batch_norm_and_random_numbers_are_no_influence(part):
 def test_a_component_may_run_in_one_mode_only():
     components = {"net": OnlyInTraining(), "ce": Loss()}
     assert "Loss 'ce' fails for a batch of 14" in problems(components)
-    contract = check_contract(components, SPEC, only_in={"ce": "train"})
-    assert contract.keys["model.logits.cls"].shape == ("B", 5)
+    for real in (False, True):
+        contract = check_contract(components, SPEC, only_in={"ce": "train"}, real=real)
+        assert contract.keys["model.logits.cls"].shape == ("B", 5)
     assert contract.keys["model.logits.cls"].readers == ["Loss 'ce'"]
     with_accuracy = components | {
         "net": Model(),
@@ -619,6 +697,39 @@ def test_the_contract_is_a_table_and_a_drawing():
     assert '    c1 -- "(B, 5) float32" --> k2\n    k2 --> c2' in contract.to_mermaid()
 
 
+def test_a_spec_without_a_batch_axis_is_checked_with_its_sizes():
+    spec = {"data.image": TensorSpec((7, 8)), "data.label": TensorSpec((7,), torch.int64)}
+    contract = check_contract({"net": Model(), "ce": Loss()}, spec, real=True)
+    assert contract.keys["model.logits.cls"].shape == ("B", 5)
+    contract.check_batch({"data.image": torch.ones(7, 8), "data.label": torch.zeros(7, dtype=torch.int64)})
+
+
+def test_a_wrong_spec_is_refused():
+    with pytest.raises(
+        ValueError, match=r"TensorSpec\(shape=\) holds each axis' size, and None for the batch axis, got"
+    ):
+        TensorSpec((-1, 8))
+    with pytest.raises(TypeError, match=r"TensorSpec\(dtype=\) takes a torch\.dtype .*, got 'float32'\."):
+        TensorSpec((None, 8), "float32")
+
+
+def test_tensors_of_inference_mode_are_no_problem():
+    class Distilled(Model):
+        def forward(self, batch_dict):
+            with torch.inference_mode():
+                batch_dict["model.teacher"] = self.linear(batch_dict["data.image"])
+            return super().forward(batch_dict)
+
+    contract = check_contract({"net": Distilled(), "ce": Loss()}, SPEC)
+    assert contract.keys["model.teacher"].shape == ("B", 5)
+
+
+def test_class_indices_of_uint8_are_no_problem():
+    labels = torch.tensor([0, 1, 2, 3], dtype=torch.uint8)
+    check_contract({"net": Model(), "ce": Loss()}, real_batch([0] * 4) | {"data.label": labels}, real=True)
+    F.cross_entropy(torch.zeros(4, 5), labels)
+
+
 def test_a_spec_that_contradicts_a_real_batch_names_both():
     contract = check_contract({"net": Model(), "ce": Loss()}, SPEC)
     contract.check_batch(real_batch([0, 1, 2, 3]))
@@ -688,6 +799,17 @@ def test_parameters_used_by_a_function_get_no_gradient():
     net = Model()
     check_contract({"net": lambda batch: net(batch), "loss": Loss()}, SPEC)
     assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_a_part_that_two_models_share_is_trained_in_both():
+    first, second = Model(), Model(writes="model.logits.again")
+    second.linear = first.linear
+    again = Loss()
+    again.reads = ("model.logits.again", "data.label")
+    contract = check_contract({"first": first, "ce": Loss(), "second": second, "again": again}, SPEC)
+    trained = contract.trained_by["Model 'second'"]
+    assert trained == contract.trained_by["Model 'first'"]
+    assert trained["linear.weight"] == ["Loss 'ce'", "Loss 'again'"]
 
 
 def test_an_optional_read_is_a_read():

@@ -98,3 +98,8 @@ def test_plain_tensors_beside_those_of_monai_are_an_error_in_either_order(monkey
     for samples in ([plain, meta], [meta, plain]):
         with pytest.raises(ValueError, match=r"agree in 'x': .* holds .*Tensor of"):
             collate(samples)
+
+
+def test_masked_entries_of_arrays_are_not_taken_for_values():
+    with pytest.raises(TypeError, match=r"arrays, got a MaskedArray: a tensor has no mask\. Fill the masked entries"):
+        pad_to_largest()([np.ma.array([1.0, -9999.0], mask=[False, True]), np.ones(3)])

@@ -199,11 +199,14 @@ def _batched(values: list[Any], types: set[type]) -> Any:
         if numbers.dtype.kind not in "biuc" and all(isinstance(value, int | np.integer) for value in values):
             raise TypeError("no integer of 64 bits holds them all")
         return torch.from_numpy(numbers)
+    if kinds == {np.ndarray} and not any(value.dtype.kind in "biufc" for value in values):
+        return values  # tensors cannot hold text, whose dtype is its length, objects or dates
     if len(set(map(_dtype, values))) > 1:
         raise TypeError("they differ in dtype")
     if kinds == {np.ndarray}:
-        # Tensors cannot hold text, objects or dates. One conversion is faster than one per array.
-        return values if values[0].dtype.kind not in "biufc" else torch.from_numpy(np.stack(values))
+        if types != {np.ndarray} and any(map(np.ma.is_masked, values)):
+            raise TypeError("a tensor has no mask. Fill the masked entries in the dataset, such as with `filled(0)`.")
+        return torch.from_numpy(np.stack(values))  # one conversion is faster than one per array
     return values if all(value.is_nested for value in values) else stack(values)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Number
+from numbers import Integral, Number
 from typing import Any, TypeAlias
 
 import torch
@@ -20,6 +20,10 @@ SIZES = (6, 14)  # batch sizes without a real batch: even, and unlikely as a num
 class TensorSpec:
     """The shape, dtype and device of a tensor in a batch; None stands for the batch axis.
 
+    Raises:
+        ValueError: an axis of `shape` is neither a size nor None.
+        TypeError: `dtype` is no `torch.dtype`.
+
     Example:
         >>> TensorSpec((None, 1, 32, 32))
         TensorSpec(shape=(None, 1, 32, 32), dtype=torch.float32, device='cpu')
@@ -28,6 +32,13 @@ class TensorSpec:
     shape: tuple[int | None, ...]
     dtype: torch.dtype = torch.float32
     device: str | torch.device = "cpu"
+
+    def __post_init__(self) -> None:
+        if not all(axis is None or (isinstance(axis, Integral) and axis >= 0) for axis in self.shape):
+            shape = tuple(self.shape)
+            raise ValueError(f"TensorSpec(shape=) holds each axis' size, and None for the batch axis, got {shape}.")
+        if not isinstance(self.dtype, torch.dtype):
+            raise TypeError(f"TensorSpec(dtype=) takes a torch.dtype such as torch.float32, got {self.dtype!r}.")
 
 
 _SINGLE = (str, bytes, Number, TensorSpec, type(None))
@@ -55,7 +66,9 @@ def batch_sizes(spec: NDict) -> tuple[int, int]:
     """The two batch sizes; see `check_contract`."""
     count = _count(spec)
     if not count:
-        return SIZES
+        shapes = [value.shape for value in spec.values() if isinstance(value, TensorSpec)]
+        fixed = next((axis for shape in shapes for axis in shape), None)  # such as the nodes of a graph
+        return SIZES if fixed is None or any(None in shape for shape in shapes) else (fixed, fixed)
     for value in spec.values():
         is_single = isinstance(value, _SINGLE) or getattr(value, "ndim", None) == 0
         is_square = is_dense(value) and value.shape == (count, count)  # pairs of samples

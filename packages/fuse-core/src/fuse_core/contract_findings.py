@@ -121,7 +121,7 @@ class Findings:
         return f"It reads {', '.join(found)}." if found else ""
 
     def batch_axes(self) -> None:
-        """Outputs whose first axis is not the batch axis, or whose other axes depend on the batch size."""
+        """Outputs whose first axis is not the batch axis."""
         first, second = self.runs
         if first.size == second.size:
             return
@@ -129,15 +129,14 @@ class Findings:
             for key, one in step.writes.items():
                 other: Any = dict.get(second.batch, key)
                 shape = common_shape(one, other, first.size, second.size)
-                if shape and shape[0] == "?" and one.ndim == other.ndim:
-                    per_sample, rest = divmod(len(one), first.size)
-                    if rest == 0 and len(other) == per_sample * second.size:  # such as views or patches
-                        shape = ("B", *shape[1:])
-                if shape and (shape[0] != "B" or "?" in shape):
-                    found = f"{tuple(one.shape)} for {first.size} samples and {tuple(other.shape)} for {second.size}"
-                    text = f"{name} writes {key!r} of shape {found}. Keep the samples on the first axis."
-                    # Hidden states and paths of time may have the samples on another axis, predictions may not.
-                    self.notes.append(text) if "B" in shape and not _head(key) else self.add(text)
+                if not shape or _keeps_samples(one, other, first.size, second.size):
+                    continue  # the other axes may differ: the second run is in eval mode
+                found = f"{tuple(one.shape)} for {first.size} samples and {tuple(other.shape)} for {second.size}"
+                text = f"{name} writes {key!r} of shape {found}. Keep the samples on the first axis."
+                # Hidden states and paths of time may have the samples on another axis, prototypes and anchors may have
+                # none, predictions may not.
+                is_meant = "B" in shape or one.shape == other.shape
+                self.notes.append(text) if is_meant and not _head(key) else self.add(text)
 
     def gradients(self, short_names: Mapping[str, str], frozen: Sequence[str]) -> None:
         """Losses without a gradient, and parameters that no loss trains."""
@@ -229,27 +228,43 @@ class Findings:
         """Run real samples in eval mode, and then the last of them several times, with equal random numbers."""
         self.is_incomplete = bool(self.problems)
         first, second = self.runs
-        size = first.size if first.size == second.size else 2
+        can_repeat = first.size != second.size
+        size = 2 if can_repeat else first.size
         batch = make_batch(self.spec, torch.rand, size)  # positive, as doses and probabilities are
         last = [size - 1] * size
         same = {key: take(v, last) for key, v in batch.items() if has_batch_axis(v) and len(v) == size}
-        run = run_components(self.components, lambda _: batch, size, "real")
-        other = run_components(self.components, lambda _: batch | same, size, "real")
+        components = {name: self.components[name] for name in second.steps}  # without those of train mode
+        run = run_components(components, lambda _: batch, size, "real")
+        other = run_components(components, lambda _: batch | same, size, "real") if can_repeat else run
         for name, step in run.steps.items():
-            values = {**step.writes, "its loss": step.result}
-            bad = [key for key, value in values.items() if is_dense(value) and not value.isfinite().all()]
+            read = _not_finite({key: step.before[key] for key in step.reads})
+            bad = _not_finite({**step.writes, "its loss": step.result})
             if bad:
-                self.add(f"{name} gives values that are not finite: {_some(bad)}. Check its initialization.")
-            if step.error is None:
-                self.notes = [note for note in self.notes if not note.startswith(f"{name} was not checked")]
-            elif not any(problem.startswith(name) for problem in self.problems):
+                fix = f"It reads such values: {_some(read)}." if read else "Check its initialization."
+                self.add(f"{name} gives values that are not finite: {_some(bad)}. {fix}")
+            self.notes = [note for note in self.notes if not note.startswith(f"{name} was not checked")]
+            if step.error is not None and not any(problem.startswith(name) for problem in self.problems):
                 self._failed(name, step, run, "possible")
             others = other.steps[name].writes
-            mixed = [key for key, value in step.writes.items() if _differ_in_last_sample(value, others.get(key))]
+            mixed = [key for key, value in step.writes.items() if self._is_mixed(key, value, others.get(key))]
             if mixed and not bad:  # what later components read is mixed already
                 fix = "Keep samples apart: which axis do softmax, mean or norm run over?"
                 self.add(f"{name}: a sample's {_some(mixed)} depend on the other samples. {fix}")
                 break
+
+    def _is_mixed(self, key: str, one: Any, other: Any) -> bool:
+        """Whether two outputs differ in the last sample."""
+        first, second = self.runs
+        in_train, in_eval = (dict.get(run.batch, key) for run in self.runs)
+        shape = common_shape(in_train, in_eval, first.size, second.size) or ()
+        if shape.count("B") > 1 or not (is_dense(one) and is_dense(other)):  # pairs of samples
+            return False
+        axis = shape.index("B") if "B" in shape else 0
+        if not all(value.ndim > axis and value.shape[axis] for value in (one, other)):
+            return False
+        dtype = torch.complex128 if one.is_complex() else torch.float64
+        last, other_last = (value.select(axis, -1).to(dtype) for value in (one, other))
+        return last.shape == other_last.shape and not torch.allclose(last, other_last, rtol=1e-3, atol=1e-5)
 
 
 def declared_keys(component: Any, *attributes: str) -> tuple[str, ...]:
@@ -279,12 +294,14 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:4])) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _differ_in_last_sample(one: Any, other: Any) -> bool:
-    if not all(is_dense(value) and value.ndim and len(value) for value in (one, other)):
-        return False
-    dtype = torch.complex128 if one.is_complex() else torch.float64
-    last, other_last = one[-1].to(dtype), other[-1].to(dtype)
-    return last.shape == other_last.shape and not torch.allclose(last, other_last, rtol=1e-2, atol=1e-4)
+def _keeps_samples(one: Tensor, other: Tensor, size: int, other_size: int) -> bool:
+    """Whether the first axis holds one entry per sample, or several, such as views or patches."""
+    both_have_axes = one.ndim > 0 and other.ndim > 0
+    return both_have_axes and len(one) % size == 0 and len(one) * other_size == len(other) * size
+
+
+def _not_finite(values: Mapping[str, Any]) -> list[str]:
+    return [key for key, value in values.items() if is_dense(value) and not value.isfinite().all()]
 
 
 def _run_on_zeros(name: str, component: Any, run: Run, given: Mapping[str, Any], device: str | None = None) -> Step:

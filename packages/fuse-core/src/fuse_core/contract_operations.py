@@ -11,6 +11,7 @@ CLASS_LOSSES = {"cross_entropy", "nll_loss"}
 NO_CLASS_INDICES = {torch.int32, torch.int16, torch.int8, torch.bool}  # refused on real tensors only
 WARNED = {"l1_loss", "mse_loss", "smooth_l1_loss", "huber_loss"}  # torch warns if they broadcast
 ELEMENTWISE = {"add", "sub", "rsub", "mul", "div", "truediv", "true_divide", "maximum", "minimum"}
+ELEMENTWISE |= {"subtract", "multiply", "divide", "poisson_nll_loss", "gaussian_nll_loss", "kl_div"}
 ELEMENTWISE |= {"eq", "ne", "lt", "le", "gt", "ge", "where", "pow", "broadcast_tensors", *WARNED}
 
 
@@ -35,6 +36,8 @@ class WatchOperations(TorchFunctionMode):
         tensors = [one for one in (*args, *(kwargs or {}).values()) if isinstance(one, Tensor)][:2]
         if len(tensors) == 2:
             self._look_at(name, tensors[0], tensors[1], (kwargs or {}).get("reduction") == "none")
+        if name in CLASS_LOSSES and len(args) > 1 and args[1].dtype is torch.uint8 and args[1].ndim == 1:
+            args = (args[0], args[1].long(), *args[2:])  # works on real tensors only
         result = func(*args, **(kwargs or {}))
         index = args[1] if name == "getitem" and isinstance(args[1], tuple) else ()
         if name == "unsqueeze" or any(one is None for one in index):

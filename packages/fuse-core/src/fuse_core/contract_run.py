@@ -182,7 +182,7 @@ def _check_can_be_copied(component: Any) -> None:
 def _run_one(component: Any, batch: Any, size: int) -> Step:
     before = dict(batch)
     step = Step(component, before=before)
-    versions = {key: value._version for key, value in before.items() if isinstance(value, Tensor)}
+    versions = {key: _version(value) for key, value in before.items() if isinstance(value, Tensor)}
     batch.keys_read.clear()
     try:
         with WatchOperations(size) as operations:
@@ -197,8 +197,13 @@ def _run_one(component: Any, batch: Any, size: int) -> Step:
         step.error, step.needs_values = error, needs_values(error)
     step.reads = {key for key in batch.keys_read if key in before}
     step.writes = {key: value for key, value in batch.items() if key not in before or value is not before[key]}
-    step.changed = [key for key, version in versions.items() if before[key]._version != version]
+    step.changed = [key for key, version in versions.items() if _version(before[key]) != version]
     return step
+
+
+def _version(tensor: Tensor) -> int | None:
+    """The number of changes in place; tensors of `torch.inference_mode` do not count them."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def _record_gradients(run: Run) -> None:
@@ -219,6 +224,7 @@ def _record_gradients(run: Run) -> None:
                 run.steps[loss].backward_error = error
             for name, key, parameter in parameters:
                 run.trained_by[name][key] += [loss] if parameter.grad is not None else []
+            for *_, parameter in parameters:  # afterwards: components may share parameters
                 parameter.grad = None
             for leaf, gradient in before:  # a function, which is not copied, may use parameters of the program
                 leaf.grad = gradient

@@ -51,6 +51,8 @@ def _pad_and_stack(values: list[Any], value: float, min_size: tuple[int, ...] | 
 
 def _as_tensor(value: Any) -> Tensor:
     try:
+        if np.ma.is_masked(value):
+            raise TypeError("a tensor has no mask. Fill the masked entries first.")
         if isinstance(value, np.ndarray):  # a flipped array has negative strides, and one from a file may be big-endian
             value = np.asarray(value, value.dtype.newbyteorder("="), order="C")
         tensor = torch.as_tensor(value)
