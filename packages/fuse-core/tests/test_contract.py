@@ -697,6 +697,17 @@ def test_the_contract_is_a_table_and_a_drawing():
     assert '    c1 -- "(B, 5) float32" --> k2\n    k2 --> c2' in contract.to_mermaid()
 
 
+def test_an_output_that_grows_with_the_batch_is_found():
+    components = {
+        "net": Model(lambda scores: scores.flatten().expand(len(scores), -1)),
+        "loss": Loss(lambda pred, target: pred.square().mean()),
+    }
+    found = "Model 'net' writes 'model.logits.cls' of shape ({0}, {1}) for {0} samples and ({2}, {3}) for {2}. Keep"
+    assert found.format(6, 30, 14, 70) in problems(components)
+    notes = check_contract(components, real_batch([0] * 4)).notes  # eval mode might have twice the resolution
+    assert notes[0].startswith(found.format(4, 20, 8, 40))
+
+
 def test_a_spec_without_a_batch_axis_is_checked_with_its_sizes():
     spec = {"data.image": TensorSpec((7, 8)), "data.label": TensorSpec((7,), torch.int64)}
     contract = check_contract({"net": Model(), "ce": Loss()}, spec, real=True)

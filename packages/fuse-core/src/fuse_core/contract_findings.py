@@ -121,7 +121,7 @@ class Findings:
         return f"It reads {', '.join(found)}." if found else ""
 
     def batch_axes(self) -> None:
-        """Outputs whose first axis is not the batch axis."""
+        """Outputs whose first axis is not the batch axis, or whose other axes grow with the batch size."""
         first, second = self.runs
         if first.size == second.size:
             return
@@ -129,14 +129,19 @@ class Findings:
             for key, one in step.writes.items():
                 other: Any = dict.get(second.batch, key)
                 shape = common_shape(one, other, first.size, second.size)
-                if not shape or _keeps_samples(one, other, first.size, second.size):
+                if not shape:
+                    continue
+                keeps_samples = _keeps_samples(one, other, first.size, second.size)
+                if keeps_samples and not _grows(one, other, first.size, second.size):
                     continue  # the other axes may differ: the second run is in eval mode
                 found = f"{tuple(one.shape)} for {first.size} samples and {tuple(other.shape)} for {second.size}"
                 text = f"{name} writes {key!r} of shape {found}. Keep the samples on the first axis."
                 # Hidden states and paths of time may have the samples on another axis, prototypes and anchors may have
                 # none, predictions may not.
-                is_meant = "B" in shape or one.shape == other.shape
-                self.notes.append(text) if is_meant and not _head(key) else self.add(text)
+                is_meant = ("B" in shape or one.shape == other.shape) and not _head(key)
+                if keeps_samples:  # eval mode may have twice the resolution of training
+                    is_meant = second.size == 2 * first.size
+                self.notes.append(text) if is_meant else self.add(text)
 
     def gradients(self, short_names: Mapping[str, str], frozen: Sequence[str]) -> None:
         """Losses without a gradient, and parameters that no loss trains."""
@@ -298,6 +303,12 @@ def _keeps_samples(one: Tensor, other: Tensor, size: int, other_size: int) -> bo
     """Whether the first axis holds one entry per sample, or several, such as views or patches."""
     both_have_axes = one.ndim > 0 and other.ndim > 0
     return both_have_axes and len(one) % size == 0 and len(one) * other_size == len(other) * size
+
+
+def _grows(one: Tensor, other: Tensor, size: int, other_size: int) -> bool:
+    """Whether an axis after the first grows with the batch size; pairs of samples, of shape (B, B), may."""
+    axes = zip(one.shape[1:], other.shape[1:], strict=False)
+    return any(axis > size and axis % size == 0 and axis * other_size == last * size for axis, last in axes)
 
 
 def _not_finite(values: Mapping[str, Any]) -> list[str]:
