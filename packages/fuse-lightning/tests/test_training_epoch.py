@@ -3,7 +3,6 @@ import copy
 import pytest
 import torch
 from pytorch_lightning.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
-from torch.optim.swa_utils import SWALR
 from torchmetrics import MeanSquaredError, MetricCollection
 from torchmetrics.wrappers import Running
 
@@ -56,7 +55,6 @@ def test_scheduled_accumulation_is_continued_inside_an_epoch(make_module, make_t
         assert torch.equal(value, uninterrupted[name])
 
 
-@pytest.mark.skipif(not hasattr(SWALR, "_set_anneal_func"), reason="this torch stores a function of its SWALR")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 @pytest.mark.parametrize("layer", [torch.nn.Identity(), torch.nn.BatchNorm1d(1)])
 def test_averaged_weights_are_there_after_a_resume_with_no_step_left(

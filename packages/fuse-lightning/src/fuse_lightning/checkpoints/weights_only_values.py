@@ -50,7 +50,9 @@ def as_plain(value: Any, place: str = "") -> Any:
         is_known = kind.__module__.partition(".")[0] == "torch" or _is_safe(kind)
         return value if is_known else value.detach().as_subclass(torch.Tensor)
     if isinstance(value, dict):
-        pairs = {as_plain(key, place): as_plain(one, _within(place, key)) for key, one in value.items()}
+        # The SWALR of torch 2.6 stores a function under the name left out, and makes it anew.
+        kept = ((key, one) for key, one in value.items() if key != "anneal_func")
+        pairs = {as_plain(key, place): as_plain(one, _within(place, key)) for key, one in kept}
         before, after = ([*one.keys(), *one.values()] for one in (value, pairs))
         same = kind in (dict, OrderedDict) and len(before) == len(after) and all(map(operator.is_, before, after))
         return value if same else OrderedDict(pairs) if isinstance(value, OrderedDict) else pairs
