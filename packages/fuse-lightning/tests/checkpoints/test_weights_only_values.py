@@ -179,3 +179,11 @@ def test_a_model_that_cannot_be_written_only_warns(make_module, make_trainer, ma
 def test_a_hyperparameter_that_is_not_plain_is_refused_with_the_way_to_leave_it_out():
     with pytest.raises(NotPlainError, match=r"leave it out with save_hyperparameters\(ignore=\['model'\]\)\.$"):
         as_plain({"hyper_parameters": {"model": object()}})
+
+
+def test_only_the_function_of_swalr_is_left_out():
+    own = {"anneal_func": "cosine", "swa_lrs": [0.1]}
+    assert as_plain(own) is own
+    assert as_plain({"anneal_func": torch.optim.swa_utils.SWALR._cosine_anneal, "last_epoch": 3}) == {"last_epoch": 3}
+    with pytest.raises(NotPlainError, match=r"'anneal_func' in the checkpoint is a builtins\.function"):
+        as_plain({"anneal_func": lambda progress: progress})

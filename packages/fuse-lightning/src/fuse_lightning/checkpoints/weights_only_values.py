@@ -3,6 +3,7 @@
 import operator
 from collections import Counter, OrderedDict
 from pathlib import PurePath
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,7 @@ def as_plain(value: Any, place: str = "") -> Any:
         is_known = kind.__module__.partition(".")[0] == "torch" or _is_safe(kind)
         return value if is_known else value.detach().as_subclass(torch.Tensor)
     if isinstance(value, dict):
-        # The SWALR of torch 2.6 stores a function under the name left out, and makes it anew.
-        kept = ((key, one) for key, one in value.items() if key != "anneal_func")
+        kept = ((key, one) for key, one in value.items() if not _is_of_swalr(one))
         pairs = {as_plain(key, place): as_plain(one, _within(place, key)) for key, one in kept}
         before, after = ([*one.keys(), *one.values()] for one in (value, pairs))
         same = kind in (dict, OrderedDict) and len(before) == len(after) and all(map(operator.is_, before, after))
@@ -82,6 +82,11 @@ def _is_safe(kind: type) -> bool:
     """Whether a class was registered with `torch.serialization.add_safe_globals`, by the name that is stored."""
     registered = torch.serialization.get_safe_globals()
     return kind in registered or (kind, f"{kind.__module__}.{kind.__qualname__}") in registered
+
+
+def _is_of_swalr(value: Any) -> bool:
+    """Whether a value is the function that SWALR stores in torch 2.6. Left out, it is that of the resumed SWALR."""
+    return isinstance(value, FunctionType) and value.__qualname__.startswith("SWALR.")
 
 
 def _within(place: str, key: Any) -> str:
