@@ -11,7 +11,7 @@ from torch import nn
 
 from .collate import collate, number_of_samples
 from .contract_batch import Shape, TensorSpec, batch_sizes, common_shape, described, make_batch, shape_text
-from .contract_caches import forget_fake_tensors
+from .contract_caches import fake_tensors_forgotten
 from .contract_findings import Findings
 from .contract_run import Run, run_components, undisturbed
 from .ndict import NDict
@@ -214,10 +214,8 @@ def check_contract(
             step.error = step.backward_error = None  # their tracebacks hold the steps, and so the fake tensors
         return findings.problems, Contract(keys, runs[0].trained_by if runs[0].losses else {}, findings.notes)
 
-    try:
+    with fake_tensors_forgotten():
         problems, contract = check()
-    finally:
-        forget_fake_tensors()
     if problems:
         raise ContractError(problems, contract.notes)
     return contract

@@ -3,6 +3,8 @@
 import functools
 import gc
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
@@ -24,7 +26,25 @@ class ContractMode(FakeTensorMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def forget_fake_tensors() -> None:
+@contextmanager
+def fake_tensors_forgotten() -> Iterator[None]:
+    """Run a check, then delete its copies and clear the caches that keep its fake tensors.
+
+    Copies may refer to themselves, as those of metrics do. While nothing is collected, they stay young: at the end they
+    are found without a look at the program's older objects.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.collect(0)
+        if was_enabled:
+            gc.enable()
+        _clear_caches()
+
+
+def _clear_caches() -> None:
     """Clear each `lru_cache` with a fake tensor of a check, and delete such tensors from dicts without names as keys.
 
     Functions are not copied. One that keeps a tensor, such as a window or a grid, would compute with the fake one in
