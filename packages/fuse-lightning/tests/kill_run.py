@@ -30,20 +30,20 @@ from fuse_optim import SAM
 from fuse_optim.lightning import OptimizerClosureCallback
 
 VARIANTS = {
+    "sam, accumulated, workers": {"sam": True, "accumulate_grad_batches": 2, "num_workers": 2},
+    "processes, ema, workers": {"devices": 2, "strategy": "ddp", "ema": True, "num_workers": 2},
+    "plateau": {"plateau": "epoch"},
+    "no validation, steps": {"validation": False, "max_epochs": -1, "max_steps": 19},
     "adam": {},
     "workers": {"num_workers": 2},
     "sam": {"sam": True},
     "ema": {"ema": True},
     "accumulated": {"accumulate_grad_batches": 2},
     "processes": {"devices": 2, "strategy": "ddp"},
-    "sam, accumulated, workers": {"sam": True, "accumulate_grad_batches": 2, "num_workers": 2},
-    "processes, ema, workers": {"devices": 2, "strategy": "ddp", "ema": True, "num_workers": 2},
     "processes, accumulated": {"devices": 2, "strategy": "ddp", "accumulate_grad_batches": 2},
     "processes, sam": {"devices": 2, "strategy": "ddp", "sam": True},
     "steps": {"max_epochs": -1, "max_steps": 19},
-    "plateau": {"plateau": "epoch"},
     "no validation": {"validation": False},
-    "no validation, steps": {"validation": False, "max_epochs": -1, "max_steps": 19},
     "validation inside epochs": {"val_check_interval": 2, "sam": True},
 }
 

@@ -13,8 +13,9 @@ import pytest
 
 SCRIPT = Path(__file__).with_name("kill_run.py")
 VARIANTS = 15  # of the script
-# Each variant once, and with `nox -t matrix` many times: then in parts of one variant, which pytest-xdist spreads.
-KILLS = int(os.environ.get("FUSE_KILLS") or (1000 if os.environ.get("FUSE_DEEP_TESTS") == "1" else VARIANTS))
+DEEP = os.environ.get("FUSE_DEEP_TESTS") == "1"  # with `nox -t matrix`
+# The first variants once; many kills in parts of one variant, which pytest-xdist spreads.
+KILLS = int(os.environ.get("FUSE_KILLS") or (1000 if DEEP else 4))
 PARTS = 1 if KILLS <= VARIANTS else VARIANTS * -(-KILLS // 300)
 
 
@@ -69,9 +70,7 @@ def whole_training(kill_run, tmp_path_factory):
         ({"max_epochs": -1, "max_steps": 6}, {"max_epochs": -1, "max_steps": 10}),  # inside an epoch
     ],
 )
-@pytest.mark.parametrize(
-    "options", [{}, {"validation": False}, {"plateau": "epoch"}], ids=["", "no validation", "plateau"]
-)
+@pytest.mark.parametrize("options", [{"plateau": "epoch"}, {"validation": False}, {}][: 3 if DEEP else 1], ids=str)
 @pytest.mark.filterwarnings("ignore")
 def test_a_training_that_ended_as_planned_goes_on_as_if_it_had_not(
     kill_run, whole_training, tmp_path, first, second, options
@@ -85,12 +84,12 @@ def test_a_training_that_ended_as_planned_goes_on_as_if_it_had_not(
     "options",
     [
         {"plateau": "step", "val_check_interval": 2},
+        {"precision": "bf16-mixed", "gradient_clip_val": 0.1},
+        {"accumulate_grad_batches": 3, "gradient_clip_val": 0.1, "gradient_clip_algorithm": "value"},
         {"plateau": "step", "validation": False, "log_every_n_steps": 1},
         {"log_every_n_steps": 2},
         {"precision": "64-true"},
-        {"precision": "bf16-mixed", "gradient_clip_val": 0.1},
-        {"accumulate_grad_batches": 3, "gradient_clip_val": 0.1, "gradient_clip_algorithm": "value"},
-    ],
+    ][: 6 if DEEP else 2],
     ids=lambda options: ", ".join(options),
 )
 @pytest.mark.filterwarnings("ignore")

@@ -1,6 +1,6 @@
 """Mistakes made by rule in programs of the walkthrough, the READMEs and the pages: what does the contract find?
 
-All are made if FUSE_DEEP_TESTS is 1, as `nox -t matrix` sets it; otherwise every eighth. `pytest -s` prints the table.
+All are made if FUSE_DEEP_TESTS is 1, as `nox -t matrix` sets it; otherwise every sixteenth. `pytest -s` prints the table.
 """
 
 import ast
@@ -29,7 +29,7 @@ from fuse_lightning.walkthrough.template import classification, segmentation
 from fuse_losses import LossDefault
 from fuse_models import Head1D, ModelMultiHead
 
-EVERY = 1 if os.environ.get("FUSE_DEEP_TESTS") == "1" else 8
+EVERY = 1 if os.environ.get("FUSE_DEEP_TESTS") == "1" else 16
 ROOT = Path(__file__).parents[4]
 
 # ----------------------------------------------------------------------------------------------- programs without fault
