@@ -1,3 +1,5 @@
+from enum import Enum
+
 import pytest
 import torch
 import torch._dynamo.testing
@@ -60,6 +62,30 @@ def test_a_missing_key_is_named_under_compile():
     compiled = torch.compile(lambda batch: batch["data.imgae"] * 2, backend="eager", fullgraph=True)
     with pytest.raises(Exception, match=r"NestedKeyError\('data\.imgae'"):
         compiled(NDict({"data.image": torch.ones(1)}))
+
+
+class Key(str, Enum):  # noqa: UP042, StrEnum prints itself as its string
+    DATA = "data"
+    IMAGE = "data.image"
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda batch: batch[Key.IMAGE] + batch[Key.DATA]["image"],
+        lambda batch: batch.get(Key.DATA)["image"],
+        lambda batch: batch.pop(Key.DATA)["image"],
+        lambda batch: batch.select(Key.DATA)["data.image"],
+        lambda batch: batch.exclude(Key.DATA)["x"],
+        lambda batch: batch.get_sub_dict(Key.DATA)["image"],
+    ],
+)
+@pytest.mark.skipif(TORCH_2_6, reason="torch 2.6 cannot trace methods of a subclass of dict")
+def test_a_str_enum_means_its_string_under_compile(use):
+    def batch():
+        return NDict({"data.image": torch.ones(1), "x": torch.zeros(1)})
+
+    assert torch.compile(use, backend="eager", fullgraph=True)(batch()).equal(use(batch()))
 
 
 @pytest.mark.skipif(not TORCH_2_6, reason="documents torch 2.6 alone")

@@ -79,7 +79,16 @@ def test_monai_stacks_its_own_tensors(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("values", "padding"), [([[1], [2, 3]], 0.5), ([[1], [2, 3]], float("nan")), ([[True], [True, False]], 2)]
+    ("values", "padding"),
+    [
+        ([[1], [2, 3]], 0.5),
+        ([[1], [2, 3]], float("nan")),
+        ([[1], [2, 3]], float("inf")),
+        ([[True], [True, False]], 2),
+        ([torch.zeros(2, dtype=torch.uint8)] * 2, -1),  # nothing to pad here, but in another batch
+        ([np.zeros(1, np.uint16), np.zeros(2, np.uint16)], -100),
+        ([torch.zeros(1, dtype=torch.int8), torch.zeros(2, dtype=torch.int8)], 255),
+    ],
 )
 def test_a_padding_that_the_dtype_does_not_hold_is_refused(values, padding):
     with pytest.raises(ValueError, match=rf"pad_to_largest\(value={padding}\) is not a value of torch\."):

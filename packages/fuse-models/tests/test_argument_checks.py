@@ -1,10 +1,13 @@
-"""Numbers of NumPy's types are numbers, also for torch.compile, which takes NumPy's numbers for tensors."""
+"""Numbers of NumPy's types are numbers, also for torch.compile, and members of a str Enum are keys."""
+
+from enum import Enum
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from fuse_core import NDict
 from fuse_models import (
     BackboneMultilayerPerceptron,
     BackboneResnet3D,
@@ -13,7 +16,10 @@ from fuse_models import (
     BackboneViT,
     Head1D,
     HeadDenseSegmentation,
+    ModelEnsemble,
     ModelMultistream,
+    ModelSiamese,
+    ModelWrapSeqToDict,
 )
 
 one, two, three, four, eight = map(np.int64, (1, 2, 3, 4, 8))
@@ -71,3 +77,43 @@ def test_other_values_of_numpy_are_refused(wrong):
 def test_a_plan_without_entries_is_not_the_default():
     with pytest.raises(ValueError, match=r"\(blocks_per_level=\) takes 2 positive integers, got \[\]"):
         BackboneUNet(1, 2, (4, 8), blocks_per_level=[])
+
+
+class Keys(str, Enum):  # noqa: UP042  an f-string prints a member of a StrEnum as its value, but not one of these
+    A = "data.a"
+    B = "data.b"
+    FEATURES = "model.features"
+    SCORES = "model.logits.cls"
+
+
+def scores() -> nn.Module:
+    return ModelWrapSeqToDict(model=nn.Linear(4, 2), model_inputs=[Keys.A], model_outputs=[Keys.SCORES])
+
+
+@pytest.mark.parametrize(("compiled", "make_batch"), [(False, dict), (False, NDict), (True, dict)])
+@pytest.mark.parametrize(
+    ("make", "written"),
+    [
+        (scores, ["model.logits.cls"]),
+        (
+            lambda: ModelEnsemble([scores()], {Keys.SCORES: "values"}),
+            [f"model.logits.cls_ensemble_{name}" for name in ("0", "average", "std")],
+        ),
+        (
+            lambda: ModelSiamese([Keys.A], [Keys.B], nn.Linear(4, 3), [], Keys.FEATURES),
+            ["model.features", "model.features_0", "model.features_1"],
+        ),
+        (
+            lambda: Head1D("a", "regression", [(Keys.A, 4)], 1, [(Keys.B, 4)], optional_inputs={Keys.B: "zero"}),
+            ["model.output.a"],
+        ),
+    ],
+    ids=["wrapper", "ensemble", "siamese", "optional input"],
+)
+def test_members_of_a_str_enum_are_the_keys_that_they_hold(make, written, compiled, make_batch):
+    model = make().eval()
+    run = torch.compile(model, backend="eager", fullgraph=True) if compiled else model
+    inputs = {"data.a": torch.rand(2, 4), "data.b": torch.rand(2, 4), "data.b_present": torch.tensor([True, False])}
+    keys = [key for key in run(make_batch(inputs)) if key not in inputs]
+    assert sorted(keys) == sorted(model.writes) == written
+    assert {type(key) for key in (*keys, *model.reads, *model.writes)} == {str}

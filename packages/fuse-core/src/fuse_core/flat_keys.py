@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 def plain(key: str) -> str:
     """The plain string of a key that is a `str` by inheritance, such as a member of a str Enum."""
-    return "" + key  # unlike `str` and f-strings, `+` never asks the subclass how to print itself
+    # Unlike `str` and f-strings, `+` never asks the subclass how to print itself. torch.compile cannot add to the key.
+    return "" + key
 
 
 def has_branch(flat_keys: Iterable[str], key: object) -> bool:
@@ -37,7 +38,7 @@ def branches_above(key: str) -> list[str]:
 
 def keys_at_or_below(flat_keys: Iterable[str], chosen: Iterable[str]) -> dict[str, None]:
     """The keys that equal one of the `chosen` keys or lie below one, as an ordered set."""
-    exact = frozenset(chosen)
+    exact = frozenset(map(plain, chosen))
     prefixes = tuple(key + "." for key in exact)
     return dict.fromkeys(key for key in flat_keys if key in exact or key.startswith(prefixes))
 

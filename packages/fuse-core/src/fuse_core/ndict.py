@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import ndict_selection
-from .flat_keys import branches_above, has_branch, keys_below
+from .flat_keys import branches_above, has_branch, keys_below, plain
 from .key_names import check_key, flatten, is_mapping
 from .ndict_pytree import map_tensors, register
 from .ndict_view import MISSING, NDictView
@@ -105,7 +105,7 @@ class NDict(dict[str, Any]):
         if key not in self:
             raise NestedKeyError(key, self)
         is_leaf = dict.__contains__(self, key)
-        below = [] if is_leaf and not self._may_have_branch(key) else keys_below(self, key + ".")
+        below = [] if is_leaf and not self._may_have_branch(key) else keys_below(self, plain(key) + ".")
         for flat_key in (*below, key) if is_leaf else below:
             dict.__delitem__(self, flat_key)
 

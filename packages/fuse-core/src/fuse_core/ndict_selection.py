@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .did_you_mean import nearest_keys
-from .flat_keys import branches_above, has_branch, keys_at_or_below, keys_below
+from .flat_keys import branches_above, has_branch, keys_at_or_below, keys_below, plain
 from .indexing import Index, check_equal_lengths, positions, take
 from .key_names import check_key
 from .nested_key_error import NestedKeyError
@@ -55,7 +55,7 @@ def get_sub_dict(self: NDictT, key: str) -> NDictT | None:
     """An NDict of the branch below `key`, or None if there is no such branch."""
     if not has_branch(self, key):
         return None
-    prefix = key + "."
+    prefix = plain(key) + "."
     return self._with_items((flat_key[len(prefix) :], self[flat_key]) for flat_key in keys_below(self, prefix))
 
 

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, ClassVar
 
-from .flat_keys import keys_below
+from .flat_keys import keys_below, plain
 from .nested_key_error import NestedKeyError
 
 MISSING: Any = object()
@@ -40,7 +40,7 @@ class NDictView(MutableMapping[str, Any]):
 
     def __init__(self, root: Any, key: str) -> None:
         self._root = root
-        self._prefix = key + "."
+        self._prefix = plain(key) + "."
 
     def __getitem__(self, key: str) -> Any:
         if not isinstance(key, str):

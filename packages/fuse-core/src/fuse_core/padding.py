@@ -39,14 +39,25 @@ def _pad_and_stack(values: list[Any], value: float, min_size: tuple[int, ...] | 
         found = sorted({f"rank {tensor.ndim} {tensor.dtype}" for tensor in tensors})
         raise ValueError(f"pad_to_largest needs tensors of one rank and dtype, got {', '.join(found)}.")
     rank, dtype = tensors[0].ndim, tensors[0].dtype
-    is_integer = not (dtype.is_floating_point or dtype.is_complex)
-    if is_integer and not (value in (0, 1) if dtype == torch.bool else float(value).is_integer()):
-        raise ValueError(f"pad_to_largest(value={value}) is not a value of {dtype}.")
+    if not _is_value_of(dtype, value):  # also if nothing is padded in this batch: it will be in another one
+        raise ValueError(
+            f"pad_to_largest(value={value}) is not a value of {dtype}. Give one that is, or convert the tensors in the "
+            "dataset."
+        )
     if min_size is not None and len(min_size) != rank:
         raise ValueError(f"pad_to_largest(min_size=) needs one entry per axis: {rank}, got {min_size}.")
     smallest = min_size or (0,) * rank
     size = [max(smallest[axis], *(tensor.shape[axis] for tensor in tensors)) for axis in range(rank)]
     return stack([_padded(tensor, size, value) for tensor in tensors])
+
+
+def _is_value_of(dtype: torch.dtype, value: float) -> bool:
+    if dtype.is_floating_point or dtype.is_complex:
+        return True
+    if dtype == torch.bool:
+        return value in (0, 1)
+    limits = torch.iinfo(dtype)
+    return float(value).is_integer() and limits.min <= value <= limits.max
 
 
 def _as_tensor(value: Any) -> Tensor:

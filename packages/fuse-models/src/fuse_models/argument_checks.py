@@ -38,10 +38,16 @@ def check_rate(value: Any, where: str) -> float:
     return float(value)
 
 
-def check_name(value: object, where: str) -> None:
-    """Raises `ValueError` unless `value` is a non-empty string."""
+def check_name(value: object, where: str) -> str:
+    """`value` as a plain string. Raises `ValueError` unless it is a non-empty string."""
     if not isinstance(value, str) or not value:
         raise ValueError(f"{where} takes a non-empty string, got {value!r}.")
+    return plain_key(value)
+
+
+def plain_key(key: str) -> str:
+    """The plain string of a member of a str Enum, which an f-string would print as `Keys.IMAGE`."""
+    return "" + key
 
 
 def check_option(value: object, options: Iterable[str | None], where: str) -> None:

@@ -9,7 +9,7 @@ from torch.fx import Proxy
 
 from fuse_core import read_key
 
-from .argument_checks import is_positive
+from .argument_checks import is_positive, plain_key
 
 BatchDict = TypeVar("BatchDict", bound=MutableMapping[str, Any])
 """The nested dictionary that components take and return: an NDict or a plain dict."""
@@ -35,7 +35,7 @@ def parse_conv_inputs(conv_inputs: Sequence[ConvInput], argument: str) -> ConvIn
             f"{argument} takes a non-empty sequence of keys or of (key, channels) pairs, got {conv_inputs!r}. "
             f"For one input, use [key] or [(key, channels)]."
         )
-    return tuple((key, None if channels is None else int(channels)) for key, channels in pairs)
+    return tuple((plain_key(key), None if channels is None else int(channels)) for key, channels in pairs)
 
 
 def _is_pair(pair: Any) -> bool:

@@ -22,7 +22,7 @@ class ModelWithHeads(TakesFuseMedMLStateDict):
     ) -> None:
         """Called last by the constructors, so that the backbone stands first in the state dict."""
         self.heads: Any = heads  # becomes a HeadSequence
-        check_name(key_out_features, f"{type(self).__name__}(key_out_features=)")
+        key_out_features = check_name(key_out_features, f"{type(self).__name__}(key_out_features=)")
         self.inputs = inputs
         self._optional_reads: tuple[str, ...] = ()
         self.key_out_features = key_out_features

@@ -8,6 +8,7 @@ from torch import nn
 
 from fuse_core import NDict, did_you_mean, provides, read_key
 
+from .argument_checks import plain_key
 from .conv_inputs import is_symbolic
 
 TORCH_2_6 = torch.__version__.startswith("2.6.")
@@ -91,4 +92,4 @@ def _keys(argument: str, keys: str | Sequence[str]) -> tuple[str, ...]:
     listed = (keys,) if isinstance(keys, str) else tuple(keys)
     if not listed or not all(isinstance(key, str) for key in listed):
         raise ValueError(f"ModelWrapDictToSeq({argument}=) takes a key or a non-empty sequence of keys, got {keys!r}.")
-    return listed
+    return tuple(map(plain_key, listed))

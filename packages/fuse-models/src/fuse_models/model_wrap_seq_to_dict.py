@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fuse_core import did_you_mean, read_key
 
+from .argument_checks import plain_key
 from .conv_inputs import BatchDict
 
 OWNER = "ModelWrapSeqToDict"
@@ -66,8 +67,8 @@ class ModelWrapSeqToDict(nn.Module):
         if not isinstance(model, nn.Module):
             raise TypeError(f"ModelWrapSeqToDict(model=) takes a module, got {model!r}.")
         # Plain tuples and dicts: a caller's list may change later, and torch.compile need not guard more than these.
-        self.model_inputs = dict(model_inputs) if isinstance(model_inputs, Mapping) else tuple(model_inputs)
-        self.model_outputs = dict(model_outputs) if isinstance(model_outputs, Mapping) else tuple(model_outputs)
+        self.model_inputs = _plain(model_inputs)
+        self.model_outputs = _plain(model_outputs)
         self.reads, self.writes = _keys(self.model_inputs), _keys(self.model_outputs)
         if len(set(self.writes)) != len(self.writes):
             raise ValueError(f"ModelWrapSeqToDict needs a key of its own for each output, got {self.writes}.")
@@ -128,6 +129,12 @@ class ModelWrapSeqToDict(nn.Module):
             if name == "model":
                 raise
             return getattr(self.model, name)
+
+
+def _plain(keys: Mapping[str, str] | Sequence[Any]) -> dict[str, str] | tuple[Any, ...]:
+    if isinstance(keys, Mapping):
+        return {name: plain_key(key) for name, key in keys.items()}
+    return tuple(None if key is None else plain_key(key) for key in keys)
 
 
 def _keys(keys: Mapping[str, str] | Sequence[str | None]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fuse_core import did_you_mean, logits_key, output_key, provides
 
-from ..argument_checks import check_option
+from ..argument_checks import check_option, plain_key
 from .combine_predictions import KINDS, Kind
 
 
@@ -99,4 +99,4 @@ def _listed(prediction_keys: Sequence[str] | Mapping[str, Kind]) -> list[str]:
             f"ModelEnsemble(prediction_keys=) takes a non-empty sequence of keys, or a mapping of keys to their kinds, "
             f"got {prediction_keys!r}. For one key, use [key]."
         )
-    return keys
+    return list(map(plain_key, keys))

@@ -39,7 +39,7 @@ class HeadBase(TakesFuseMedMLStateDict):
     ) -> None:
         super().__init__()
         kind = type(self).__name__
-        check_name(head_name, f"{kind}(head_name=)")
+        head_name = check_name(head_name, f"{kind}(head_name=)")
         self._reader = f"{kind} {head_name!r}"
         check_option(mode, get_args(Mode), f"{kind}(mode=)")
         if not conv_inputs and not vector_inputs:

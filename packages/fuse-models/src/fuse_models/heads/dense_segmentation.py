@@ -105,7 +105,7 @@ class HeadDenseSegmentation(HeadBase):
             maxpool_kernel = check_positive(maxpool_kernel, "HeadDenseSegmentation(maxpool_kernel=)")
         self.maxpool_kernel = maxpool_kernel
         if upsample_to is not None:
-            check_name(upsample_to, "HeadDenseSegmentation(upsample_to=)")
+            upsample_to = check_name(upsample_to, "HeadDenseSegmentation(upsample_to=)")
         self.upsample_to = upsample_to
         deep_supervision = check_all_positive(deep_supervision, "HeadDenseSegmentation(deep_supervision=)")
         others = (post_concat_inputs, maxpool_kernel, shared_classifier_head)
@@ -115,7 +115,7 @@ class HeadDenseSegmentation(HeadBase):
                 f"maxpool_kernel and shared_classifier_head."
             )
         if features_key is not None:
-            check_name(features_key, "HeadDenseSegmentation(features_key=)")
+            features_key = check_name(features_key, "HeadDenseSegmentation(features_key=)")
             if any(option is not None for option in (upsample_to, shared_classifier_head)) or deep_supervision:
                 raise ValueError(
                     f"{self._reader}: features_key works without deep_supervision, upsample_to and "

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fuse_core import did_you_mean
 
-from ..argument_checks import check_option
+from ..argument_checks import check_option, plain_key
 
 Substitute = Literal["learned", "zero"]
 
@@ -29,7 +29,7 @@ class OptionalInputs(nn.Module):
         self, substitutes: Mapping[str, Substitute] | None, sizes: Mapping[str, int], owner: str, argument: str
     ) -> None:
         super().__init__()
-        self.keys = tuple(substitutes or ())
+        self.keys = tuple(map(plain_key, substitutes or ()))
         for key, substitute in (substitutes or {}).items():
             if key not in sizes:
                 known = ", ".join(map(repr, sizes)) or "here none"
