@@ -1,6 +1,6 @@
 """Mistakes made by rule in programs of the walkthrough, the READMEs and the pages: what does the contract find?
 
-All are made if FUSE_DEEP_TESTS is 1, as `nox -t matrix` sets it; otherwise every sixteenth. `pytest -s` prints the table.
+All are made if FUSE_DEEP_TESTS is 1, as `nox -t matrix` sets it; else every sixteenth. `pytest -s` prints the table.
 """
 
 import ast
