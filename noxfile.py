@@ -45,6 +45,9 @@ from tools.verification import (
 )
 from tools.workflows import write_workflows
 
+# Containers often set it. Each process of a test would compile all that it imports again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 nox.needs_version = ">=2025.10.14"  # knows download_python
 nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
