@@ -73,7 +73,7 @@ COMMAND_HELP = {
     "predict": _EVALUATE.format("predict", "Predict, and write predictions.csv to the run folder, a row per sample.")
     + "  --overwrite           replace predictions.csv\n",
     "check": "usage: fuse-lightning check --config FILE [options]\n\n"
-    "Run model, losses and metrics on fake tensors, and report all keys, shapes, dtypes and gradients that do not fit.\n"
+    "Run model, losses and metrics on fake tensors. Report all keys, shapes, dtypes and gradients that do not fit.\n"
     "Prints a table for training, validation, test and prediction; equal ones are printed once. Writes them to\n"
     "contract.md, with a Mermaid drawing. The exit code is 2 if something does not fit.\n\n"
     "One sample of each dataset is loaded. To check without data, describe a batch in the configuration:\n\n"
