@@ -65,6 +65,8 @@ def test_calls_of_the_arguments_table_run(code, tmp_path):
     batch = fuse_core.NDict({"data.sample_id": [0, 1], "y": torch.rand(2, 2), "t": torch.tensor([0, 1])})
     names |= {"nn": nn, "F": F, "torch": torch, "loss": loss, "losses": {"l": loss}, "model": model, "batch": batch}
     names |= {"folder": tmp_path, "pairs": [(1, 2)], "collecting": Collecting(), "first_half": lambda batch: batch}
+    if "state_dict" in code:
+        names["state_dict"] = fuse_models.BackboneResnet().state_dict()
     result = eval(code, names)
     samples = [{"data.sample_id": i, "data.x": torch.ones(i + 1), "data.path": "a"} for i in range(2)]
     if isinstance(result, fuse_core.Collate) and "per_key" in code:

@@ -134,6 +134,11 @@ def _(folder):
         LossDice(pred="p", target="t")({"p": torch.rand(1, 2, 2, 2), "t": torch.zeros(1, 4, 4).long()})
 
 
+@says("`BackboneInceptionResnetV2(weights=)`")
+def _(folder):
+    assert inspect.signature(BackboneInceptionResnetV2).parameters["weights"].default is None
+
+
 @says("`Head3D(num_outputs=)`")
 def _(folder):
     assert inspect.signature(Head3D).parameters["num_outputs"].default == 2

@@ -40,6 +40,9 @@ configuration
 run
   --run_dir DIR         the folder for everything that the run writes (default: runs/default)
   --seed_everything N   the seed of all random numbers
+"""
+
+_REPORT = """\
   --report              write a page of results, index.html: after fit, and with more after test and predict.
                         A run that has a page keeps it up to date without this option
 """
@@ -52,12 +55,14 @@ _CHECKPOINT = """\
 _EVALUATE = (
     "usage: fuse-lightning {0} --config FILE [options]\n\n{1}\n\n"
     + _CONFIGURATION.format(starting_point="")
+    + _REPORT
     + _CHECKPOINT
 )
 
 COMMAND_HELP = {
     "fit": "usage: fuse-lightning fit --config FILE [options]\n\nTrain.\n\n"
     + _CONFIGURATION.format(starting_point=";\n                        without --config, a commented one to start from")
+    + _REPORT
     + """\
   --ckpt_path WHICH     continue from a checkpoint: its path, or last for the last one of the run folder.
                         A checkpoint of another folder starts a new run
@@ -68,9 +73,9 @@ COMMAND_HELP = {
     "predict": _EVALUATE.format("predict", "Predict, and write predictions.csv to the run folder, a row per sample.")
     + "  --overwrite           replace predictions.csv\n",
     "check": "usage: fuse-lightning check --config FILE [options]\n\n"
-    "Run model, losses and metrics on fake tensors, and tell all keys, shapes, dtypes and gradients that do not fit.\n"
+    "Run model, losses and metrics on fake tensors. Report all keys, shapes, dtypes and gradients that do not fit.\n"
     "Prints a table for training, validation, test and prediction; equal ones are printed once. Writes them to\n"
-    "contract.md, with a Mermaid drawing. The exit code is 2 if something does not fit. The old name is wiring.\n\n"
+    "contract.md, with a Mermaid drawing. The exit code is 2 if something does not fit.\n\n"
     "One sample of each dataset is loaded. To check without data, describe a batch in the configuration:\n\n"
     "  batch_spec:\n"
     "    data.image: {shape: [null, 1, 28, 28], dtype: float32}   # null is the batch axis\n"
@@ -90,5 +95,3 @@ Write the walkthrough as a project of your own, to run and to edit.
                         (default: ready-made)
 """,
 }
-
-COMMAND_HELP["wiring"] = COMMAND_HELP["check"]
