@@ -57,8 +57,9 @@ def test_check_prints_tables_and_writes_the_drawings(project, capsys, run_comman
     assert not Path("run").exists()
 
 
-def test_check_writes_contract_md(project, run_command):
-    assert run_command("check") == 0
+@pytest.mark.parametrize("command", ["check", "wiring"])
+def test_check_writes_contract_md_and_has_an_old_name(project, command, run_command):
+    assert run_command(command) == 0
     assert Path("contract.md").read_text().startswith("# Contract\n\n## train\n")
 
 

@@ -26,7 +26,7 @@ def test_the_printed_configuration_is_commented_and_runs_as_it_is(capsys):
     text = capsys.readouterr().out
     assert text.count("#") > 20
     Path("run.yaml").write_text(text)
-    assert main(["check", "--config", "run.yaml"]) == 0
+    assert main(["wiring", "--config", "run.yaml"]) == 0
     assert main(["fit", "--config", "run.yaml", *QUICK]) == 0
     assert Path("runs/digits/best_epoch.ckpt").is_file()
     assert main(["predict", "--config", "run.yaml"]) == 0

@@ -75,7 +75,7 @@ COMMAND_HELP = {
     "check": "usage: fuse-lightning check --config FILE [options]\n\n"
     "Run model, losses and metrics on fake tensors. Report all keys, shapes, dtypes and gradients that do not fit.\n"
     "Prints a table for training, validation, test and prediction; equal ones are printed once. Writes them to\n"
-    "contract.md, with a Mermaid drawing. The exit code is 2 if something does not fit.\n\n"
+    "contract.md, with a Mermaid drawing. The exit code is 2 if something does not fit. The old name is wiring.\n\n"
     "One sample of each dataset is loaded. To check without data, describe a batch in the configuration:\n\n"
     "  batch_spec:\n"
     "    data.image: {shape: [null, 1, 28, 28], dtype: float32}   # null is the batch axis\n"
@@ -95,3 +95,5 @@ Write the walkthrough as a project of your own, to run and to edit.
                         (default: ready-made)
 """,
 }
+
+COMMAND_HELP["wiring"] = COMMAND_HELP["check"]

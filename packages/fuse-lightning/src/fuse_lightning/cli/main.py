@@ -96,7 +96,7 @@ def _run_configuration(command: str, arguments: list[str]) -> None:
         # Lightning itself causes this warning, with a newer torch.
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
         logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_no_advertisement)
-        if command == "check":
+        if command in ("check", "wiring"):
             CheckCLI(arguments)
         else:
             RunCLI([command, *arguments])

@@ -23,7 +23,7 @@ SYSTEM = {"class_path": "os.system", "init_args": {"command": "touch called"}}
 NO_CLASS = r"it is no such class, and no function whose return type is annotated as one"
 
 
-@pytest.mark.parametrize("command", ["fit", "check", "test"])
+@pytest.mark.parametrize("command", ["fit", "wiring", "test"])
 @pytest.mark.parametrize(
     ("place", "takes"),
     [
@@ -100,7 +100,7 @@ def test_a_loss_of_tensors_suggests_the_wrapper(edited, run_command, capsys):
     assert "Wrap it: LossDefault(pred=key, target=key, callable=CrossEntropyLoss())" in printed
 
 
-def test_the_check_makes_no_callbacks_and_loggers(edited, project, run_command):
+def test_the_wiring_makes_no_callbacks_and_loggers(edited, project, run_command):
     Path("points.py").write_text(
         Path("points.py").read_text()
         + """
@@ -110,7 +110,7 @@ class Noisy(pl.Callback):
 """
     )
     edited("trainer.callbacks", [{"class_path": "points.Noisy"}])
-    assert run_command("check") == 0
+    assert run_command("wiring") == 0
     assert not Path("called").exists()
 
 
