@@ -256,7 +256,8 @@ class RunningLosses:
         step, every = trainer.global_step, trainer.log_every_n_steps
         if step != self.logged_step and every and step % every == 0:
             self.logged_step = step
-            self._copy(step - 1)
+            # Lightning's x-axis: with several optimizers, a batch is one step of it.
+            self._copy(trainer.fit_loop.epoch_loop._batches_that_stepped)
         any_logged = False
         while self._pending:
             arrived = self._pending[0].arrived
