@@ -416,6 +416,10 @@ class LightningModuleDefault(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Check that validation has batches and that monitored values will be logged; see `check_monitors`."""
+        if self.trainer.enable_validation and self.trainer.val_dataloaders is None:  # the first epoch has no validation
+            self.trainer.validating = True
+            self.trainer.fit_loop.epoch_loop.val_loop.setup_data()
+            self.trainer.training = True
         check_loaders_have_batches(self.trainer, "validate")
         self._check_monitors()
         self._start_training_epoch()  # Lightning skips the hook below in an epoch that is resumed inside
