@@ -499,7 +499,7 @@ class LightningModuleDefault(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Reset losses and metrics."""
-        self._start_evaluation("validation", self.trainer.val_dataloaders)
+        self._start_evaluation("validation")
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch."""
@@ -511,7 +511,7 @@ class LightningModuleDefault(pl.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """Reset losses and metrics."""
-        self._start_evaluation("test", self.trainer.test_dataloaders)
+        self._start_evaluation("test")
 
     def on_test_epoch_end(self) -> None:
         """Log the epoch."""
@@ -557,7 +557,10 @@ class LightningModuleDefault(pl.LightningModule):
         self._training.start(self)
         self._nonfinite_losses.start(self.parameters())
 
-    def _start_evaluation(self, mode: str, loaders: Any) -> None:
+    def _start_evaluation(self, mode: str) -> None:
+        loaders = self.trainer.val_dataloaders if mode == "validation" else self.trainer.test_dataloaders
+        if not self.trainer._evaluation_loop._is_sequential:  # a CombinedLoader whose batches hold one of each loader
+            loaders = None
         metrics = getattr(self, f"{mode}_metrics")
         self._evaluations[mode].start(loaders, mode_losses(self, mode), metrics, self.device)
 
@@ -568,7 +571,7 @@ class LightningModuleDefault(pl.LightningModule):
     def _check_monitors(self) -> None:
         names = names_to_log(self.model, "train", self.losses, self.train_metrics, self._sep)
         if self.trainer.enable_validation:
-            self._start_evaluation("validation", self.trainer.val_dataloaders)
+            self._start_evaluation("validation")
             for loader in self._evaluations["validation"]:
                 names += names_to_log(self.model, loader.log_prefix, loader.losses, loader.metrics, self._sep)
         if self._log_unit == "epoch":
