@@ -32,7 +32,7 @@ from .epoch_ends import epoch_end_compute_and_log_losses, epoch_end_compute_and_
 from .evaluation import Evaluation
 from .loaders.components_by_loader import LoaderComponents, PerLoader, register_components
 from .loaders.empty_loaders import check_loaders_have_batches
-from .loaders.resumable_loader import warn_of_loaders
+from .loaders.resumable_loader import refuse_shuffling, warn_of_loaders
 from .losses.epoch_losses import EpochLosses, batch_losses
 from .metrics.mode_metrics import register_metrics
 from .progress_bar import shorten_progress_bar
@@ -421,6 +421,7 @@ class LightningModuleDefault(pl.LightningModule):
             self.trainer.fit_loop.epoch_loop.val_loop.setup_data()
             self.trainer.training = True
         check_loaders_have_batches(self.trainer, "validate")
+        refuse_shuffling(self.trainer)
         self._check_monitors()
         self._start_training_epoch()  # Lightning skips the hook below in an epoch that is resumed inside
         begin_next_epoch(self.trainer.fit_loop)
