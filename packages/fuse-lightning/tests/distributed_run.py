@@ -46,12 +46,15 @@ class Loss(nn.Module):
 
 
 class Kept(Metric):
-    """Keeps rows and labels in lists, as AUROC does; gathering them needs tensors of equal rank and dtype."""
+    """Keeps rows and labels in lists, as AUROC does; gathering them needs tensors of equal rank and dtype.
 
-    def __init__(self):
+    With `dist_reduce_fx=None`, as in retrieval metrics, those of each batch are gathered alone.
+    """
+
+    def __init__(self, dist_reduce_fx="cat"):
         super().__init__()
-        self.add_state("rows", [], dist_reduce_fx="cat")
-        self.add_state("labels", [], dist_reduce_fx="cat")
+        self.add_state("rows", [], dist_reduce_fx=dist_reduce_fx)
+        self.add_state("labels", [], dist_reduce_fx=dist_reduce_fx)
 
     def update(self, rows, labels):
         self.rows.append(rows)
@@ -88,6 +91,13 @@ def loader(count, batch_size=4, collate_fn=collate):
         for i, x in enumerate(inputs)
     ]
     return torch.utils.data.DataLoader(samples, batch_size=batch_size, collate_fn=collate_fn)
+
+
+class OfOneProcess(torch.utils.data.IterableDataset):
+    """Three samples of the first process; the second has none."""
+
+    def __iter__(self):
+        return iter(loader(3).dataset if int(os.environ.get("LOCAL_RANK", 0)) == 0 else [])
 
 
 def make_module(model_dir, norm=True, **options):
@@ -131,11 +141,16 @@ def measure(folder, processes):
         logged = trainer.validate(make_module(folder), loaders, verbose=False)
         results[f"validate_{name}"] = {key: value for part in logged for key, value in part.items()}
         (results[f"test_{name}"],) = trainer.test(make_module(folder), loader(count), verbose=False)
-    for count in (1, 3):  # with batches of 4, the second process has repetitions alone, or fewer samples
-        kept = MetricDefault(pred="data.x", target="data.label", metric=Kept())
-        module = make_module(folder, norm=False, validation_metrics={"kept": kept})
+    for count in (1, 3, 9):  # with batches of 4, the second process has repetitions alone, or fewer samples or batches
+        metrics = {
+            str(reduction): MetricDefault(pred="data.x", target="data.label", metric=Kept(reduction))
+            for reduction in ("cat", None)
+        }
+        module = make_module(folder, norm=False, validation_metrics=metrics)
         (logged,) = make_trainer(folder, processes).validate(module, loader(count), verbose=False)
         results[f"few_{count}"] = logged
+    of_one = torch.utils.data.DataLoader(OfOneProcess(), batch_size=2, collate_fn=collate)
+    (results["few_0"],) = make_trainer(folder, processes).validate(module, of_one, verbose=False)
     kept = MetricDefault(pred="data.x", target="data.label", metric=Kept(), preprocess_func=without_samples)
     module = make_module(folder, norm=False, validation_metrics={"kept": kept})
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # that there are none

@@ -1,8 +1,12 @@
 import pytest
+from pytorch_lightning.utilities import CombinedLoader
 from torch import nn
+from torchmetrics import MeanAbsoluteError
 
 from fuse_core import WiringError
+from fuse_lightning import MetricDefault
 from fuse_losses import LossDefault
+from fuse_models import ModelWrapSeqToDict
 
 L1 = LossDefault(pred="model.y", target="data.y", callable=nn.functional.l1_loss)
 
@@ -89,6 +93,20 @@ def test_predicting_from_several_loaders_gives_a_list_for_each(make_module, make
     module = make_module(prediction_keys=["model.y"])
     first, second = make_trainer().predict(module, [make_loader(4), make_loader(8)])
     assert [len(first), len(second)] == [1, 2]
+
+
+@pytest.mark.parametrize("mode", ["min_size", "max_size_cycle"])
+def test_loaders_whose_batches_come_together_are_logged_as_one(make_module, make_trainer, make_loader, mode):
+    near = ModelWrapSeqToDict(model=nn.Linear(3, 1), model_inputs=["near.data.x"], model_outputs=["model.y"])
+    loss = LossDefault(pred="model.y", target="far.data.y", callable=nn.functional.l1_loss)
+    metric = MetricDefault(pred="model.y", target="far.data.y", metric=MeanAbsoluteError())
+    module = make_module(model=near, validation_losses={"l1": loss}, validation_metrics={"mae": metric})
+    loaders = CombinedLoader({"near": make_loader(8), "far": make_loader(8, offset=9.0)}, mode)
+    logged = validate(make_trainer(), module, loaders)
+    batch = next(iter(make_loader(8, batch_size=8, offset=9.0)))
+    expected = (near.model(batch["data.x"]) - batch["data.y"]).abs().mean().item()
+    names = ("validation.losses.l1", "validation.losses.total_loss", "validation.metrics.mae")
+    assert logged == pytest.approx(dict.fromkeys(names, expected), rel=1e-5)
 
 
 def test_the_wiring_of_each_loader_is_checked(make_module, make_trainer, make_loader):

@@ -11,7 +11,8 @@ from torch.utils.data import Subset
 from torchmetrics import MeanSquaredError
 
 from fuse_core import collate
-from fuse_lightning import DataModuleDefault, MetricDefault, resumable_loader
+from fuse_lightning import DataModuleDefault, LightningModuleDefault, MetricDefault, resumable_loader
+from fuse_models import ModelWrapSeqToDict
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
 
@@ -110,3 +111,28 @@ def test_a_monitor_of_an_earlier_validation_is_known_when_an_epoch_is_resumed_in
     resumed = fit(6, ckpt_path=tmp_path / "last.ckpt")
     assert resumed == whole
     assert "validation.losses.mse" in resumed
+
+
+def test_with_two_optimizers_steps_and_epochs_are_logged_on_one_axis(make_trainer, make_loader, mse_loss, tmp_path):
+    class Manual(LightningModuleDefault):
+        automatic_optimization = False
+
+        def training_step(self, batch_dict, batch_idx):
+            total = super().training_step(batch_dict, batch_idx)
+            self.manual_backward(total)
+            for optimizer in self.optimizers():
+                optimizer.step()
+                optimizer.zero_grad()
+            return total
+
+    module = Manual(
+        model_dir=None,
+        model=ModelWrapSeqToDict(model=nn.Linear(3, 1), model_inputs=["data.x"], model_outputs=["model.y"]),
+        losses={"mse": mse_loss},
+        optimizers_and_lr_schs=lambda module: [torch.optim.SGD([one], lr=0.01) for one in module.parameters()],
+    )
+    make_trainer(logger=CSVLogger(tmp_path, name="logs"), log_every_n_steps=4).fit(module, make_loader(16))
+    with (tmp_path / "logs" / "version_0" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    steps = {name: [int(row["step"]) for row in rows if row[name]] for name in rows[0] if "losses.mse" in name}
+    assert steps == {"train.losses.mse_step": [1, 3], "train.losses.mse": [3]}

@@ -57,6 +57,7 @@ def epoch_end_compute_and_log_losses(
     strategy = pl_module.trainer.strategy
     if not isinstance(batch_losses, EpochLosses):
         batch_losses = _of_batches(batch_losses, pl_module.device)
+    batch_losses.share_names(pl_module.device)
     means, counted = batch_losses.means_and_counted(lambda tensor: strategy.reduce(tensor, reduce_op="sum"))
     for branch, values in ((LOSSES, means), (COUNTED, counted if log_counted else {})):
         for name, value in values.items():

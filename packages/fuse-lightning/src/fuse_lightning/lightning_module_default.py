@@ -32,7 +32,7 @@ from .epoch_ends import epoch_end_compute_and_log_losses, epoch_end_compute_and_
 from .evaluation import Evaluation
 from .loaders.components_by_loader import LoaderComponents, PerLoader, register_components
 from .loaders.empty_loaders import check_loaders_have_batches
-from .loaders.resumable_loader import warn_of_loaders
+from .loaders.resumable_loader import refuse_shuffling, warn_of_loaders
 from .losses.epoch_losses import EpochLosses, batch_losses
 from .metrics.mode_metrics import register_metrics
 from .progress_bar import shorten_progress_bar
@@ -416,7 +416,12 @@ class LightningModuleDefault(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Check that validation has batches and that monitored values will be logged; see `check_monitors`."""
+        if self.trainer.enable_validation and self.trainer.val_dataloaders is None:  # the first epoch has no validation
+            self.trainer.validating = True
+            self.trainer.fit_loop.epoch_loop.val_loop.setup_data()
+            self.trainer.training = True
         check_loaders_have_batches(self.trainer, "validate")
+        refuse_shuffling(self.trainer)
         self._check_monitors()
         self._start_training_epoch()  # Lightning skips the hook below in an epoch that is resumed inside
         begin_next_epoch(self.trainer.fit_loop)
@@ -495,7 +500,7 @@ class LightningModuleDefault(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Reset losses and metrics."""
-        self._start_evaluation("validation", self.trainer.val_dataloaders)
+        self._start_evaluation("validation")
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch."""
@@ -507,7 +512,7 @@ class LightningModuleDefault(pl.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """Reset losses and metrics."""
-        self._start_evaluation("test", self.trainer.test_dataloaders)
+        self._start_evaluation("test")
 
     def on_test_epoch_end(self) -> None:
         """Log the epoch."""
@@ -553,7 +558,10 @@ class LightningModuleDefault(pl.LightningModule):
         self._training.start(self)
         self._nonfinite_losses.start(self.parameters())
 
-    def _start_evaluation(self, mode: str, loaders: Any) -> None:
+    def _start_evaluation(self, mode: str) -> None:
+        loaders = self.trainer.val_dataloaders if mode == "validation" else self.trainer.test_dataloaders
+        if not self.trainer._evaluation_loop._is_sequential:  # a CombinedLoader whose batches hold one of each loader
+            loaders = None
         metrics = getattr(self, f"{mode}_metrics")
         self._evaluations[mode].start(loaders, mode_losses(self, mode), metrics, self.device)
 
@@ -564,7 +572,7 @@ class LightningModuleDefault(pl.LightningModule):
     def _check_monitors(self) -> None:
         names = names_to_log(self.model, "train", self.losses, self.train_metrics, self._sep)
         if self.trainer.enable_validation:
-            self._start_evaluation("validation", self.trainer.val_dataloaders)
+            self._start_evaluation("validation")
             for loader in self._evaluations["validation"]:
                 names += names_to_log(self.model, loader.log_prefix, loader.losses, loader.metrics, self._sep)
         if self._log_unit == "epoch":

@@ -32,6 +32,13 @@ def test_a_monitor_of_validation_without_validation(make_module, make_trainer, m
         make_trainer().fit(module, make_loader(4))
 
 
+def test_a_monitor_of_a_loader_whose_first_validation_comes_later(make_module, make_trainer, make_loader):
+    module = make_module(best_epoch_source={"monitor": "validation.far.losses.mse"})
+    trainer = make_trainer(check_val_every_n_epoch=2, max_epochs=2)
+    trainer.fit(module, make_loader(8), {"near": make_loader(4), "far": make_loader(8)})
+    assert "validation.far.losses.mse" in trainer.callback_metrics
+
+
 @pytest.mark.parametrize(
     "monitor", ["val_loss", "mine", "validation_losses.mse", "test.losses.mse", "train.losses.mse.x"]
 )

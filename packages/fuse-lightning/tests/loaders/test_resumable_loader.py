@@ -172,3 +172,9 @@ def test_a_shorter_loader_beside_others_goes_on_within_the_epoch_or_in_the_next(
         resumed.set_epoch(epoch)  # Lightning's, when training starts
         assert list(resumed) == []
         assert list(resumed) == batches
+
+
+def test_batches_to_overfit_are_not_shuffled(make_module, make_trainer, make_loader):
+    loader = resumable_loader(make_loader(16).dataset, batch_size=4)
+    with pytest.raises(ValueError, match=r"overfit_batches=2\) trains on the same batches .* Give it shuffle=False"):
+        make_trainer(overfit_batches=2).fit(make_module(model_dir=None), loader)

@@ -266,6 +266,17 @@ def _mixed(*numbers: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+def refuse_shuffling(trainer: pl.Trainer) -> None:
+    """Raise ValueError if `overfit_batches` would get other batches each epoch: Lightning orders only a DataLoader."""
+    batches = trainer.overfit_batches  # type: ignore[attr-defined]  # set by one of its connectors
+    for loader in CombinedLoader(trainer.train_dataloader, "sequential").flattened if batches else ():
+        if isinstance(loader, ResumableLoader) and loader.batch_sampler.shuffle:
+            raise ValueError(
+                f"Trainer(overfit_batches={batches}) trains on the same batches in every epoch, but this "
+                f"resumable_loader shuffles: each epoch would begin with other batches. Give it shuffle=False."
+            )
+
+
 def warn_of_loaders(trainer: pl.Trainer) -> bool:
     """Warn if a checkpoint is written inside an epoch, but a training loader cannot continue there.
 

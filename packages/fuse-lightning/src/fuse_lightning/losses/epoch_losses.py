@@ -9,6 +9,8 @@ from torch import Tensor
 
 from fuse_core import LOSSES, TOTAL_LOSS, NDict, log_name, number_of_samples
 
+from ..processes import of_all_processes
+
 TOTAL = TOTAL_LOSS.removeprefix(f"{LOSSES}.")
 """The name of the losses' sum among them."""
 
@@ -124,7 +126,7 @@ class EpochLosses:
         """The mean of each loss since the last `reset`.
 
         Args:
-            reduce_sum: sums a tensor over processes. All processes must have seen the same losses.
+            reduce_sum: sums a tensor over processes, which must have the same losses; see `share_names`.
         """
         return self.means_and_counted(reduce_sum)[0]
 
@@ -157,6 +159,13 @@ class EpochLosses:
                 by_name[name] = by_name[name] + one if name in by_name else one
         names = tuple(sorted(by_name))  # the same order on all processes
         return names, torch.stack([by_name[name] for name in names], dim=1) if names else torch.empty(2, 0)
+
+    def share_names(self, device: torch.device) -> None:
+        """Have the losses of all processes on each process: some may have had fewer batches, or none."""
+        for names_of_batches, added_up in of_all_processes((list(self._sums), list(self._added_up))):
+            for names in names_of_batches:
+                self._sums.setdefault(names, _Sums(torch.empty(len(names), device=device)))
+            self._added_up.update(dict.fromkeys(added_up))
 
     def reset(self) -> None:
         """Forget everything, for the next epoch."""
@@ -256,7 +265,8 @@ class RunningLosses:
         step, every = trainer.global_step, trainer.log_every_n_steps
         if step != self.logged_step and every and step % every == 0:
             self.logged_step = step
-            self._copy(step - 1)
+            # Lightning's x-axis: with several optimizers, a batch is one step of it.
+            self._copy(trainer.fit_loop.epoch_loop._batches_that_stepped)
         any_logged = False
         while self._pending:
             arrived = self._pending[0].arrived
