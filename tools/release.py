@@ -83,12 +83,12 @@ def release_problems(package: Package, *, dry_run: bool) -> list[str]:
     if git("status", "--porcelain"):
         found.append("The working tree is not clean. Commit or stash the changes.")
     if git("tag", "--list", package.tag):
-        found.append(f"The tag {package.tag} exists. Move the version with nox -s bump.")
+        found.append(f'The tag {package.tag} exists. Run nox -s "bump({package.short_name})" -- patch (or minor).')
     if not package.fragments:
         found.append(f"{package.folder.name}/changelog.d holds no fragment that says what changed.")
     if not dry_run:
         if "urls" not in package.pyproject["project"]:
-            found.append("Its metadata has no address of the repository. Write it with nox -s urls.")
+            found.append("The metadata has no address of the repository. Run nox -s urls -- https://...")
         for sibling in package.needs(package.extras, PACKAGES):
             requirement = required_range(package, sibling)
             if requirement is not None and released(sibling, requirement.specifier) is None:
