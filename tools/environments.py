@@ -36,8 +36,13 @@ def uv_find_links() -> str:
 def install(session: nox.Session, *arguments: str, python: str | None = None) -> None:
     """Install into the session's environment, or that of the interpreter `python`."""
     target = ["--python", python] if python else []
+    run_uv(session, "pip", "install", *target, *arguments)
+
+
+def run_uv(session: nox.Session, *arguments: str) -> None:
+    """Run uv, which finds wheels where pip finds them."""
     environment = {"UV_FIND_LINKS": links} if (links := uv_find_links()) else {}
-    session.run_install("uv", "pip", "install", "--quiet", *target, *arguments, env=environment)
+    session.run_install("uv", *arguments, "--quiet", env=environment)
 
 
 def install_package(
@@ -73,7 +78,7 @@ def install_package(
 
 def build_distribution(session: nox.Session, package: Package, kind: str, folder: Path) -> str:
     """Build a package's wheel or sdist into a folder; returns the file's path."""
-    session.run_install("uv", "build", "--quiet", f"--{kind}", "--out-dir", str(folder), str(package.folder))
+    run_uv(session, "build", f"--{kind}", "--out-dir", str(folder), str(package.folder))
     suffix = "-py3-none-any.whl" if kind == "wheel" else ".tar.gz"
     return str(folder / f"{package.import_name}-{package.version}{suffix}")
 
@@ -82,7 +87,7 @@ def fresh_environment(session: nox.Session, name: str) -> str:
     """A new environment beside the session's own; returns its interpreter."""
     folder = Path(session.create_tmp()).resolve() / f"{name}-environment"
     interpreter = f"{session.virtualenv.bin}/python"
-    session.run_install("uv", "venv", "--quiet", "--clear", "--python", interpreter, str(folder))
+    run_uv(session, "venv", "--clear", "--python", interpreter, str(folder))
     return str(folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 from packaging.version import Version
@@ -39,6 +40,14 @@ def ranges_that_leave_out(package: Package, packages: dict[str, Package]) -> lis
     return found
 
 
+def differs_from_its_release(package: Package) -> bool:
+    """Whether what users get, the source and the metadata, is another than at the tag of the package's version."""
+    if git("diff", package.tag, "--", str(package.about.parent), root=package.root):
+        return True
+    text = git("show", f"{package.tag}:packages/{package.folder.name}/pyproject.toml", root=package.root)
+    return tomllib.loads(text)["project"] != package.pyproject["project"]
+
+
 def source_problems(base: str, packages: dict[str, Package] = PACKAGES, root: Path = ROOT) -> list[str]:
     """Mistakes in fragments, versions and ranges since a commit, a sentence each."""
     found = []
@@ -53,12 +62,10 @@ def source_problems(base: str, packages: dict[str, Package] = PACKAGES, root: Pa
                 )
             if not path.read_text(encoding="utf-8").strip():
                 found.append(f"{package.name}: {path.name} is empty. Write a sentence for users.")
-        if released(package) == package.version and git(
-            "diff", package.tag, "--", str(package.about.parent), root=root
-        ):
+        if released(package) == package.version and differs_from_its_release(package):
             found.append(
-                f"{package.name}: {package.version} is released, and src differs from it. "
-                f'Run nox -s "bump({package.short_name})" -- patch (or minor).'
+                f"{package.name}: {package.version} is released, and src or [project] of pyproject.toml differs from "
+                f'it. Run nox -s "bump({package.short_name})" -- patch (or minor).'
             )
         found += ranges_that_leave_out(package, packages)
     return found
@@ -76,12 +83,12 @@ def release_problems(package: Package, *, dry_run: bool) -> list[str]:
     if git("status", "--porcelain"):
         found.append("The working tree is not clean. Commit or stash the changes.")
     if git("tag", "--list", package.tag):
-        found.append(f"The tag {package.tag} exists. Move the version with nox -s bump.")
+        found.append(f'The tag {package.tag} exists. Run nox -s "bump({package.short_name})" -- patch (or minor).')
     if not package.fragments:
         found.append(f"{package.folder.name}/changelog.d holds no fragment that says what changed.")
     if not dry_run:
         if "urls" not in package.pyproject["project"]:
-            found.append("Its metadata has no address of the repository. Write it with nox -s urls.")
+            found.append("The metadata has no address of the repository. Run nox -s urls -- https://...")
         for sibling in package.needs(package.extras, PACKAGES):
             requirement = required_range(package, sibling)
             if requirement is not None and released(sibling, requirement.specifier) is None:

@@ -40,8 +40,23 @@ def test_a_change_of_what_is_released_needs_a_new_version(repository):
     repository.write("packages/fuse-losses/changelog.d/+dice.added.md", "Dice.")
     repository.git("add", "--all")
     assert source_problems("main", repository.packages, repository.root) == [
-        'fuse-losses: 0.2.0 is released, and src differs from it. Run nox -s "bump(losses)" -- patch (or minor).'
+        (
+            "fuse-losses: 0.2.0 is released, and src or [project] of pyproject.toml differs from it. "
+            'Run nox -s "bump(losses)" -- patch (or minor).'
+        )
     ]
+    repository.move_version("losses", "0.2.1")
+    assert source_problems("main", repository.packages, repository.root) == []
+
+
+def test_a_moved_range_of_what_is_released_needs_a_new_version(repository):
+    repository.commit("fuse-losses-v0.2.0")
+    file = repository.root / "packages/fuse-losses/pyproject.toml"
+    file.write_text(file.read_text() + '[dependency-groups]\ntest = ["pytest"]\n')  # no user sees this
+    assert source_problems("main", repository.packages, repository.root) == []
+    file.write_text(file.read_text().replace("fuse-core>=0.2,<0.3", "fuse-core>=0.2,<0.4"))
+    [problem] = source_problems("main", repository.packages, repository.root)
+    assert problem.startswith("fuse-losses: 0.2.0 is released, and src or [project] of pyproject.toml differs")
     repository.move_version("losses", "0.2.1")
     assert source_problems("main", repository.packages, repository.root) == []
 
