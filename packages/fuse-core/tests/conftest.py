@@ -1,6 +1,5 @@
 """Hypothesis runs few examples by default, and many with FUSE_DEEP_TESTS=1 in the environment."""
 
-import gc
 import os
 
 from hypothesis import settings
@@ -8,7 +7,3 @@ from hypothesis import settings
 settings.register_profile("light", max_examples=100, stateful_step_count=80, deadline=None)
 settings.register_profile("deep", max_examples=500, stateful_step_count=200, deadline=None)
 settings.load_profile("deep" if os.environ.get("FUSE_DEEP_TESTS") == "1" else "light")
-
-
-def pytest_collection_finish():
-    gc.freeze()  # what was imported stays: looking for garbage in it again and again took a tenth of the time

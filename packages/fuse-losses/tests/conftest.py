@@ -1,4 +1,3 @@
-import gc
 import os
 
 import torch
@@ -10,7 +9,3 @@ if not torch.cuda.is_available():
 settings.register_profile("light", max_examples=25, deadline=None, derandomize=True)
 settings.register_profile("deep", max_examples=300, deadline=None)
 settings.load_profile("deep" if os.environ.get("FUSE_DEEP_TESTS") == "1" else "light")
-
-
-def pytest_collection_finish():
-    gc.freeze()  # what was imported stays: looking for garbage in it again and again took a tenth of the time

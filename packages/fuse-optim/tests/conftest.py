@@ -1,6 +1,5 @@
 """Profiles of hypothesis: few examples by default, many with FUSE_DEEP_TESTS=1."""
 
-import gc
 import os
 
 from hypothesis import settings
@@ -8,7 +7,3 @@ from hypothesis import settings
 settings.register_profile("light", max_examples=40, deadline=None)
 settings.register_profile("deep", max_examples=1000, deadline=None)
 settings.load_profile("deep" if os.environ.get("FUSE_DEEP_TESTS") == "1" else "light")
-
-
-def pytest_collection_finish():
-    gc.freeze()  # what was imported stays: looking for garbage in it again and again took a tenth of the time
