@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 def plain(key: str) -> str:
     """The plain string of a key that is a `str` by inheritance, such as a member of a str Enum."""
-    # Unlike `str` and f-strings, `+` never asks the subclass how to print itself. torch.compile cannot add to the key.
+    # Unlike `str` and f-strings, `+` never asks the subclass how to print itself. torch.compile traces
+    # this sum, but not `key + "."`.
     return "" + key
 
 
